@@ -5,8 +5,8 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,55 +18,78 @@ _DISK = {
     errno.EDQUOT: "the disk quota is used up; free some space and run the command again",
     errno.EROFS: "the file system is read-only; choose another place",
     errno.EACCES: "permission denied; choose another place or change its permissions",
+    errno.EPERM: "permission denied; choose another place or change its permissions",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another place",
+    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
+    errno.EFBIG: "the file is larger than this disk or its limits allow; choose another place",
+    errno.EIO: "the device reported an input/output error; check the disk",
 }
 
 
 @contextlib.contextmanager
 def disk_errors(path: str | Path) -> Iterator[None]:
-    """Turns a full, read-only or forbidden disk under `path` into a UserError."""
+    """Turns a full, read-only, forbidden or broken disk under `path` into a UserError."""
     try:
         yield
     except OSError as error:
         if error.errno in _DISK:
-            raise UserError(f"cannot write {error.filename or path}: {_DISK[error.errno]}") from error
+            where = error.filename or path
+            raise UserError(f"cannot write {where}: {_DISK[error.errno]}") from error
         raise
 
 
 @contextlib.contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `path` that takes its name on success and vanishes on failure.
+    """Yields a temporary sibling of `path` that takes its name on success, vanishes on failure.
 
-    Raises UserError when `path` is a file or a folder with something in it.
+    Raises UserError when `path` is a file, the current folder or a folder with something in it.
     """
-    path = Path(path)
     refuse_existing(path)
+    target = Path(path).resolve()  # the empty folder that a link points to is the one to replace
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.partial-{os.getpid()}-{secrets.token_hex(3)}")
+        temporary.mkdir()
         try:
             yield temporary
-            temporary.chmod(0o755)
-            if path.is_dir():
-                path.rmdir()
-            temporary.rename(path)
+            _sync(temporary)
+            try:
+                temporary.rename(target)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise _exists(path) from error  # another process was faster
+                raise
+            _sync_folder(target.parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
 
 
 def refuse_existing(path: str | Path) -> None:
-    """Raises UserError when `path` is a file or a folder with something in it."""
+    """Raises UserError when a new output cannot take the name `path`."""
     path = Path(path)
-    if path.is_dir() and not any(path.iterdir()):
-        return
-    if path.exists() or path.is_symlink():
-        raise UserError(f"output {path} already exists; remove it or choose another name")
+    with disk_errors(path):
+        if path.resolve() == Path.cwd():
+            raise UserError(f"output {path} is the current folder; name a new folder inside it")
+        if path.is_dir() and not any(path.iterdir()):
+            return
+        if path.exists() or path.is_symlink():
+            raise _exists(path)
+        for parent in path.parents:
+            if parent.exists():
+                if not parent.is_dir():
+                    raise UserError(f"output {path}: {parent} is a file; choose another place")
+                break
+
+
+def _exists(path: str | Path) -> UserError:
+    return UserError(f"output {path} already exists; remove it or choose another name")
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Writes a file so that a reader, or a crash, sees the old content or the new, never a part."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}-{secrets.token_hex(3)}")
     with disk_errors(path):
         try:
             with open(temporary, "wb") as f:
@@ -74,8 +97,10 @@ def write_bytes(path: str | Path, data: bytes) -> None:
                 f.flush()
                 os.fsync(f.fileno())
             os.replace(temporary, path)
+            _sync_folder(path.parent)
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the error that brought us here is the one to say
+                temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -92,3 +117,21 @@ def sha256(path: str | Path) -> str:
     """The hexadecimal SHA-256 of a file's content."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    """Makes the folder's content durable: without it a power cut after the rename leaves holes."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(parent, name), "rb") as f:
+                os.fsync(f.fileno())
+        _sync_folder(Path(parent))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes renames inside a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,4 +1,4 @@
-"""The machinery of options: config files, overrides, frozen dataclasses, and errors that name the fix.
+"""The machinery of options: config files, overrides, frozen dataclasses, errors that name the fix.
 
 Tensor names in this package end in their shape. The letters:
 
@@ -11,9 +11,13 @@ import ast
 import dataclasses
 import difflib
 import importlib.util
+import inspect
+import math
+import re
+import traceback
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,9 +25,22 @@ import ml_collections
 
 Spec = TypeVar("Spec")
 
+# What running a config file can raise when the file, not this program, is wrong.
+_CONFIG_FAULTS = (
+    SyntaxError,
+    ImportError,
+    NameError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    OSError,
+)
+
 
 class UserError(Exception):
-    """A mistake the user can mend; the message says what was found, what was expected, what to do."""
+    """A mistake the user can mend: the message says what was found, expected, and what to do."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -49,19 +66,26 @@ def check_choice(where: str, value: str, choices: Sequence[str]) -> None:
 def from_config(cls: type[Spec], section: Mapping[str, Any], where: str) -> Spec:
     """Builds the frozen dataclass `cls` from a config section called `where`.
 
-    Raises UserError for unknown keys (with the nearest right one), missing keys and values of another type.
+    Raises UserError for unknown keys (with the nearest right one), missing keys and values of
+    another type.
     """
+    if not isinstance(section, Mapping | ml_collections.ConfigDict):
+        raise UserError(
+            f"config key {where}={section!r} is no section; expected the keys of {cls.__name__}"
+        )
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in section:
         if key not in fields:
-            raise unknown_name(f"config key {where}.", str(key), fields)
+            raise _unknown_key(f"{where}.{key}", [f"{where}.{name}" for name in fields])
     hints = typing.get_type_hints(cls)
     values = {}
     for name, field in fields.items():
         if name in section:
             values[name] = _typed(section[name], hints[name], f"{where}.{name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise UserError(f"config key {where}.{name} is missing; expected {hints[name]}")
+            raise UserError(
+                f"config key {where}.{name} is missing; expected {_type_name(hints[name])}"
+            )
     return cls(**values)
 
 
@@ -71,97 +95,171 @@ def to_dict(spec: Any) -> dict[str, Any]:
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the type `hint`: ints become floats and lists tuples, nothing else converts."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in typing.get_args(hint):
             return None
-        hint = next(a for a in typing.get_args(hint) if a is not type(None))
-        origin = typing.get_origin(hint)
+        return _typed(value, next(a for a in typing.get_args(hint) if a is not type(None)), where)
     if hint is Any:
         return value
     if dataclasses.is_dataclass(hint):
         return from_config(typing.cast(type, hint), value, where)
     if origin is tuple and isinstance(value, (tuple, list)):
-        return tuple(_typed(v, typing.get_args(hint)[0], f"{where}[{i}]") for i, v in enumerate(value))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        kinds = typing.get_args(hint)
+        if len(kinds) == 2 and kinds[1] is Ellipsis:
+            kinds = (kinds[0],) * len(value)
+        if len(kinds) == len(value):
+            pairs = enumerate(zip(value, kinds, strict=True))
+            return tuple(_typed(v, kind, f"{where}[{i}]") for i, (v, kind) in pairs)
+        raise UserError(
+            f"config key {where}={value!r} has {len(value)} values; expected {len(kinds)}"
+        )
+    if hint is float and type(value) in (int, float):
+        if not math.isfinite(value):
+            raise UserError(f"config key {where}={value!r} is not finite; expected a number")
         return float(value)
-    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+    if isinstance(hint, type) and type(value) is hint:
         return value
-    name = getattr(hint, "__name__", str(hint))
-    raise UserError(f"config key {where}={value!r} is a {type(value).__name__}; expected {name}")
+    found = type(value).__name__
+    raise UserError(f"config key {where}={value!r} is of type {found}; expected {_type_name(hint)}")
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
 
 
 def find_config(name: str) -> Path:
-    """The file of a config given by path or by name (`small` finds the one shipped with the package)."""
-    path = Path(name)
-    if path.suffix == ".py":
-        if path.is_file():
-            return path
-        raise UserError(f"config file {name} does not exist; give a path or one of: {', '.join(shipped_configs())}")
+    """The file of a config given by path or by name (`small`: the one shipped with the package)."""
     shipped = shipped_configs()
     if name in shipped:
         return shipped[name]
-    raise unknown_name("config", name, shipped)
+    path = Path(name)
+    if path.suffix != ".py" and path.name == name:
+        raise unknown_name("config", name, shipped)
+    if path.suffix == ".py" and path.is_file():
+        return path
+    found = "is not a .py file" if path.is_file() else "does not exist"
+    raise UserError(f"config file {name} {found}; give a path or one of: {', '.join(shipped)}")
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Name -> file of the configs that came with the package (in the wheel, or beside a source tree)."""
+    """Name -> file of the configs of the package (inside the wheel, or beside a source tree)."""
     here = Path(__file__).resolve().parent
     folder = here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
     return {p.stem: p for p in sorted(folder.glob("*.py")) if not p.stem.startswith("_")}
 
 
 def load_config(name: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
-    """Runs `get_config(arg)` of a config (`name`, `path.py` or either with `:arg`) and applies `key.path=value` overrides.
+    """Runs `get_config(arg)` of a config, locks it and applies `key.path=value` overrides.
 
-    Raises UserError for an unknown config, a file without `get_config`, a mistyped key or a value of another type.
+    `name` is a shipped name, a `path.py`, or either followed by `:arg`. Raises UserError for an
+    unknown config, a file that is no config or fails, a mistyped key, a value of another type.
     """
-    base, _, arg = name.partition(":")
-    path = find_config(base)
-    module_spec = importlib.util.spec_from_file_location(f"electra_jax_config_{path.stem}", path)
-    assert module_spec is not None and module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"config file {path} has no function get_config()")
-    config = module.get_config(arg) if arg else module.get_config()
+    at = re.fullmatch(r"(.*?\.py)(?::(.*))?", name) or re.fullmatch(r"([^:]*)(?::(.*))?", name)
+    if at is None:
+        raise UserError(f"config {name!r} is neither a name, a path.py nor either with :argument")
+    config = _run_config(find_config(at[1]), at[2])
     config.lock()
     for override in overrides:
         apply_override(config, override)
     return config
 
 
+def _run_config(path: Path, arg: str | None) -> ml_collections.ConfigDict:
+    module_spec = importlib.util.spec_from_file_location(f"electra_jax_config_{path.stem}", path)
+    assert module_spec is not None and module_spec.loader is not None  # true of every .py file
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"config file {path} has no function get_config()")
+        try:
+            inspect.signature(module.get_config).bind(*([] if arg is None else [arg]))
+        except TypeError as error:
+            given = "no argument" if arg is None else f"the argument {arg!r}"
+            raise UserError(
+                f"config file {path}: get_config() cannot be called with {given}: {error}"
+            ) from None
+        config = module.get_config(*([] if arg is None else [arg]))
+    except _CONFIG_FAULTS as error:
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
+        ]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else "?"
+        raise UserError(
+            f"config file {path}, line {line}: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        kind = type(config).__name__
+        raise UserError(f"config file {path}: get_config() returned {kind}; expected a ConfigDict")
+    return config
+
+
 def apply_override(config: ml_collections.ConfigDict, override: str) -> None:
-    """Applies one `section.key=value` to a locked config; the value must have the type of the one it replaces."""
+    """Applies one `section.key=value` to a locked config; the old value gives the type."""
     path, equals, text = override.partition("=")
     if not equals:
         raise UserError(f"override {override!r} has no '='; write --config.section.key=value")
     *parents, leaf = path.split(".")
     node: Any = config
-    for i, key in enumerate([*parents, leaf]):
+    for key in parents:
         if not isinstance(node, ml_collections.ConfigDict) or key not in node:
-            known = list(node) if isinstance(node, ml_collections.ConfigDict) else []
-            raise unknown_name(f"config key {'.'.join([*parents, leaf][:i])}.", key, known)
-        if i < len(parents):
-            node = node[key]
-    node[leaf] = _parse(text, node[leaf], f"config.{path}")
+            raise _unknown_key(path, list(_paths(config)))
+        node = node[key]
+    if not isinstance(node, ml_collections.ConfigDict) or leaf not in node:
+        raise _unknown_key(path, list(_paths(config)))
+    if isinstance(node[leaf], ml_collections.ConfigDict):
+        keys = ", ".join(_paths(node[leaf], f"{path}."))
+        raise UserError(f"config key {path} is a section; set one of its keys: {keys}")
+    node[leaf] = _parse(text, node[leaf], path)
+
+
+def _paths(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[str]:
+    for key, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            yield from _paths(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _unknown_key(path: str, known: Sequence[str]) -> UserError:
+    """Suggests the key of this name in another section, else the one that looks most like it."""
+    leaf = path.rpartition(".")[2]
+    elsewhere = [k for k in known if k.rpartition(".")[2] == leaf]
+    section = path.rpartition(".")[0]
+    here = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}
+    near = nearest(leaf, here)
+    guess = elsewhere[0] if elsewhere else here[near] if near else nearest(path, known)
+    hint = f" Did you mean {guess!r}?" if guess else ""
+    return UserError(
+        f"unknown config key {path!r}.{hint} Known: {', '.join(here.values() or known)}"
+    )
 
 
 def _parse(text: str, old: Any, where: str) -> Any:
+    """`text` as the type of `old` (1e4 may be an int; a tuple needs no brackets)."""
     if isinstance(old, str):
         return text
-    if isinstance(old, bool) and text.lower() in ("true", "false"):
-        return text.lower() == "true"
+    expected = f"expected {'a value' if old is None else type(old).__name__}, such as {old!r}"
+    if isinstance(old, bool):
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        raise UserError(f"config key {where}={text!r}: expected true or false")
     try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        raise UserError(f"{where}={text!r} is not a {type(old).__name__}") from None
-    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if isinstance(old, int) and isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(old, tuple) and isinstance(value, (tuple, list)):
-        return tuple(value)
-    if old is not None and (type(value) is not type(old)):
-        raise UserError(f"{where}={text!r} is a {type(value).__name__}; expected {type(old).__name__}")
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise UserError(f"config key {where}={text!r}: {expected}") from None
+    if type(value) is float and not math.isfinite(value):
+        raise UserError(f"config key {where}={text!r} is not finite; {expected}")
+    if type(old) is float and type(value) is int:
+        return float(value)
+    if type(old) is int and type(value) is float and value.is_integer():
+        return int(value)
+    if isinstance(old, (tuple, list)) and isinstance(value, (tuple, list)):
+        return type(old)(value)
+    if old is not None and type(value) is not type(old):
+        raise UserError(
+            f"config key {where}={text!r} is of type {type(value).__name__}; {expected}"
+        )
     return value
