@@ -1,0 +1,1 @@
+"""Names and layouts of other worlds: Hugging Face folders, both ways."""
