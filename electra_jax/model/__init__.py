@@ -1,0 +1,1 @@
+"""Pure Linen modules: arrays in, arrays out."""

@@ -1,0 +1,232 @@
+"""ELECTRA's two networks over shared embeddings, the plain masked LM, and their dimensions."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from electra_jax.model.encoder import Encoder, EncoderSpec
+from electra_jax.model.heads import DiscriminatorHead, GeneratorHead
+from electra_jax.model.layers import Embeddings, LayerSpec, padded_vocab
+from electra_jax.ops.noise import Noise
+from electra_jax.spec import UserError, check_choice
+
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The config section `model`: the discriminator's dimensions, the generator's as ratios of them."""
+
+    layers: int
+    width: int
+    heads: int
+    ffn: int
+    embedding: int
+    positions: int
+    types: int
+    generator_size: float  # ratio of width; heads are width // 64 and the feed-forward width 4 x width
+    generator_layers: float  # ratio of depth
+    tying: str  # embeddings (default) | none (the generator has its own) | all (one network serves both)
+    dropout: float
+    attention_dropout: float
+    init_std: float
+    dtype: str  # of matmuls: float32 | bfloat16
+    residual_dtype: str  # of the stream between layers
+    remat: str  # none | layer: recompute each layer in the backward pass
+
+    def __post_init__(self) -> None:
+        check_choice("model.tying", self.tying, ("embeddings", "none", "all"))
+        check_choice("model.remat", self.remat, ("none", "layer"))
+        for name in ("dtype", "residual_dtype"):
+            check_choice(f"model.{name}", getattr(self, name), ("float32", "bfloat16"))
+        for name in ("layers", "width", "heads", "ffn", "embedding", "positions", "types"):
+            if getattr(self, name) < 1:
+                raise UserError(f"model.{name}={getattr(self, name)} must be at least 1")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"model.{name}={getattr(self, name)} must be in [0, 1)")
+        if self.width % self.heads:
+            raise UserError(f"model.width={self.width} is not a multiple of model.heads={self.heads}")
+        if self.tying != "all":
+            width = round(self.generator_size * self.width)
+            if width < 1 or round(self.generator_layers * self.layers) < 1:
+                raise UserError(
+                    f"model.generator_size={self.generator_size} and generator_layers={self.generator_layers} "
+                    "leave the generator without width or layers"
+                )
+            if width % max(1, width // 64):
+                raise UserError(
+                    f"model.generator_size={self.generator_size} gives a generator of width {width}, which its "
+                    f"{width // 64} heads (width // 64) do not divide; choose another ratio"
+                )
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """A ModelSpec and the vocabulary size, which comes from the prepared data: all that fixes the parameters."""
+
+    spec: ModelSpec
+    vocab_size: int
+
+    @property
+    def generator_width(self) -> int:
+        """round(ratio x width); the full width when everything is tied."""
+        return self.spec.width if self.spec.tying == "all" else round(self.spec.generator_size * self.spec.width)
+
+    @property
+    def generator_embedding(self) -> int:
+        """Width of the embeddings the generator reads; its own width when untied."""
+        return self.generator_width if self.spec.tying == "none" else self.spec.embedding
+
+    @property
+    def discriminator(self) -> EncoderSpec:
+        """The full-size encoder."""
+        s = self.spec
+        return self._encoder(s.layers, s.embedding, s.width, s.heads, s.ffn)
+
+    @property
+    def generator(self) -> EncoderSpec:
+        """The generator's encoder: heads = max(1, width // 64), feed-forward 4 x width."""
+        width = self.generator_width
+        if self.spec.tying == "all":
+            return self.discriminator
+        layers = round(self.spec.generator_layers * self.spec.layers)
+        return self._encoder(layers, self.generator_embedding, width, max(1, width // 64), 4 * width)
+
+    def _encoder(self, layers: int, embedding: int, width: int, heads: int, ffn: int) -> EncoderSpec:
+        s = self.spec
+        layer = LayerSpec(
+            width, heads, ffn, s.dropout, s.attention_dropout, s.init_std, s.dtype, s.residual_dtype
+        )
+        return EncoderSpec(layers, embedding, layer, remat=s.remat == "layer")
+
+    def embeddings(self, width: int, name: str | None = None) -> Embeddings:
+        """The embedding module of this width."""
+        s = self.spec
+        return Embeddings(
+            self.vocab_size, s.positions, s.types, width, s.dropout, s.init_std, s.residual_dtype, name=name
+        )
+
+
+class Electra(nn.Module):
+    """Generator and discriminator over shared embeddings."""
+
+    dims: Dimensions
+
+    def setup(self) -> None:
+        d, s = self.dims, self.dims.spec
+        self.embeddings = d.embeddings(s.embedding)
+        self.discriminator = Encoder(d.discriminator)
+        self.discriminator_head = DiscriminatorHead(s.init_std, s.dtype)
+        if s.tying != "all":
+            self.generator = Encoder(d.generator)
+        if s.tying == "none":
+            self.generator_embeddings = d.embeddings(d.generator_width)
+        self.generator_head = GeneratorHead(d.generator_embedding, d.vocab_size, s.init_std, s.dtype)
+
+    def generate(
+        self,
+        ids_BxL: jax.Array,
+        types_BxL: jax.Array,
+        docs_BxL: jax.Array,
+        positions_BxL: jax.Array,
+        chosen_BxK: jax.Array,
+        noise: Noise | None = None,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The generator's (hidden [B, K, E], word table [V, E], bias [V]) at the chosen positions."""
+        tying = self.dims.spec.tying
+        embeddings = self.generator_embeddings if tying == "none" else self.embeddings
+        encoder = self.discriminator if tying == "all" else self.generator
+        hidden_BxLxD = _encode(embeddings, encoder, ids_BxL, types_BxL, docs_BxL, positions_BxL, noise)
+        hidden_BxKxE, bias_V = self.generator_head(gather_positions(hidden_BxLxD, chosen_BxK))
+        return hidden_BxKxE, embeddings.word, bias_V
+
+    def discriminate(
+        self,
+        ids_BxL: jax.Array,
+        types_BxL: jax.Array,
+        docs_BxL: jax.Array,
+        positions_BxL: jax.Array,
+        noise: Noise | None = None,
+    ) -> jax.Array:
+        """Logits [B, L] float32, positive where a token looks replaced."""
+        hidden_BxLxD = _encode(
+            self.embeddings, self.discriminator, ids_BxL, types_BxL, docs_BxL, positions_BxL, noise
+        )
+        return self.discriminator_head(hidden_BxLxD)
+
+    def __call__(self, ids_BxL: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Touches every parameter once, for `init`."""
+        zeros_BxL = jnp.zeros_like(ids_BxL)
+        hidden_BxKxE, _, _ = self.generate(ids_BxL, zeros_BxL, zeros_BxL, zeros_BxL, zeros_BxL[:, :1])
+        return hidden_BxKxE, self.discriminate(ids_BxL, zeros_BxL, zeros_BxL, zeros_BxL)
+
+
+class MaskedLM(nn.Module):
+    """The full-size encoder with the generator's head: plain masked language modelling."""
+
+    dims: Dimensions
+
+    def setup(self) -> None:
+        d, s = self.dims, self.dims.spec
+        self.embeddings = d.embeddings(s.embedding)
+        self.encoder = Encoder(d.discriminator)
+        self.head = GeneratorHead(s.embedding, d.vocab_size, s.init_std, s.dtype)
+
+    def generate(
+        self,
+        ids_BxL: jax.Array,
+        types_BxL: jax.Array,
+        docs_BxL: jax.Array,
+        positions_BxL: jax.Array,
+        chosen_BxK: jax.Array,
+        noise: Noise | None = None,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """(hidden [B, K, E], word table [V, E], bias [V]) at the chosen positions."""
+        hidden_BxLxD = _encode(
+            self.embeddings, self.encoder, ids_BxL, types_BxL, docs_BxL, positions_BxL, noise
+        )
+        hidden_BxKxE, bias_V = self.head(gather_positions(hidden_BxLxD, chosen_BxK))
+        return hidden_BxKxE, self.embeddings.word, bias_V
+
+    def __call__(self, ids_BxL: jax.Array) -> jax.Array:
+        """Touches every parameter once, for `init`."""
+        zeros_BxL = jnp.zeros_like(ids_BxL)
+        return self.generate(ids_BxL, zeros_BxL, zeros_BxL, zeros_BxL, zeros_BxL[:, :1])[0]
+
+
+def _encode(
+    embeddings: Embeddings,
+    encoder: Encoder,
+    ids_BxL: jax.Array,
+    types_BxL: jax.Array,
+    docs_BxL: jax.Array,
+    positions_BxL: jax.Array,
+    noise: Noise | None,
+) -> jax.Array:
+    x_BxLxE = embeddings(ids_BxL, types_BxL, positions_BxL, noise and noise.at(0))
+    return encoder(x_BxLxE, docs_BxL, noise)
+
+
+def gather_positions(h_BxLxD: jax.Array, chosen_BxK: jax.Array) -> jax.Array:
+    """The chosen rows of every sequence, [B, K, D]."""
+    return jnp.take_along_axis(h_BxLxD, chosen_BxK[..., None], axis=1)
+
+
+def count_parameters(params: Params, dims: Dimensions) -> int:
+    """Trainable parameters without the padding of the vocabulary."""
+    padding = padded_vocab(dims.vocab_size) - dims.vocab_size
+    total = 0
+    for path, x in jax.tree_util.tree_leaves_with_path(params):
+        total += x.size
+        if is_vocabulary(tuple(p.key for p in path)):
+            total -= padding * (x.size // x.shape[0])
+    return total
+
+
+def is_vocabulary(path: tuple[str, ...]) -> bool:
+    """Whether the parameter at this path has a row per (padded) vocabulary id."""
+    return path[-1] == "word" or path in (("generator_head", "bias"), ("head", "bias"))

@@ -1,0 +1,79 @@
+"""The vocabulary head: masked-LM loss and Gumbel-max samples at the chosen positions; logits never leave it."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from electra_jax.ops import noise as noise_ops
+from electra_jax.ops.noise import Noise
+
+SLOT_STRIDE = 1 << 20  # noise of (slot, id) has number slot * SLOT_STRIDE + id: padding and tiles do not move it
+DISALLOWED = 1000.0  # subtracted from the true id's logit by disallow_correct, as in the original
+
+
+class HeadOutput(NamedTuple):
+    """Weighted sums over the chosen positions (float32 scalars) and the samples."""
+
+    loss: jax.Array
+    correct: jax.Array  # the most likely id is the true one
+    sampled_correct: jax.Array  # the sampled id is the true one
+    entropy: jax.Array  # of the generator's distribution, nats
+    sampled_BxK: jax.Array  # int32
+    log_q_BxK: jax.Array  # log-probability of the sample under the sampling distribution, float32
+
+
+def vocabulary_head(
+    hidden_BxKxE: jax.Array,
+    table_VxE: jax.Array,
+    bias_V: jax.Array,
+    targets_BxK: jax.Array,
+    weights_BxK: jax.Array,
+    *,
+    vocab_size: int,
+    noise: Noise,
+    temperature: float = 1.0,
+    disallow_correct: bool = False,
+) -> HeadOutput:
+    """Softmax cross-entropy against the targets and a sample per position, argmax of logits / T + Gumbel noise.
+
+    The product runs in the hidden states' dtype and accumulates in float32; everything after it is float32. Ids from
+    `vocab_size` on are padding of the table and can be neither learned nor drawn. No gradient flows through samples.
+    """
+    logits_BxKxV = jnp.einsum(
+        "bke,ve->bkv", hidden_BxKxE, table_VxE.astype(hidden_BxKxE.dtype), preferred_element_type=jnp.float32
+    )
+    logits_BxKxV += bias_V
+    ids_V = jnp.arange(table_VxE.shape[0])
+    if vocab_size < table_VxE.shape[0]:
+        logits_BxKxV = jnp.where(ids_V < vocab_size, logits_BxKxV, -jnp.inf)
+    log_norm_BxK = jax.nn.logsumexp(logits_BxKxV, axis=-1)
+    loss_BxK = log_norm_BxK - _pick(logits_BxKxV, targets_BxK)
+
+    frozen_BxKxV = jax.lax.stop_gradient(logits_BxKxV)
+    log_p_BxKxV = frozen_BxKxV - jax.lax.stop_gradient(log_norm_BxK)[..., None]
+    entropy_BxK = -jnp.sum(jnp.exp(log_p_BxKxV) * jnp.maximum(log_p_BxKxV, -1e9), axis=-1)
+    draw_BxKxV = frozen_BxKxV if temperature == 1.0 else frozen_BxKxV / temperature
+    if disallow_correct:
+        draw_BxKxV = draw_BxKxV - DISALLOWED * (ids_V == targets_BxK[..., None])
+    slots_K = jnp.arange(targets_BxK.shape[1], dtype=jnp.uint32) * np.uint32(SLOT_STRIDE)
+    gumbel_BxKxV = noise_ops.gumbel(noise, slots_K[:, None] + ids_V.astype(jnp.uint32))
+    sampled_BxK = jnp.argmax(draw_BxKxV + gumbel_BxKxV, axis=-1).astype(jnp.int32)
+    log_q_BxK = _pick(draw_BxKxV, sampled_BxK) - jax.nn.logsumexp(draw_BxKxV, axis=-1)
+
+    def total(x_BxK: jax.Array) -> jax.Array:
+        return jnp.sum(x_BxK.astype(jnp.float32) * weights_BxK)
+
+    return HeadOutput(
+        loss=total(loss_BxK),
+        correct=total(jnp.argmax(frozen_BxKxV, axis=-1) == targets_BxK),
+        sampled_correct=total(sampled_BxK == targets_BxK),
+        entropy=total(entropy_BxK),
+        sampled_BxK=sampled_BxK,
+        log_q_BxK=log_q_BxK,
+    )
+
+
+def _pick(x_BxKxV: jax.Array, ids_BxK: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(x_BxKxV, ids_BxK[..., None], axis=-1)[..., 0]
