@@ -1,0 +1,75 @@
+"""ELECTRA-Base as in the paper (Clark et al., 2020, table 6): rows of 512 tokens, batch 256, 766K steps.
+
+    electra-jax vocab --input 'corpus/*.txt.gz' --kind wordpiece --size 30522 --output tok/
+    electra-jax prepare --input 'corpus/*.txt.gz' --tokenizer tok/ --seq-len 512 --output data/
+    electra-jax pretrain --config base --workdir run/ --config.data.path=data/
+
+Hardware: the paper took 4 days on 16 TPU v3 chips; a small slice of TPUs or a GPU box.
+Result: not yet measured here.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """ELECTRA-Base: 119,386,427 parameters with a vocabulary of 30,522."""
+    return ConfigDict(
+        {
+            "model": {
+                "layers": 12,
+                "width": 768,
+                "heads": 12,
+                "ffn": 3072,
+                "embedding": 768,
+                "positions": 512,
+                "types": 2,
+                "generator_size": 1 / 3,
+                "generator_layers": 1.0,
+                "tying": "embeddings",
+                "dropout": 0.1,
+                "attention_dropout": 0.1,
+                "init_std": 0.02,
+                "dtype": "bfloat16",
+                "residual_dtype": "float32",
+                "remat": "none",
+            },
+            "objective": {
+                "name": "electra",
+                "mask_prob": 0.15,
+                "mask_split": (0.85, 0.15, 0.0),  # mask, keep, random
+                "whole_word": False,
+                "temperature": 1.0,
+                "disallow_correct": False,
+                "uniform_generator": False,
+                "generator_weight": 1.0,
+                "discriminator_weight": 50.0,
+            },
+            "optim": {
+                "name": "adam",  # the original's: no bias correction, decoupled decay
+                "peak_lr": 2e-4,
+                "warmup": 10_000,
+                "lr_power": 1.0,
+                "beta1": 0.9,
+                "beta2": 0.999,
+                "eps": 1e-6,
+                "weight_decay": 0.01,
+                "clip_norm": 1.0,
+            },
+            "train": {
+                "steps": 766_000,
+                "batch": 256,
+                "accumulation": 1,
+                "seed": 0,
+                "log_every": 100,
+                "eval_every": 10_000,
+                "eval_batches": 100,
+                "checkpoint_every": 1_000,
+                "keep_last": 5,
+                "keep_every": 100_000,
+                "max_skipped": 10,
+            },
+            "data": {"path": ""},
+            "mesh": {"data": -1, "fsdp": 1},  # -1: all devices that are left
+            "report": {"tensorboard": True, "wandb": ""},
+        }
+    )

@@ -1,0 +1,75 @@
+"""ELECTRA-Large as in the paper (Clark et al., 2020, table 6): rows of 512 tokens, batch 2048, 400K steps.
+
+    electra-jax vocab --input 'corpus/*.txt.gz' --kind wordpiece --size 30522 --output tok/
+    electra-jax prepare --input 'corpus/*.txt.gz' --tokenizer tok/ --seq-len 512 --output data/
+    electra-jax pretrain --config large --workdir run/ --config.data.path=data/ --config.mesh.fsdp=8
+
+Hardware: a TPU pod slice or several GPU boxes. The longer run of the paper: --config.train.steps=1750000.
+Result: not yet measured here.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """ELECTRA-Large: 354,655,291 parameters with a vocabulary of 30,522."""
+    return ConfigDict(
+        {
+            "model": {
+                "layers": 24,
+                "width": 1024,
+                "heads": 16,
+                "ffn": 4096,
+                "embedding": 1024,
+                "positions": 512,
+                "types": 2,
+                "generator_size": 0.25,
+                "generator_layers": 1.0,
+                "tying": "embeddings",
+                "dropout": 0.1,
+                "attention_dropout": 0.1,
+                "init_std": 0.02,
+                "dtype": "bfloat16",
+                "residual_dtype": "float32",
+                "remat": "layer",
+            },
+            "objective": {
+                "name": "electra",
+                "mask_prob": 0.25,
+                "mask_split": (0.85, 0.15, 0.0),  # mask, keep, random
+                "whole_word": False,
+                "temperature": 1.0,
+                "disallow_correct": False,
+                "uniform_generator": False,
+                "generator_weight": 1.0,
+                "discriminator_weight": 50.0,
+            },
+            "optim": {
+                "name": "adam",  # the original's: no bias correction, decoupled decay
+                "peak_lr": 2e-4,
+                "warmup": 10_000,
+                "lr_power": 1.0,
+                "beta1": 0.9,
+                "beta2": 0.999,
+                "eps": 1e-6,
+                "weight_decay": 0.01,
+                "clip_norm": 1.0,
+            },
+            "train": {
+                "steps": 400_000,
+                "batch": 2048,
+                "accumulation": 1,
+                "seed": 0,
+                "log_every": 100,
+                "eval_every": 10_000,
+                "eval_batches": 20,
+                "checkpoint_every": 1_000,
+                "keep_last": 5,
+                "keep_every": 100_000,
+                "max_skipped": 10,
+            },
+            "data": {"path": ""},
+            "mesh": {"data": -1, "fsdp": 1},  # -1: all devices that are left
+            "report": {"tensorboard": True, "wandb": ""},
+        }
+    )

@@ -1,0 +1,126 @@
+"""`electra-jax <command>`: flags become one call; a room is imported only when its command runs."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from electra_jax import flags
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, 2 for a mistake of the user's, 130, 141."""
+    try:
+        try:
+            return _run(flags.parse(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter's flush at exit must not say so again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def _run(options: argparse.Namespace) -> int:
+    from electra_jax.spec import UserError
+
+    try:
+        _COMMANDS[options.command](options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return flags.USAGE
+    return 0
+
+
+def _vocab(options: argparse.Namespace) -> None:
+    from electra_jax.text import vocab
+
+    vocab.train(
+        inputs=options.input,
+        kind=options.kind,
+        size=options.size,
+        output=options.output,
+        lowercase=options.lowercase,
+        strip_accents=options.strip_accents,
+        sample_bytes=options.sample_bytes,
+        text_key=options.text_key,
+    )
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from electra_jax.data import build
+
+    build.prepare(
+        inputs=options.input,
+        tokenizer=options.tokenizer,
+        seq_len=options.seq_len,
+        output=options.output,
+        segments=options.segments,
+        overflow=options.overflow,
+        valid_inputs=options.valid_input,
+        valid_fraction=options.valid_fraction,
+        text_key=options.text_key,
+        seed=options.seed,
+        workers=options.workers,
+        lowercase=options.lowercase,
+        strip_accents=options.strip_accents,
+        segmenter=options.segmenter,
+    )
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    from electra_jax.spec import UserError, load_config
+
+    if options.overrides and options.config is None:
+        raise UserError(
+            f"--config.{options.overrides[0]} needs --config; a resumed run keeps its config"
+        )
+    config = None if options.config is None else load_config(options.config, options.overrides)
+    from electra_jax.train import loop
+
+    loop.pretrain(config, options.workdir)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from electra_jax.train import evaluate
+
+    values = evaluate.evaluate_workdir(options.workdir, step=options.step, data=options.data)
+    print(json.dumps(values, indent=2))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from electra_jax.convert import hf
+
+    hf.export(options.workdir, options.output, step=options.step)
+
+
+def _import(options: argparse.Namespace) -> None:
+    from electra_jax.convert import hf
+
+    hf.import_(
+        options.discriminator, options.generator, options.workdir, embeddings=options.embeddings
+    )
+
+
+def _quickstart(options: argparse.Namespace) -> None:
+    from electra_jax import quickstart
+
+    quickstart.run(options.workdir, options.input)
+
+
+_COMMANDS = {
+    "vocab": _vocab,
+    "prepare": _prepare,
+    "pretrain": _pretrain,
+    "evaluate": _evaluate,
+    "export": _export,
+    "import": _import,
+    "quickstart": _quickstart,
+}

@@ -1,0 +1,284 @@
+"""The grammar of the command line: commands, flags, and one-line errors that name the nearest right word."""
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+from electra_jax import __version__
+
+USAGE = 2  # exit status of a mistake of the user's
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The flags of one command; `command` is its name, `overrides` the ["section.key=value", ...] of pretrain.
+
+    Exits with status 2 and one line on stderr for what is not a command line of ours, with 0 after --help.
+    """
+    parser, commands = _parsers()
+    rest, overrides = _take_overrides(parser, arguments)
+    command = rest[0] if rest else ""
+    if command in commands:
+        if overrides and command != "pretrain":
+            commands[command].error(f"--config.{overrides[0]}: only pretrain takes a config")
+        _refuse_unknown_flags(commands[command], rest[1:])
+    elif not command:
+        parser.error(f"no command; one of {', '.join(commands)}")
+    options = parser.parse_args(rest)
+    options.overrides = overrides
+    return options
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser without abbreviations whose errors are one line."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        raw = argparse.RawDescriptionHelpFormatter
+        super().__init__(**kwargs, allow_abbrev=False, formatter_class=raw)
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the error and where to find help; exits with status 2."""
+        self.exit(USAGE, f"error: {message} (see {self.prog} --help)\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            flag = "/".join(action.option_strings)
+            what = f"value {value!r} of {flag}" if flag else f"command {value!r}"
+            known = ", ".join(action.choices)
+            self.error(f"unknown {what}.{_did_you_mean(value, action.choices)} Known: {known}")
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    from electra_jax.spec import nearest  # not at the top: --help has no need of it
+
+    guess = nearest(word, known)
+    return f" Did you mean {guess!r}?" if guess else ""
+
+
+def _refuse_unknown_flags(command: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Before argparse, which would rather complain about a required flag that was only mistyped."""
+    known = command._option_string_actions
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        if flag.startswith("--") and flag not in known:
+            command.error(f"unknown flag {flag!r}.{_did_you_mean(flag, known)}")
+
+
+def _take_overrides(
+    parser: argparse.ArgumentParser, arguments: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Splits `--config.a.b=v` and `--config.a.b v` off: the other arguments, and ["a.b=v", ...]."""
+    rest, overrides = [], []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if not argument.startswith("--config."):
+            rest.append(argument)
+            continue
+        override = argument.removeprefix("--config.")
+        if "=" not in override:
+            value = next(waiting, None)
+            if value is None or value.startswith("--"):
+                parser.error(f"{argument} has no value; write {argument}=VALUE")
+            override = f"{override}={value}"
+        overrides.append(override)
+    return rest, overrides
+
+
+def _at_least(minimum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"{value} is too small; at least {minimum}")
+        return value
+
+    return parse
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 0 and below 1")
+    return value
+
+
+def _parsers() -> tuple["_Parser", dict[str, argparse.ArgumentParser]]:
+    """The parser and, by name, those of its commands."""
+    parser = _Parser(
+        prog="electra-jax",
+        description="Pretrain ELECTRA in JAX: raw text in, a Hugging Face model out.",
+        epilog="Start here: electra-jax quickstart        Help on one: electra-jax pretrain --help",
+    )
+    parser.add_argument("--version", action="version", version=f"electra-jax {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, help: str, example: str) -> argparse.ArgumentParser:
+        description = f"{help[0].upper()}{help[1:]}."
+        return commands.add_parser(
+            name, help=help, description=description, epilog=f"example:\n  {example}"
+        )
+
+    c = command(
+        "vocab",
+        "train a vocabulary on text",
+        "electra-jax vocab --input 'corpus/*.txt.gz' --kind wordpiece --size 30522 --output tok/",
+    )
+    _text_flags(c)
+    c.add_argument("--kind", required=True, choices=("wordpiece", "unigram", "bpe"))
+    c.add_argument("--size", required=True, type=_at_least(1), help="tokens, special ones included")
+    c.add_argument("--output", required=True, help="new folder for the tokenizer")
+    _case_flags(c, default=True)
+    c.add_argument(
+        "--sample-bytes",
+        type=_at_least(1),
+        metavar="N",
+        help="train on about N bytes drawn evenly from the input, not on all of it",
+    )
+
+    c = command(
+        "prepare",
+        "turn text into a folder of fixed-length rows of token ids",
+        "electra-jax prepare --input 'corpus/*.txt.gz' --tokenizer tok/ --seq-len 128 --output data/",
+    )
+    _text_flags(c)
+    c.add_argument(
+        "--tokenizer",
+        required=True,
+        help="our folder, a Hugging Face folder, a vocab.txt or a SentencePiece .model",
+    )
+    c.add_argument("--seq-len", required=True, type=_at_least(8), metavar="N", help="tokens a row")
+    c.add_argument("--output", required=True, help="new folder for the data")
+    c.add_argument(
+        "--segments",
+        choices=("pair", "single", "full"),
+        default="pair",
+        help="pair: the original's A/B segments; single: one segment a row; "
+        "full: rows filled across documents (default: pair)",
+    )
+    c.add_argument(
+        "--overflow",
+        choices=("carry", "drop"),
+        default="carry",
+        help="text beyond a row's end: carry it to the next row, or drop it as the original does "
+        "(default: carry)",
+    )
+    held_out = c.add_mutually_exclusive_group()
+    held_out.add_argument("--valid-input", nargs="+", metavar="GLOB", help="held-out text")
+    held_out.add_argument(
+        "--valid-fraction",
+        type=_fraction,
+        default=0.01,
+        metavar="F",
+        help="fraction of the documents held out (default: 0.01)",
+    )
+    c.add_argument(
+        "--seed", type=_at_least(0), default=0, help="of segments and shuffling (default: 0)"
+    )
+    c.add_argument(
+        "--workers", type=_at_least(1), metavar="N", help="processes (default: the cores)"
+    )
+    c.add_argument(
+        "--segmenter",
+        choices=("jieba",),
+        help="words of Chinese text for whole-word masking (default: every character is a word)",
+    )
+    _case_flags(c, default=None)
+
+    c = command(
+        "pretrain",
+        "pretrain a model, or resume a run that was stopped",
+        "electra-jax pretrain --config small --workdir run/ --config.data.path=data/ "
+        "--config.train.steps=1000\n  electra-jax pretrain --workdir run/",
+    )
+    c.add_argument(
+        "--config",
+        metavar="NAME|FILE.py[:ARG]",
+        help="recipe: a shipped name (small, base, large, mini, tiny) or a file; "
+        "leave it out to resume",
+    )
+    c.add_argument("--workdir", required=True, help="folder of the run")
+    c.add_argument(
+        "--config.SECTION.KEY",
+        metavar="VALUE",
+        dest="overrides",
+        help="set one value of the config, as often as needed",
+    )
+
+    c = command(
+        "evaluate",
+        "measure a run on held-out rows",
+        "electra-jax evaluate --workdir run/ --step 1000",
+    )
+    c.add_argument("--workdir", required=True, help="folder of the run")
+    c.add_argument("--step", type=_at_least(0), help="checkpoint (default: the newest)")
+    c.add_argument("--data", help="prepared data (default: that of the run)")
+
+    c = command(
+        "export",
+        "write Hugging Face folders of a run's discriminator and generator",
+        "electra-jax export --workdir run/ --output hf/",
+    )
+    c.add_argument("--workdir", required=True, help="folder of the run")
+    c.add_argument("--output", required=True, help="new folder")
+    c.add_argument("--step", type=_at_least(0), help="checkpoint (default: the newest)")
+
+    c = command(
+        "import",
+        "make a workdir of Hugging Face folders, to go on from",
+        "electra-jax import --discriminator hf/discriminator --generator hf/generator --workdir run2/",
+    )
+    c.add_argument("--discriminator", required=True, help="Hugging Face folder")
+    c.add_argument("--generator", help="Hugging Face folder (default: a fresh generator)")
+    c.add_argument("--workdir", required=True, help="new folder of the run")
+    c.add_argument(
+        "--embeddings",
+        choices=("discriminator", "average"),
+        help="which to take when the two folders' embeddings differ (default: refuse)",
+    )
+
+    c = command(
+        "quickstart",
+        "see the whole path in three minutes, on text that every Python carries",
+        "electra-jax quickstart --workdir quickstart/",
+    )
+    c.add_argument("--workdir", default="quickstart", help="new folder (default: quickstart)")
+    c.add_argument("--input", nargs="+", metavar="GLOB", help="your own text instead")
+    return parser, dict(commands.choices)
+
+
+def _text_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="GLOB",
+        help=".txt (a paragraph a line, a blank line between documents), .jsonl, .parquet, "
+        "each also .gz .zst .bz2; or tfds:NAME",
+    )
+    command.add_argument(
+        "--text-key", default="text", help="field of .jsonl and .parquet (default: text)"
+    )
+
+
+def _case_flags(command: argparse.ArgumentParser, default: bool | None) -> None:
+    note = "" if default else " (default: as the tokenizer says)"
+    command.add_argument(
+        "--no-lowercase",
+        dest="lowercase",
+        action="store_const",
+        const=False,
+        default=default,
+        help=f"keep upper case{note}",
+    )
+    command.add_argument(
+        "--keep-accents",
+        dest="strip_accents",
+        action="store_const",
+        const=False,
+        default=default,
+        help=f"keep accents{note}",
+    )
