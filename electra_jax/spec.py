@@ -232,9 +232,9 @@ def _unknown_key(path: str, known: Sequence[str]) -> UserError:
     near = nearest(leaf, here)
     guess = elsewhere[0] if elsewhere else here[near] if near else nearest(path, known)
     hint = f" Did you mean {guess!r}?" if guess else ""
-    return UserError(
-        f"unknown config key {path!r}.{hint} Known: {', '.join(here.values() or known)}"
-    )
+    sections = sorted({k.partition(".")[0] for k in known})
+    listed = f"Known: {', '.join(here.values())}" if here else f"Sections: {', '.join(sections)}"
+    return UserError(f"unknown config key {path!r}.{hint} {listed}")
 
 
 def _parse(text: str, old: Any, where: str) -> Any:
