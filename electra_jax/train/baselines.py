@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
+from electra_jax.objective.losses import exact_auc
 from electra_jax.spec import UserError
 
 Rows = dict[str, np.ndarray]
@@ -224,7 +225,7 @@ def detector(model: Ngrams, rows: Rows, fake: np.ndarray, replaced: np.ndarray) 
     left = left_neighbours(fake, rows["docs"], model.special[0])
     scores = {"unigram": -model.log_unigram(fake), "bigram": -model.log_bigram(left, fake)}
     return {
-        name: auc(np.where(free, 0.0, score)[present], replaced[present])
+        name: exact_auc(np.where(free, 0.0, score)[present], replaced[present])
         for name, score in scores.items()
     }
 
@@ -239,15 +240,3 @@ def corrupt(model: Ngrams, rows: Rows, seed: int) -> tuple[np.ndarray, np.ndarra
     chosen = candidates(rows, model.special) & (rng.random(ids.shape) < MASK_PROB)
     fake = np.where(chosen, model.sample(rng, ids.shape), ids)
     return fake, fake != ids
-
-
-def auc(score: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the ROC curve by ranks, ties counted half; nan when one class is empty."""
-    n_positive = int(positive.sum())
-    n_negative = len(positive) - n_positive
-    if not n_positive or not n_negative:
-        return float("nan")
-    _, inverse, n = np.unique(score, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(n) - (n - 1) / 2)[inverse]
-    above = rank[positive].sum() - n_positive * (n_positive + 1) / 2
-    return float(above / (n_positive * n_negative))

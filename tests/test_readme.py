@@ -1,0 +1,124 @@
+"""What README and docs say: commands that parse and run, links that lead somewhere, tables that match the code."""
+
+import gzip
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from electra_jax import flags
+from electra_jax.spec import load_config
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")])
+# What a test cannot afford: each must occur in the README, or this list has fallen behind it.
+SMALLER = {
+    "--size 30522": "--size 1000",
+    "--size 32000": "--size 1000",
+    "--config configs/small.py": "--config configs/tiny.py --config.train.steps=4",
+}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of one language, without the indentation of a list they may stand in."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```", page.read_text(), re.M | re.S)
+    return [
+        "\n".join(line.removeprefix(margin) for line in text.splitlines()) for margin, text in found
+    ]
+
+
+def commands(page: Path) -> list[str]:
+    """Every `electra-jax ...` line that a page tells its reader to type."""
+    lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
+    return [line[line.index("electra-jax") :] for line in lines if "electra-jax " in line]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_parse(page):
+    """Catches a flag or command that was renamed in the code and not in what people read."""
+    for command in commands(page):
+        flags.parse(shlex.split(command)[1:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    """Catches a page or heading that was moved away from under a link."""
+    text = page.read_text()
+    targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"^\[[^\]]+\]: (\S+)$", text, re.M)
+    for target in targets:
+        if target.startswith(("https://", "http://")):
+            continue
+        file, _, heading = target.partition("#")
+        there = page.parent / file if file else page
+        assert there.exists(), f"{page.name} links to {target}"
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", there.read_text(), re.M)
+            anchors = [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+            assert heading in anchors, f"{page.name} links to {target}"
+
+
+def test_the_table_of_recipes_is_that_of_the_configs():
+    """Catches a recipe that was changed and a table that was not."""
+    rows = re.findall(
+        r"^\| `(small|base|large)` \| (.+) \|$", (ROOT / "README.md").read_text(), re.M
+    )
+    assert [name for name, _ in rows] == ["small", "base", "large"]
+    for name, cells in rows:
+        config = load_config(name, [])
+        model, train = config.model, config.train
+        layers, width, embedding, generator, _, batch, steps, _ = cells.split(" | ")
+        assert (int(layers), int(width), int(embedding), int(batch)) == (
+            model.layers,
+            model.width,
+            model.embedding,
+            train.batch,
+        )
+        assert int(generator) == round(model.generator_size * model.width)
+        scale = {"k": 1_000, "M": 1_000_000}[steps[-1]]
+        assert int(steps[:-1]) * scale == train.steps
+
+
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory) -> Path:
+    """A folder in which the README's commands were typed one after another, on small corpora."""
+    from pydoc_data import topics
+
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    text = "\n\n".join(topics.topics.values())
+    for name in ("corpus", "more"):
+        (folder / name).mkdir()
+        (folder / name / "text.txt.gz").write_bytes(gzip.compress(text[:300_000].encode()))
+    lines = [line for line in commands(ROOT / "README.md") if "quickstart" not in line]
+    for old, new in SMALLER.items():
+        assert any(old in line for line in lines), f"README.md no longer shows {old!r}"
+        lines = [line.replace(old, new) for line in lines]
+    for line in lines:
+        command = f'electra-jax() {{ "{sys.executable}" -m electra_jax "$@"; }}; {line}'
+        done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return folder
+
+
+@pytest.mark.slow
+def test_commands_run_in_the_order_of_the_page(typed):
+    """Catches a guide that cannot be followed to its end."""
+    for model in ("discriminator", "generator"):
+        assert {"config.json", "model.safetensors", "README.md"} <= {
+            path.name for path in (typed / "hf" / model).iterdir()
+        }
+    assert (typed / "run2" / "metrics.jsonl").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+def test_the_python_of_the_page_runs(typed):
+    """Catches an exported folder that the README's own lines do not load."""
+    (script,) = blocks(ROOT / "README.md", "python")
+    done = subprocess.run([sys.executable, "-c", script], cwd=typed, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "tensor([[" in done.stdout
