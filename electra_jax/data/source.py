@@ -1,0 +1,135 @@
+"""A prepared folder opened for reading: rows by number, from any thread, in one batch read a shard."""
+
+import dataclasses
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from array_record.python import array_record_module
+
+from electra_jax.data import fingerprint, record
+from electra_jax.spec import UserError, unknown_name
+from electra_jax.text.tokenizer import SpecialIds
+
+# Random access: no read-ahead, no threads of the reader's own.
+_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+_READER_BUFFER = 32 * 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What `electra-jax prepare` made. `rows` counts rows by split ("train", "valid"); `info` is
+    the content of fingerprint.json and `fingerprint` its hash, which stands for every byte of the
+    data.
+    """
+
+    path: Path
+    seq_len: int
+    rows: dict[str, int]
+    vocab_size: int
+    special: SpecialIds
+    tokenizer_hash: str
+    fingerprint: str
+    info: dict[str, Any]
+
+    def source(self, split: str) -> "Source":
+        """The rows of "train" or "valid"."""
+        if split not in self.rows:
+            raise unknown_name("split", split, self.rows)
+        shards = [s for s in self.info["shards"] if s["split"] == split]
+        return Source(
+            [self.path / s["name"] for s in shards],
+            [s["rows"] for s in shards],
+            self.seq_len,
+            np.dtype(self.info["dtype"]),
+            self.special.pad,
+        )
+
+
+def open_prepared(path: str | Path) -> Prepared:
+    """Opens a folder made by `prepare`.
+
+    Raises UserError when it is none, of another layout version, or has a shard missing or cut
+    short.
+    """
+    path = Path(path)
+    info, digest = fingerprint.read(path)
+    if tuple(info["fields"]) != record.FIELDS:
+        raise UserError(f"{path} has the fields {info['fields']}, expected {list(record.FIELDS)}")
+    return Prepared(
+        path=path,
+        seq_len=info["seq_len"],
+        rows={split: info["counts"][split]["rows"] for split in ("train", "valid")},
+        vocab_size=info["vocab_size"],
+        special=SpecialIds(**info["special"]),
+        tokenizer_hash=info["tokenizer"]["hash"],
+        fingerprint=digest,
+        info=info,
+    )
+
+
+class Source:
+    """The rows of one split, by number. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        rows: Sequence[int],
+        seq_len: int,
+        dtype: np.dtype,
+        pad: int,
+    ) -> None:
+        """`paths` and `rows` name the shards and count their rows; files are opened when first
+        read.
+        """
+        self._paths = list(paths)
+        self._first = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
+        self._seq_len, self._dtype, self._pad = seq_len, dtype, pad
+        self._readers: dict[int, Any] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def rows(self, numbers_N: np.ndarray) -> dict[str, np.ndarray]:
+        """The rows of these numbers, each int32 [N, L]: ids, types, docs, word_starts, positions.
+
+        docs is 0 for padding, else the document's number in the row; types are segment ids;
+        word_starts is 1 where a token begins a word; positions are 0..L-1. A negative number gives
+        an empty row: padding only. Raises IndexError beyond the end, UserError for damaged data.
+        """
+        numbers_N = np.asarray(numbers_N, np.int64)
+        if numbers_N.size and numbers_N.max() >= len(self):
+            raise IndexError(f"row {numbers_N.max()} of a split of {len(self)} rows")
+        # Field first, so that each array handed out is contiguous.
+        rows_FxNxL = np.zeros((len(record.FIELDS), numbers_N.size, self._seq_len), np.int32)
+        rows_FxNxL[0] = self._pad
+        shard_N = np.searchsorted(self._first, numbers_N, side="right") - 1
+        for shard in np.unique(shard_N[numbers_N >= 0]).tolist():
+            at = np.flatnonzero(shard_N == shard)
+            found_NxFxL = self._read(shard, numbers_N[at] - self._first[shard])
+            rows_FxNxL[:, at] = found_NxFxL.transpose(1, 0, 2)
+        out = dict(zip(record.FIELDS, rows_FxNxL, strict=True))
+        positions_L = np.arange(self._seq_len, dtype=np.int32)
+        out["positions"] = np.tile(positions_L, (numbers_N.size, 1))
+        return out
+
+    def _read(self, shard: int, numbers: np.ndarray) -> np.ndarray:
+        try:
+            records = self._reader(shard).read(numbers.tolist())
+            return record.decode(records, self._seq_len, self._dtype)
+        except (ValueError, RuntimeError, IndexError, OSError) as error:
+            raise UserError(
+                f"cannot read {self._paths[shard]}: {error}. Its content is damaged; compare its "
+                f"sha256 with {fingerprint.NAME}, copy the folder again or prepare it again"
+            ) from error
+
+    def _reader(self, shard: int) -> Any:
+        with self._lock:
+            if shard not in self._readers:
+                self._readers[shard] = array_record_module.ArrayRecordReader(
+                    str(self._paths[shard]), _READER_OPTIONS, file_reader_buffer_size=_READER_BUFFER
+                )
+            return self._readers[shard]
