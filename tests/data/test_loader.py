@@ -156,7 +156,7 @@ def test_a_host_reads_only_the_rows_of_its_devices(monkeypatch):
         lambda self, shape: {d: i for d, i in everywhere(self, shape).items() if d in mine},
     )
     source = Numbers(400)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="2 vs. 8"):
+    with pytest.raises(jax.errors.JaxRuntimeError, match="addressable devices"):
         # One process cannot build the others' shards; what it asked the source for is the point.
         loader.put_rows(source, ORDER, sharding)
     assert [numbers.tolist() for numbers in source.read] == [ORDER[4:8].tolist()]
