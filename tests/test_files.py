@@ -1,0 +1,146 @@
+"""Files and folders that appear whole or not at all, and disk errors in one line."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from electra_jax import files
+from electra_jax.spec import UserError
+
+
+def names(folder: Path) -> list[str]:
+    """What is in a folder, hidden things included."""
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_a_folder_appears_on_success_only(tmp_path: Path):
+    """Catches output under its final name before it is complete."""
+    with files.new_folder(tmp_path / "a" / "out") as folder:
+        (folder / "part").write_text("x")
+        assert not (tmp_path / "a" / "out").exists()
+    assert names(tmp_path / "a") == ["out"]
+    assert (tmp_path / "a" / "out" / "part").read_text() == "x"
+
+
+@pytest.mark.parametrize("fault", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_folder_vanishes_on_failure(tmp_path: Path, fault: type[BaseException]):
+    """Catches half an output, or its temporary folder, left behind by an error or Ctrl-C."""
+    with pytest.raises(fault), files.new_folder(tmp_path / "out") as folder:
+        (folder / "part").write_text("x")
+        raise fault
+    assert names(tmp_path) == []
+
+
+def test_an_empty_folder_is_taken_and_a_link_followed(tmp_path: Path):
+    """Catches `mkdir out && electra-jax ... --output out` being refused, and a link being overwritten."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with files.new_folder(tmp_path / "link") as folder:
+        (folder / "part").write_text("x")
+    assert (tmp_path / "link").is_symlink()
+    assert names(tmp_path / "real") == ["part"]
+
+
+def test_a_new_folder_has_ordinary_permissions(tmp_path: Path):
+    """Catches output that only its maker can read, as temporary folders are."""
+    before = os.umask(0o022)
+    try:
+        with files.new_folder(tmp_path / "out"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o755
+
+
+def test_what_exists_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches work that is thrown away, or an output written over another."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "full", "dangling"):
+        with (
+            pytest.raises(UserError, match=f"{name} already exists"),
+            files.new_folder(tmp_path / name),
+        ):
+            pytest.fail("work began")
+    with (
+        pytest.raises(UserError, match="file is a file"),
+        files.new_folder(tmp_path / "file" / "out"),
+    ):
+        pytest.fail("work began")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="current folder"), files.new_folder("."):
+        pytest.fail("work began")
+
+
+def test_the_slower_of_two_is_refused(tmp_path: Path):
+    """Catches two processes that write one output: the second must not merge into or replace the first."""
+    with (
+        pytest.raises(UserError, match="already exists"),
+        files.new_folder(tmp_path / "out") as slow,
+    ):
+        (slow / "slow").write_text("")
+        with files.new_folder(tmp_path / "out") as fast:
+            (fast / "fast").write_text("")
+    assert names(tmp_path) == ["out"]
+    assert names(tmp_path / "out") == ["fast"]
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches a reader seeing half a file, or a failed write that costs the old content."""
+    path = tmp_path / "x.json"
+    files.write_json(path, {"a": "é"})
+    assert json.loads(path.read_text()) == {"a": "é"}
+    assert "é" in path.read_text(encoding="utf-8")
+
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="disk is full"):
+        files.write_json(path, {"a": "longer than before"})
+    assert json.loads(path.read_text()) == {"a": "é"}
+    assert names(tmp_path) == ["x.json"]
+
+
+def test_nan_is_no_json(tmp_path: Path):
+    """Catches NaN in a JSON file, which other readers refuse."""
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO])
+def test_disk_errors_are_the_users(code: int, tmp_path: Path):
+    """Catches a traceback for a full, read-only, forbidden or broken disk."""
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}"), files.disk_errors(tmp_path):
+        raise OSError(code, os.strerror(code))
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path):
+    """Catches a bug of ours being reported as the disk's fault."""
+    with pytest.raises(FileNotFoundError), files.disk_errors(tmp_path):
+        (tmp_path / "nothing").read_text()
+
+
+def test_a_full_disk_under_a_folder(tmp_path: Path):
+    """Catches a disk that fills up inside new_folder: a traceback, or a part left behind."""
+    with (
+        pytest.raises(UserError, match="disk is full"),
+        files.new_folder(tmp_path / "out") as folder,
+    ):
+        (folder / "part").write_text("x")
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder / "part"))
+    assert names(tmp_path) == []
+
+
+def test_sha256_reads_the_whole_file(tmp_path: Path):
+    """Catches a digest of the name, of text, or of the first block."""
+    (tmp_path / "x").write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
+    assert files.sha256(tmp_path / "x") == expected
