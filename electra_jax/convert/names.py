@@ -7,7 +7,6 @@ mapping to the original TF1 variables is the same up to the transposed kernels.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -157,27 +156,6 @@ def generator(shape: Shape, tying: str) -> list[Entry]:
 def plain_mlm(shape: Shape) -> list[Entry]:
     """The one model of the MLM objective as `ElectraForMaskedLM`."""
     return masked_lm(shape, "embeddings", "encoder", "head")
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    """Nested dicts as one dict of 'a/b/c' paths, in sorted order."""
-    flat: dict[str, np.ndarray] = {}
-    for name in sorted(tree):
-        path, value = f"{prefix}{name}", tree[name]
-        flat.update(flatten(value, f"{path}/") if isinstance(value, Mapping) else {path: value})
-    return flat
-
-
-def unflatten(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
-    tree: dict[str, Any] = {}
-    for path, value in flat.items():
-        *parents, leaf = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return tree
 
 
 def export(

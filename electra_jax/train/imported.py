@@ -1,8 +1,8 @@
-"""A workdir that starts from somebody's weights: what `import` leaves for training and export to find.
+"""A workdir that starts from imported weights: what is left there for training and export to find.
 
-import.json              the model section, vocabulary size, objective and where all of it came from
-imported/params.safetensors   our parameters under their paths ("discriminator/layer_0/query/kernel")
-tokenizer/               the tokenizer that belongs to them
+- import.json: model section, vocabulary size, objective, and where they came from
+- imported/params.safetensors: our parameters by path ("discriminator/layer_0/query/kernel")
+- tokenizer/: the tokenizer that belongs to them
 """
 
 import json
@@ -16,6 +16,7 @@ import numpy as np
 from electra_jax import files
 from electra_jax.model.electra import Dimensions, ModelSpec
 from electra_jax.spec import UserError, from_config, to_dict
+from electra_jax.train import arrays
 
 RECORD, PARAMS = "import.json", "imported/params.safetensors"
 SCHEMA = 1
@@ -23,7 +24,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Imported:
-    """An imported model: `params` maps paths to float32 arrays; `record` is import.json as it stands."""
+    """An imported model: `params` maps paths to float32 arrays, `record` is import.json."""
 
     dims: Dimensions
     objective: str  # electra | mlm
@@ -58,7 +59,7 @@ def write(
 
 
 def read_record(workdir: str | Path) -> tuple[Dimensions, dict[str, Any]] | None:
-    """Dimensions and content of import.json without the parameters; None where there is no import."""
+    """Dimensions and content of import.json, no parameters; None where there is no import."""
     path = Path(workdir) / RECORD
     if not path.is_file():
         return None
@@ -76,7 +77,7 @@ def read_record(workdir: str | Path) -> tuple[Dimensions, dict[str, Any]] | None
 
 
 def read(workdir: str | Path) -> Imported | None:
-    """The import of a workdir, its parameters verified against their digest; None where there is none."""
+    """The import of a workdir, parameters checked by digest; None where there is none."""
     found = read_record(workdir)
     if found is None:
         return None
@@ -91,20 +92,35 @@ def read(workdir: str | Path) -> Imported | None:
     return Imported(dims, record["objective"], load_file(path), record)
 
 
-def conflicts(imported: Dimensions, asked: Dimensions) -> list[str]:
+def as_tree(found: Imported, expected: Any) -> dict[str, Any]:
+    """The imported parameters as nested dicts, float32.
+
+    `expected` is a tree of arrays or ShapeDtypeStructs; UserError lists every path, shape and dtype
+    in which the import differs from it.
+    """
+    wrong = arrays.mismatches(
+        arrays.describe(expected), arrays.describe(found.params), f"the import ({PARAMS})"
+    )
+    if wrong:
+        raise UserError("the imported parameters do not fit the model:\n  " + "\n  ".join(wrong))
+    return arrays.nest(found.params)
+
+
+def conflicts(model: Dimensions, asked: Dimensions, objective: str = "electra") -> list[str]:
     """'name is a, imported b' for every dimension in which `asked` differs from the imported model.
 
-    Generator ratios are compared by the widths and depths they give, not as numbers.
+    Generator ratios are compared by the widths and depths they give, not as numbers; the MLM
+    objective has no generator to compare.
     """
-    ours, theirs = _numbers(asked), _numbers(imported)
-    return [f"{k} is {ours[k]}, imported {theirs[k]}" for k in theirs if ours[k] != theirs[k]]
+    ours, theirs = _numbers(asked, objective), _numbers(model, objective)
+    return [f"{k} is {ours[k]!r}, imported {theirs[k]!r}" for k in theirs if ours[k] != theirs[k]]
 
 
-def _numbers(dims: Dimensions) -> dict[str, Any]:
-    s, g = dims.spec, dims.generator
-    fields = ("layers", "width", "heads", "ffn", "embedding", "positions", "types", "tying")
-    return {f"model.{field}": getattr(s, field) for field in fields} | {
-        "generator width (model.generator_size)": g.layer.width,
-        "generator depth (model.generator_layers)": g.layers,
-        "vocabulary size (of the data)": dims.vocab_size,
-    }
+def _numbers(dims: Dimensions, objective: str) -> dict[str, Any]:
+    fields = ("layers", "width", "heads", "ffn", "embedding", "positions", "types")
+    numbers = {f"model.{field}": getattr(dims.spec, field) for field in fields}
+    if objective == "electra":
+        numbers["model.tying"] = dims.spec.tying
+        numbers["generator width (model.generator_size)"] = dims.generator.layer.width
+        numbers["generator depth (model.generator_layers)"] = dims.generator.layers
+    return numbers | {"vocabulary size (of the data)": dims.vocab_size}

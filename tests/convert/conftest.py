@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from electra_jax.convert import names
 from electra_jax.model.electra import Dimensions, Electra, ModelSpec
+from electra_jax.train import arrays
 
 TINY = ModelSpec(
     layers=2,
@@ -68,7 +68,7 @@ def initial() -> Callable[..., dict[str, np.ndarray]]:
         tree = jax.jit(module(dims).init)(jax.random.key(seed), ids)["params"]
         rng = np.random.default_rng(seed)
         flat = {}
-        for name, x in names.flatten(tree).items():
+        for name, x in arrays.flatten(tree).items():
             value = np.array(x)
             if name.rpartition("/")[2] in ("bias", "scale"):
                 real = value[: dims.vocab_size]

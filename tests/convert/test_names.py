@@ -13,6 +13,7 @@ from electra_jax.convert import folder, names, pair
 from electra_jax.model.electra import Dimensions, Electra, MaskedLM
 from electra_jax.model.layers import padded_vocab
 from electra_jax.spec import UserError
+from electra_jax.train import arrays
 
 pytestmark = pytest.mark.torch
 MODES = ("embeddings", "none", "all")
@@ -27,7 +28,7 @@ def tables(dims: Dimensions) -> list[list[names.Entry]]:
 def our_shapes(dims: Dimensions, module: type = Electra) -> dict[str, tuple[int, ...]]:
     ids = jnp.zeros((1, 1), jnp.int32)
     tree = jax.eval_shape(module(dims).init, jax.random.key(0), ids)["params"]
-    return {name: x.shape for name, x in names.flatten(tree).items()}
+    return {name: x.shape for name, x in arrays.flatten(tree).items()}
 
 
 def their_shapes(architecture: type, shape: names.Shape) -> dict[str, tuple[int, ...]]:

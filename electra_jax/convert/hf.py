@@ -1,0 +1,137 @@
+"""Hugging Face, both ways: a workdir becomes model folders, model folders become a workdir."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from electra_jax import files
+from electra_jax.convert import exportable, folder, names, pair
+from electra_jax.convert.card import card
+from electra_jax.convert.folder import DISCRIMINATOR, MASKED_LM, Model, Options
+from electra_jax.convert.names import Entry, Shape
+from electra_jax.model.electra import Dimensions
+from electra_jax.model.layers import padded_vocab
+from electra_jax.spec import UserError, check_choice
+from electra_jax.text import tokenizer as tokenizers
+from electra_jax.train import imported
+
+
+def export(workdir: str | Path, output: str | Path, step: int | None = None) -> list[str]:
+    """Writes the models of a workdir as folders that Hugging Face loads; returns their names.
+
+    ELECTRA gives `discriminator` (ElectraForPreTraining) and `generator` (ElectraForMaskedLM), the
+    MLM objective one `model` (ElectraForMaskedLM). Each holds model.safetensors, config.json,
+    tokenizer files and a model card. `step` is a checkpoint's, the newest when None.
+    """
+    files.refuse_existing(output)
+    found = exportable.read(workdir, step)
+    parts = _parts(found.dims, found.objective)
+    padded = padded_vocab(found.dims.vocab_size)
+    tensors = names.export(
+        found.params, [table for _, _, _, table in parts], padded, f"the parameters in {workdir}"
+    )
+    tokenizer = tokenizers.load(found.tokenizer)
+    spec = found.dims.spec
+    with files.new_folder(output) as temporary:
+        written = []
+        for (role, architecture, shape, _), values in zip(parts, tensors, strict=True):
+            if role == "generator" and not found.generator_trained:
+                continue
+            path = temporary / role
+            path.mkdir()
+            notes = (
+                {"tying": spec.tying}
+                if role == "generator" and spec.tying != "embeddings"
+                else None
+            )
+            options = Options(spec.dropout, spec.attention_dropout, spec.init_std, notes)
+            folder.write(path, shape, options, architecture, tokenizer.special.pad, values)
+            tokenizer.save(path)
+            parameters = sum(value.size for value in values.values())
+            files.write_text(
+                path / "README.md", card(role, architecture, shape, parameters, found.facts)
+            )
+            written.append(role)
+    return written
+
+
+def import_(
+    discriminator: str | Path | None,
+    generator: str | Path | None = None,
+    workdir: str | Path = "",
+    embeddings: str | None = None,
+) -> None:
+    """Writes the workdir that holds the models of these folders, for training or export.
+
+    Without a generator a fresh one is made, and said on stderr; without a discriminator the generator
+    is taken for the model of the MLM objective. `embeddings` ("discriminator" or "average") settles a
+    pair whose embeddings differ. Raises UserError for everything that does not fit, and leaves nothing.
+    """
+    if embeddings is not None:
+        check_choice("--embeddings", embeddings, ("discriminator", "average"))
+    files.refuse_existing(workdir)
+    first = folder.read(discriminator, DISCRIMINATOR) if discriminator is not None else None
+    second = folder.read(generator, MASKED_LM) if generator is not None else None
+    objective = "electra"
+    if first is not None and second is not None:
+        dims, params = pair.join(first, second, embeddings)
+    elif first is not None:
+        dims, params = pair.lone_discriminator(first)
+        _say_fresh(first, dims)
+    elif second is not None:
+        objective = "mlm"
+        dims, params = pair.single(second)
+    else:
+        raise UserError("nothing to import: give a discriminator, a generator or both")
+    models = [model for model in (first, second) if model is not None]
+    tokenizer = _tokenizer(models)
+    record = {
+        "folders": [{"name": m.path.resolve().name, "sha256": m.digests} for m in models],
+        "fresh_generator": first is not None and second is None,
+        "embeddings": embeddings or "equal",
+        "tokenizer_hash": tokenizer.hash,
+    }
+    with files.new_folder(workdir) as temporary:
+        tokenizer.save(temporary / "tokenizer")
+        imported.write(temporary, dims, objective, params, record)
+
+
+def _parts(dims: Dimensions, objective: str) -> list[tuple[str, str, Shape, list[Entry]]]:
+    """(folder name, class, shape, border table) of every model an objective exports."""
+    full, small = pair.shape_of(dims, dims.discriminator), pair.shape_of(dims, dims.generator)
+    if objective == "mlm":
+        return [("model", MASKED_LM, full, names.plain_mlm(full))]
+    return [
+        ("discriminator", DISCRIMINATOR, full, names.discriminator(full)),
+        ("generator", MASKED_LM, small, names.generator(small, dims.spec.tying)),
+    ]
+
+
+def _say_fresh(model: Model, dims: Dimensions) -> None:
+    print(
+        f"WARNING: no generator was given to go with {model.path}. A NEW, UNTRAINED generator of "
+        f"{dims.generator.layers} layers and width {dims.generator_width} takes its place; it shares "
+        "the discriminator's embeddings. Training has to teach it before its samples mean anything.",
+        file=sys.stderr,
+    )
+
+
+def _tokenizer(models: Sequence[Model]) -> tokenizers.Tokenizer:
+    """The tokenizer in the first folder, which must be that of the others and fit their table."""
+    tokenizer = tokenizers.load(models[0].path)
+    if tokenizer.size > models[0].shape.vocab:
+        raise UserError(
+            f"the tokenizer in {models[0].path} has {tokenizer.size} tokens, more than the "
+            f"{models[0].shape.vocab} rows of the model's word table"
+        )
+    for other in models[1:]:
+        if _has_tokenizer(other.path) and tokenizers.load(other.path).hash != tokenizer.hash:
+            raise UserError(
+                f"{models[0].path} and {other.path} have different tokenizers; a pair shares one"
+            )
+    return tokenizer
+
+
+def _has_tokenizer(path: Path) -> bool:
+    names_ = ("tokenizer.json", "vocab.txt", "spiece.model", "tokenizer.model")
+    return any((path / name).is_file() for name in names_)
