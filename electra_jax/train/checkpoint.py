@@ -1,0 +1,318 @@
+"""Checkpoints of the train state: saved behind the run's back, read back whole or not at all.
+
+    <workdir>/checkpoints/<step>/state   the arrays (Orbax, OCDBT)
+    <workdir>/checkpoints/<step>/meta    JSON: every path with shape, dtype and checksum; the caller's meta
+
+A folder takes its name <step> when everything is in it. The rest of the program knows Orbax only
+through this file (its v0 API: v1 has no counterpart of the preemption hook yet).
+"""
+
+import contextlib
+import errno
+import functools
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorstore
+from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers
+
+from electra_jax import files
+from electra_jax.spec import UserError
+from electra_jax.train import arrays
+from electra_jax.train.hush import hush
+
+FOLDER = "checkpoints"
+FORMAT = "electra_jax checkpoint 1"
+_DAMAGED = ".damaged"
+_PARTIAL = re.compile(r"\d+\.orbax-checkpoint-tmp.*")
+# What reading a damaged folder raises: files gone, cut short, or decoding to something else.
+_READ_FAULTS = (OSError, ValueError, KeyError, TypeError)
+
+
+class _DamagedError(Exception):
+    """Why a checkpoint cannot be read."""
+
+
+class Checkpoints:
+    """The checkpoints of a workdir; a context manager that ends with every save on disk.
+
+    Keeps the newest `keep_last` and every step that `keep_every` divides (0: none of these).
+    Only the process that holds the workdir's lock may save.
+    """
+
+    def __init__(self, workdir: str | Path, keep_last: int = 3, keep_every: int = 0) -> None:
+        hush()
+        self.folder = Path(workdir).absolute() / FOLDER
+        self._keep = [checkpoint_managers.LatestN(max(1, keep_last))]
+        if keep_every > 0:
+            self._keep.append(checkpoint_managers.EveryNSteps(keep_every))
+        self._damaged: set[int] = set()
+        _refuse_foreign(self.folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.wait()
+        except UserError:
+            if error is None:
+                raise  # else the first error is the one to tell
+        finally:
+            if "_manager" in self.__dict__:
+                self._manager.close()
+
+    @functools.cached_property
+    def _manager(self) -> ocp.CheckpointManager:
+        """Made at the first save: reading a workdir changes nothing in it."""
+        if jax.process_index() == 0:
+            with files.disk_errors(self.folder):
+                self._tidy()
+        _barrier("checkpoints tidied")
+        options = ocp.CheckpointManagerOptions(
+            create=True, preservation_policy=checkpoint_managers.AnyPreservationPolicy(self._keep)
+        )
+        with files.disk_errors(self.folder):
+            return ocp.CheckpointManager(self.folder, item_names=("state", "meta"), options=options)
+
+    def _tidy(self) -> None:
+        """Removes what a killed save left, and moves damaged checkpoints out of the way."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _remove_partial(self.folder)
+        for step in self._damaged:
+            aside = self.folder / f"{step}{_DAMAGED}"
+            shutil.rmtree(aside, ignore_errors=True)
+            os.rename(self.folder / str(step), aside)
+
+    def steps(self) -> list[int]:
+        """The steps with a finished checkpoint, ascending, whether readable or not."""
+        return _steps(self.folder)
+
+    def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
+        """Copies the state off the devices and returns; the files are written behind.
+
+        `state` is a tree of numeric arrays and may be donated afterwards; `meta` is any JSON.
+        Raises UserError when this save, or the one before it, met a full or forbidden disk.
+        """
+        # The loop forbids implicit transfers; this is the place where they are meant.
+        with jax.transfer_guard("allow"), _disk_faults(self.folder):
+            manager = self._manager
+            if step in _steps(self.folder):
+                raise UserError(
+                    f"{self.folder / str(step)} exists already; remove it to save again"
+                )
+            table = arrays.describe(state)
+            for path, value in arrays.checksums(state).items():
+                table[path]["checksum"] = value
+            record = {"format": FORMAT, "step": step, "arrays": table, "meta": meta}
+            items = ocp.args.Composite(
+                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record)
+            )
+            manager.save(step, args=items, force=True)
+
+    def wait(self) -> None:
+        """Returns when the last save is on disk; raises UserError if it could not be."""
+        if "_manager" in self.__dict__:
+            with _disk_faults(self.folder):
+                self._manager.wait_until_finished()
+                self._manager.check_for_errors()
+
+    def restore(
+        self, abstract_state: Any, step: int | None = None
+    ) -> tuple[int, Any, dict[str, Any]] | None:
+        """(step, state, meta) of the newest good checkpoint, or of `step`; None where there is none.
+
+        `abstract_state` is a tree of ShapeDtypeStructs with shardings: the state comes back on
+        these, whatever mesh it was saved from, and may be donated. A damaged checkpoint is passed
+        over with a warning. UserError: a foreign folder, or other paths, shapes or dtypes.
+        """
+        expected = arrays.describe(abstract_state)
+        for number, record in self._good(step):
+            folder = self.folder / str(number)
+            wrong = arrays.mismatches(expected, record["arrays"], "the checkpoint")
+            if wrong:
+                listing = "".join(f"\n  {line}" for line in wrong)
+                raise UserError(
+                    f"checkpoint {folder} does not fit this model and optimizer:{listing}\n"
+                    "use the config it was trained with, or another --workdir"
+                )
+            items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
+            with (
+                jax.transfer_guard("allow"),
+                ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader,
+            ):
+                state = arrays.owned(reader.restore(folder, args=items).state)
+            return number, state, record["meta"]
+        return None
+
+    def _good(self, step: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Step and record of the checkpoints whose files can be read, newest first."""
+        steps = self.steps()
+        if step is not None and step not in steps:
+            known = ", ".join(map(str, steps)) or "none"
+            raise UserError(f"{self.folder} has no checkpoint of step {step}; it has: {known}")
+        for number in reversed(steps) if step is None else [step]:
+            fault: Exception | None = None
+            if jax.process_index() == 0:  # one reads it all; all act on the verdict together
+                try:
+                    _probe(self.folder / str(number))
+                except (*_READ_FAULTS, _DamagedError) as error:
+                    fault = error
+            if _anywhere(fault is not None):
+                self._pass_over(number, fault, step)
+                continue
+            yield number, _record(self.folder / str(number))
+
+    def _pass_over(self, number: int, why: Exception | None, asked: int | None) -> None:
+        reason = _first_line(why)
+        if _errno(why) in (errno.EACCES, errno.EPERM):
+            raise UserError(f"cannot read {self.folder / str(number)}: {reason}") from why
+        if asked is not None:
+            raise UserError(
+                f"checkpoint {self.folder / str(number)} is damaged ({reason}); choose another step"
+            ) from why
+        self._damaged.add(number)
+        if jax.process_index() == 0:
+            print(
+                f"warning: checkpoint {self.folder / str(number)} is damaged ({reason}); "
+                "passing over it",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def read_params(self, step: int | None = None) -> tuple[int, dict[str, Any], dict[str, Any]]:
+        """(step, parameters as nested dicts of numpy arrays, meta); UserError where there are none."""
+        for number, record in self._good(step):
+            paths = [path for path in record["arrays"] if path.startswith("params/")]
+            flat = {path: _read_array(self.folder / str(number), path) for path in paths}
+            return number, arrays.nest(flat)["params"], record["meta"]
+        raise UserError(f"{self.folder} has no checkpoint that can be read; train first")
+
+
+def read_params(
+    workdir: str | Path, step: int | None = None
+) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    """(step, nested dict of numpy parameters, meta) of the newest good checkpoint, or of `step`."""
+    return Checkpoints(workdir).read_params(step)
+
+
+def _steps(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal() and p.is_dir())
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """UserError for anything among the checkpoints that this program does not make."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; expected a folder of checkpoints")
+    for path in folder.iterdir() if folder.exists() else ():
+        name = path.name.removesuffix(_DAMAGED)
+        ours = path.is_dir() and (name.isdecimal() or _PARTIAL.fullmatch(name))
+        if not ours and not name.startswith("."):
+            raise UserError(
+                f"{path} is no checkpoint of this program; move it out of {folder}, "
+                "or choose another --workdir"
+            )
+
+
+def _probe(folder: Path) -> None:
+    """Reads every array and compares it with what was saved, before anything relies on it."""
+    names = {p.name for p in folder.iterdir()}
+    if names and not names & {"state", "meta"} and any(not n.startswith("_") for n in names):
+        raise UserError(
+            f"{folder} was not written by this program (it holds {', '.join(sorted(names)[:5])}); "
+            "move it away, or choose another --workdir"
+        )
+    for path, row in _record(folder)["arrays"].items():
+        x = _read_array(folder, path)
+        found = [list(x.shape), x.dtype.name, arrays.checksum_numpy(x)]
+        if found != [row["shape"], row["dtype"], row["checksum"]]:
+            raise _DamagedError(f"the content of {path} has changed since it was saved")
+
+
+def _read_array(folder: Path, path: str) -> np.ndarray:
+    """One array of the state, without Orbax, whose restore cannot be stopped at the first fault."""
+    base = {"driver": "file", "path": f"{folder / 'state'}/"}
+    store = {"driver": "ocdbt", "base": base, "path": path.replace("/", ".") + "/"}
+    return (
+        tensorstore.open({"driver": "auto", "kvstore": store}, read=True).result().read().result()
+    )
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What `save` wrote beside the state."""
+    path = folder / "meta" / "metadata"
+    if not path.is_file():
+        raise _DamagedError("its meta is missing")
+    record = json.loads(path.read_text("utf-8"))
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        found = record.get("format") if isinstance(record, dict) else record
+        raise UserError(f"{path} has format {found!r}; expected {FORMAT!r}. Move {folder} away")
+    return record
+
+
+def _remove_partial(folder: Path) -> None:
+    for path in folder.iterdir():
+        if _PARTIAL.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _disk_faults(folder: Path) -> Iterator[None]:
+    """UserError for a disk that is full or forbidden; what the failed save left is removed."""
+    with files.disk_errors(folder):
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            if folder.is_dir():
+                _remove_partial(folder)
+            number = _errno(error)
+            if number is None:
+                raise
+            raise OSError(number, os.strerror(number)) from error
+
+
+def _errno(error: BaseException | None) -> int | None:
+    """The operating system's number behind an error; tensorstore has it in its text only."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return error.errno
+        told = re.search(r"os_error_code='(\d+)'|OS error (\d+)", str(error))
+        if told:
+            return int(told[1] or told[2])
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _anywhere(flag: bool) -> bool:
+    """Whether any process says so; every process gets the same answer."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+def _barrier(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def _first_line(error: Exception | None) -> str:
+    text = str(error) if error is not None else "the first process could not read it"
+    return text.splitlines()[0][:200] if text else type(error).__name__

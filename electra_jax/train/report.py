@@ -1,0 +1,225 @@
+"""What a run says about itself: metrics.jsonl, TensorBoard, Weights & Biases, the terminal.
+
+A line of metrics.jsonl is one JSON object with `step`, `split` and the values; a value that is not
+finite is null, since JSON has no name for it. Every (step, split) stands there once, however often
+the run was killed: on a resume at step s, `rewind` drops what came after s, because those steps are
+run again.
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from tqdm import tqdm
+
+from electra_jax import files
+from electra_jax.spec import UserError
+from electra_jax.train.clock import Clock
+
+__all__ = ["Clock", "Report", "rewind", "summary"]
+
+METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+# Lines of a log file that nobody watches: one in this many seconds says enough.
+_QUIET_S = 10.0
+# What the progress line shows, in this order, where the values are there.
+_SHOWN = {
+    "loss": "loss {:.4g}",
+    "mlm_loss": "mlm {:.3f}",
+    "disc_loss": "disc {:.4f}",
+    "disc_auc": "auc {:.3f}",
+    "tokens_per_s": "{:,.0f} tokens/s",
+}
+
+
+class Report:
+    """The outputs of one start of a run that continues after step `start`; a context manager.
+
+    Only the first process of a multi-process run should make one.
+    """
+
+    def __init__(
+        self,
+        workdir: str | Path,
+        start: int = 0,
+        total: int | None = None,
+        tensorboard: bool = False,
+        wandb: str = "",
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.workdir = Path(workdir)
+        self._path = self.workdir / METRICS
+        with files.disk_errors(self._path):
+            self.workdir.mkdir(parents=True, exist_ok=True)
+        self._seen = rewind(self.workdir, start)
+        with files.disk_errors(self._path):
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._events = _event_writer(self.workdir / TENSORBOARD, start) if tensorboard else None
+        self._wandb = _wandb_run(self.workdir, wandb, config or {}) if wandb else None
+        self._bar = tqdm(total=total, initial=start, unit="step", disable=None, dynamic_ncols=True)
+        self._start, self._total = start, total
+        self._began = time.monotonic()
+        self._printed = -math.inf
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close(failed=error is not None)
+
+    def has(self, step: int, split: str) -> bool:
+        """Whether this line is already written (by this start, or kept from an earlier one)."""
+        return (step, split) in self._seen
+
+    def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+        """Appends one line, whole; UserError for a full disk, ValueError for a second line."""
+        if self.has(step, split):
+            raise ValueError(f"{self._path} already has step {step}, split {split!r}")
+        plain = {name: _plain(value) for name, value in values.items()}
+        line = json.dumps({"step": step, "split": split, **plain}, allow_nan=False) + "\n"
+        with files.disk_errors(self._path):
+            _write_all(self._file, line.encode())
+        self._seen.add((step, split))
+        numbers = {
+            f"{split}/{n}": v for n, v in values.items() if isinstance(plain[n], int | float)
+        }
+        if self._events is not None:
+            with files.disk_errors(self.workdir / TENSORBOARD):
+                for name, value in numbers.items():
+                    self._events.add_scalar(name, float(value), step)
+        if self._wandb is not None:
+            self._wandb.log(numbers, step=step)
+
+    def progress(self, step: int, text: str = "") -> None:
+        """Moves the progress bar to `step`; where there is no terminal, a plain line now and then."""
+        if not self._bar.disable:
+            if text:
+                self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(step - self._bar.n)
+            return
+        now = time.monotonic()
+        last = self._total is not None and step >= self._total
+        if text and (last or now - self._printed >= _QUIET_S):
+            self._printed = now
+            of = f"/{self._total}" if self._total is not None else ""
+            self.say(f"step {step}{of}  {text}{self._eta(step, now)}")
+
+    def _eta(self, step: int, now: float) -> str:
+        if self._total is None or step <= self._start or step >= self._total:
+            return ""
+        left = (now - self._began) / (step - self._start) * (self._total - step)
+        return f"  {tqdm.format_interval(left)} left"
+
+    def say(self, text: str) -> None:
+        """One line on stderr, above the progress bar."""
+        tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()
+
+    def flush(self) -> None:
+        """Returns when every line is on disk: call it before a checkpoint of the same step is saved."""
+        with files.disk_errors(self._path):
+            os.fsync(self._file)
+        if self._events is not None:
+            with files.disk_errors(self.workdir / TENSORBOARD):
+                self._events.flush()
+
+    def close(self, failed: bool = False) -> None:
+        """Ends every output; `failed` is what Weights & Biases is told."""
+        self._bar.close()
+        if self._events is not None:
+            with files.disk_errors(self.workdir / TENSORBOARD):
+                self._events.close()
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=int(failed))
+        os.close(self._file)
+
+
+def rewind(workdir: str | Path, step: int) -> set[tuple[int, str]]:
+    """Drops the lines after `step` and what a kill left torn; returns the (step, split) that stay."""
+    path = Path(workdir) / METRICS
+    if not path.exists():
+        return set()
+    before = path.read_bytes()
+    kept: dict[tuple[int, str], bytes] = {}
+    for line in before.splitlines(keepends=True):
+        key = _key(line)
+        if key is not None and key[0] <= step:
+            kept.setdefault(key, line)
+    after = b"".join(kept.values())
+    if after != before:
+        files.write_bytes(path, after)
+    return set(kept)
+
+
+def _key(line: bytes) -> tuple[int, str] | None:
+    """(step, split) of a whole line, None for a torn one."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        row = json.loads(line)
+        return int(row["step"]), str(row["split"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def summary(values: Mapping[str, Any]) -> str:
+    """The few values a person watches, for the progress line."""
+    known = [(form, values[name]) for name, form in _SHOWN.items() if values.get(name) is not None]
+    return "  ".join(form.format(float(value)) for form, value in known)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON holds it: Python numbers, null for what is not finite."""
+    if isinstance(value, np.generic) or (hasattr(value, "shape") and value.shape == ()):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    """One call for a line, so that a kill leaves it whole; a disk that takes a part is full."""
+    while data:
+        data = data[os.write(handle, data) :]
+
+
+def _event_writer(folder: Path, start: int) -> Any:
+    """TensorBoard's event files, without TensorFlow; earlier events after `start` are hidden."""
+    from tensorboardX import SummaryWriter
+
+    with files.disk_errors(folder):
+        # The name says the start: two starts within a second must not share a file.
+        suffix = f".{start:010d}.{os.getpid()}"
+        return SummaryWriter(
+            str(folder), purge_step=start + 1 if start else None, filename_suffix=suffix
+        )
+
+
+def _wandb_run(workdir: Path, project: str, config: Mapping[str, Any]) -> Any:
+    """The run of this workdir; later starts continue it under the same id."""
+    try:
+        import wandb
+    except ImportError as error:
+        raise UserError(
+            f"report.wandb={project!r} needs Weights & Biases: pip install 'electra_jax[wandb]'"
+        ) from error
+    path = workdir / "wandb.id"
+    if not path.exists():
+        files.write_text(path, wandb.util.generate_id() + "\n")
+    return wandb.init(
+        project=project,
+        id=path.read_text("utf-8").strip(),
+        resume="allow",
+        dir=str(workdir),
+        config=dict(config),
+    )
