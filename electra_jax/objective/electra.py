@@ -1,0 +1,173 @@
+"""ELECTRA (Clark et al., 2020): a small generator fills masks, a discriminator finds what it replaced."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from electra_jax.model.electra import Dimensions, Electra, ModelSpec, Params
+from electra_jax.objective import corrupt, losses
+from electra_jax.objective.protocol import Batch, Keys, Sums
+from electra_jax.ops import noise as noise_ops
+from electra_jax.ops.vocab_head import HeadOutput, vocabulary_head
+from electra_jax.spec import UserError, from_config
+from electra_jax.text.tokenizer import SpecialIds
+
+_GENERATOR, _DISCRIMINATOR = 0, 1  # folded into the dropout key: the two networks drop independently
+
+
+@dataclass(frozen=True)
+class Options(corrupt.MaskOptions):
+    """The config section `objective` of ELECTRA."""
+
+    temperature: float  # of the samples
+    disallow_correct: bool  # never sample the true token
+    uniform_generator: bool  # ablation: replacements uniform over the vocabulary, no generator loss
+    generator_weight: float  # of the MLM loss; 1 in the paper
+    discriminator_weight: float  # lambda; 50 in the paper
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.temperature <= 0:
+            raise UserError(f"objective.temperature={self.temperature} must be above 0")
+
+
+@dataclass(frozen=True)
+class ElectraObjective:
+    """The joint objective, generator_weight x MLM + discriminator_weight x replaced-token detection."""
+
+    options: Options
+    dims: Dimensions
+    special: SpecialIds
+    slots: int
+
+    encoders = {"discriminator": "discriminator", "generator": "generator"}
+
+    def init(self, key: jax.Array) -> Params:
+        """Fresh parameters of both networks; float32."""
+        return Electra(self.dims).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+
+    def extra(self) -> dict[str, Any]:
+        """Nothing besides the parameters."""
+        return {}
+
+    def corrupt(self, batch: Batch, key: jax.Array) -> Batch:
+        """Adds chosen, weights [B, K] and masked [B, L]."""
+        return self.options.corrupt(batch, key, self.special, self.dims.vocab_size, self.slots)
+
+    def totals(self, batch: Batch) -> Sums:
+        """Chosen positions and tokens that are not padding: the two denominators of the loss."""
+        return {"masked": jnp.sum(batch["weights"]), "valid": jnp.sum(batch["docs"] > 0).astype(jnp.float32)}
+
+    def loss(
+        self, params: Params, batch: Batch, totals: Sums, keys: Keys, step: jax.Array, extra: dict[str, Any]
+    ) -> tuple[jax.Array, Sums]:
+        """The joint loss with dropout, from one forward pass of each network (the samples come from that pass too)."""
+        del step, extra
+        sums, _ = self._forward(params, batch, keys["sample"], keys["dropout"])
+        mlm = sums["mlm_loss"] / (totals["masked"] + losses.EPSILON)
+        detection = sums["disc_loss"] / (totals["valid"] + losses.EPSILON)
+        return self.options.generator_weight * mlm + self.options.discriminator_weight * detection, sums
+
+    def evaluate(
+        self, params: Params, batch: Batch, keys: Keys, extra: dict[str, Any]
+    ) -> tuple[Sums, dict[str, jax.Array]]:
+        """The same without dropout; scores for the rank-exact AUC."""
+        del extra
+        return self._forward(params, batch, keys["sample"], None)
+
+    def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The original's evaluation list, the replaced fraction and the generator's entropy."""
+        values = losses.generator_metrics(sums) | losses.detection_metrics(sums)
+        values["loss"] = (
+            self.options.generator_weight * values["mlm_loss"]
+            + self.options.discriminator_weight * values["disc_loss"]
+        )
+        return values
+
+    def _forward(
+        self, params: Params, batch: Batch, sample_key: jax.Array, dropout_key: jax.Array | None
+    ) -> tuple[Sums, dict[str, jax.Array]]:
+        def dropout_noise(net: int) -> noise_ops.Noise | None:
+            if dropout_key is None:
+                return None
+            return noise_ops.for_rows(jax.random.fold_in(dropout_key, net), batch["rows"])
+
+        context = (batch["types"], batch["docs"], batch["positions"])
+        generated = self._generate(params, batch, context, sample_key, dropout_noise(_GENERATOR))
+        # Corruption starts from the unmasked text: the discriminator sees [MASK] only if the generator drew it.
+        fake_BxL = corrupt.splice(batch["ids"], batch["chosen"], batch["weights"], generated.sampled_BxK)
+        replaced_BxL = (fake_BxL != batch["ids"]).astype(jnp.float32)  # a correct guess counts as original
+        logit_BxL = Electra(self.dims).apply(
+            {"params": params},
+            fake_BxL,
+            *context,
+            dropout_noise(_DISCRIMINATOR),
+            method=Electra.discriminate,
+        )
+        valid_BxL = batch["docs"] > 0
+        sums = {
+            "mlm_loss": generated.loss,
+            "mlm_correct": generated.correct,
+            "sampled_correct": generated.sampled_correct,
+            "entropy": generated.entropy,
+            "masked": jnp.sum(batch["weights"]),
+            **losses.detection_sums(logit_BxL, replaced_BxL, valid_BxL),
+        }
+        return sums, {"ids": fake_BxL, "score": logit_BxL, "label": replaced_BxL, "valid": valid_BxL}
+
+    def _generate(
+        self,
+        params: Params,
+        batch: Batch,
+        context: tuple[jax.Array, ...],
+        sample_key: jax.Array,
+        dropout: noise_ops.Noise | None,
+    ) -> HeadOutput:
+        sample_noise = noise_ops.for_rows(sample_key, batch["rows"])
+        targets_BxK = jnp.take_along_axis(batch["ids"], batch["chosen"], axis=1)
+        if self.options.uniform_generator:
+            return _uniform(sample_noise, targets_BxK, batch["weights"], self.dims.vocab_size)
+        hidden_BxKxE, table_VxE, bias_V = Electra(self.dims).apply(
+            {"params": params}, batch["masked"], *context, batch["chosen"], dropout, method=Electra.generate
+        )
+        return vocabulary_head(
+            hidden_BxKxE,
+            table_VxE,
+            bias_V,
+            targets_BxK,
+            batch["weights"],
+            vocab_size=self.dims.vocab_size,
+            noise=sample_noise,
+            temperature=self.options.temperature,
+            disallow_correct=self.options.disallow_correct,
+        )
+
+
+def _uniform(
+    noise: noise_ops.Noise, targets_BxK: jax.Array, weights_BxK: jax.Array, vocab_size: int
+) -> HeadOutput:
+    """The generator of the ablation: every id equally likely, loss the constant ln V, no parameters."""
+    sampled_BxK = noise_ops.integers(noise, noise_ops.count(targets_BxK.shape[1]), vocab_size)
+    log_v = float(np.log(vocab_size))
+    masked = jnp.sum(weights_BxK)
+    return HeadOutput(
+        loss=masked * log_v,
+        correct=masked / vocab_size,  # the expected accuracy of a guess
+        sampled_correct=losses.masked_sum(sampled_BxK == targets_BxK, weights_BxK),
+        entropy=masked * log_v,
+        sampled_BxK=sampled_BxK,
+        log_q_BxK=jnp.full(sampled_BxK.shape, -log_v, jnp.float32),
+    )
+
+
+def make(
+    options: Mapping[str, Any], model: ModelSpec, vocab_size: int, special: SpecialIds, seq_len: int
+) -> ElectraObjective:
+    """The objective from its config section."""
+    checked = from_config(Options, options, "objective")
+    slots = corrupt.slot_count(checked.mask_prob, seq_len)
+    return ElectraObjective(checked, Dimensions(model, vocab_size), special, slots)

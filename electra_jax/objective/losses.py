@@ -1,0 +1,100 @@
+"""Losses and statistics as (sums, counts): the device adds, the host divides."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+EPSILON = 1e-6  # added to the loss's denominators by the original
+
+# Thresholds on the logit for the training AUC: dense near 0, where every logit starts, and out to +-30.
+AUC_THRESHOLDS = np.sinh(np.linspace(-1, 1, 255) * np.arcsinh(30 / 0.02)).astype(np.float32) * np.float32(0.02)
+
+
+def binary_cross_entropy(logit: jax.Array, label: jax.Array) -> jax.Array:
+    """Sigmoid cross-entropy per element, float32, stable for large logits."""
+    logit = logit.astype(jnp.float32)
+    return jnp.maximum(logit, 0) - logit * label + jnp.log1p(jnp.exp(-jnp.abs(logit)))
+
+
+def masked_sum(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """sum(x * weight), float32."""
+    return jnp.sum(x.astype(jnp.float32) * weight.astype(jnp.float32))
+
+
+def detection_sums(logit_BxL: jax.Array, replaced_BxL: jax.Array, valid_BxL: jax.Array) -> dict[str, jax.Array]:
+    """Counts behind accuracy, precision, recall, the replaced fraction and the binned AUC of the discriminator.
+
+    A token is called replaced when its logit is above 0. `disc_above` [2, T] counts the original and the replaced
+    tokens above each of AUC_THRESHOLDS.
+    """
+    called_BxL = logit_BxL > 0
+    above_BxLxT = logit_BxL[..., None] > AUC_THRESHOLDS
+    groups = ((replaced_BxL == 0) & valid_BxL, (replaced_BxL > 0) & valid_BxL)
+    return {
+        "disc_loss": masked_sum(binary_cross_entropy(logit_BxL, replaced_BxL), valid_BxL),
+        "disc_correct": masked_sum(called_BxL == (replaced_BxL > 0), valid_BxL),
+        "true_positives": masked_sum(called_BxL, groups[1]),
+        "called": masked_sum(called_BxL, valid_BxL),
+        "replaced": masked_sum(replaced_BxL, valid_BxL),
+        "valid": jnp.sum(valid_BxL.astype(jnp.float32)),
+        "disc_above": jnp.stack([jnp.sum(above_BxLxT & g[..., None], axis=(0, 1)) for g in groups]).astype(
+            jnp.float32
+        ),
+    }
+
+
+def generator_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """mlm_loss (nats), mlm_accuracy, sampled_accuracy, generator_entropy (nats), per chosen position."""
+    masked = sums["masked"]
+    return {
+        "mlm_loss": ratio(sums["mlm_loss"], masked),
+        "mlm_accuracy": ratio(sums["mlm_correct"], masked),
+        "sampled_accuracy": ratio(sums["sampled_correct"], masked),
+        "generator_entropy": ratio(sums["entropy"], masked),
+    }
+
+
+def detection_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The discriminator's metrics over all tokens but padding; AUC from the thresholds (see `binned_auc`)."""
+    return {
+        "disc_loss": ratio(sums["disc_loss"], sums["valid"]),
+        "disc_accuracy": ratio(sums["disc_correct"], sums["valid"]),
+        "disc_auc": binned_auc(np.asarray(sums["disc_above"]), sums["valid"] - sums["replaced"], sums["replaced"])[0],
+        "disc_precision": ratio(sums["true_positives"], sums["called"]),
+        "disc_recall": ratio(sums["true_positives"], sums["replaced"]),
+        "replaced_fraction": ratio(sums["replaced"], sums["valid"]),
+    }
+
+
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> float:
+    """numerator / denominator; NaN when there was nothing to count."""
+    return float(numerator) / float(denominator) if float(denominator) else float("nan")
+
+
+def binned_auc(above_2xT: np.ndarray, negatives: float, positives: float) -> tuple[float, float]:
+    """(AUC by the trapezoid rule over the thresholds, bound on its distance from the exact AUC).
+
+    Within a bin the order is unknown, so the error is at most half the share of (positive, negative) pairs that
+    fall into the same bin.
+    """
+    if not negatives or not positives:
+        return float("nan"), float("nan")
+    false_T, true_T = above_2xT[0] / float(negatives), above_2xT[1] / float(positives)
+    x = np.concatenate([[1.0], false_T, [0.0]])
+    y = np.concatenate([[1.0], true_T, [0.0]])
+    width, height = -np.diff(x), -np.diff(y)
+    return float(np.sum(width * (y[1:] + y[:-1]) / 2)), float(np.sum(width * height) / 2)
+
+
+def exact_auc(score_N: np.ndarray, positive_N: np.ndarray) -> float:
+    """Area under the ROC curve by ranks (Mann-Whitney), ties counted half; NaN when a class is empty."""
+    positives = int(positive_N.sum())
+    negatives = positive_N.size - positives
+    if not positives or not negatives:
+        return float("nan")
+    _, inverse_N, counts = np.unique(score_N, return_inverse=True, return_counts=True)
+    mean_rank = np.cumsum(counts) - (counts - 1) / 2
+    ranks = mean_rank[inverse_N][positive_N.astype(bool)].sum()
+    return float((ranks - positives * (positives + 1) / 2) / (positives * negatives))

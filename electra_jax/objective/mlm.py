@@ -1,0 +1,106 @@
+"""Plain masked language modelling on the full-size network: the baseline ELECTRA is measured against."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from electra_jax.model.electra import Dimensions, MaskedLM, ModelSpec, Params
+from electra_jax.objective import corrupt, losses
+from electra_jax.objective.protocol import Batch, Keys, Sums
+from electra_jax.ops import noise as noise_ops
+from electra_jax.ops.vocab_head import vocabulary_head
+from electra_jax.spec import from_config
+from electra_jax.text.tokenizer import SpecialIds
+
+
+@dataclass(frozen=True)
+class MlmObjective:
+    """Masked-LM loss, a mean over the chosen positions of the batch."""
+
+    options: corrupt.MaskOptions
+    dims: Dimensions
+    special: SpecialIds
+    slots: int
+
+    encoders = {"encoder": "encoder"}
+
+    def init(self, key: jax.Array) -> Params:
+        """Fresh parameters, float32."""
+        return MaskedLM(self.dims).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+
+    def extra(self) -> dict[str, Any]:
+        """Nothing besides the parameters."""
+        return {}
+
+    def corrupt(self, batch: Batch, key: jax.Array) -> Batch:
+        """Adds chosen, weights [B, K] and masked [B, L]."""
+        return self.options.corrupt(batch, key, self.special, self.dims.vocab_size, self.slots)
+
+    def totals(self, batch: Batch) -> Sums:
+        """The number of chosen positions."""
+        return {"masked": jnp.sum(batch["weights"])}
+
+    def loss(
+        self, params: Params, batch: Batch, totals: Sums, keys: Keys, step: jax.Array, extra: dict[str, Any]
+    ) -> tuple[jax.Array, Sums]:
+        """The masked-LM loss with dropout."""
+        del step, extra
+        dropout = noise_ops.for_rows(keys["dropout"], batch["rows"])
+        sums = self._forward(params, batch, keys["sample"], dropout)
+        return sums["mlm_loss"] / (totals["masked"] + losses.EPSILON), sums
+
+    def evaluate(
+        self, params: Params, batch: Batch, keys: Keys, extra: dict[str, Any]
+    ) -> tuple[Sums, dict[str, jax.Array]]:
+        """Metric sums without dropout; no scores."""
+        del extra
+        return self._forward(params, batch, keys["sample"], None), {}
+
+    def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The generator's part of the metrics; there is no discriminator."""
+        values = losses.generator_metrics(sums)
+        return values | {"loss": values["mlm_loss"]}
+
+    def _forward(
+        self, params: Params, batch: Batch, sample_key: jax.Array, dropout: noise_ops.Noise | None
+    ) -> Sums:
+        hidden_BxKxE, table_VxE, bias_V = MaskedLM(self.dims).apply(
+            {"params": params},
+            batch["masked"],
+            batch["types"],
+            batch["docs"],
+            batch["positions"],
+            batch["chosen"],
+            dropout,
+            method=MaskedLM.generate,
+        )
+        head = vocabulary_head(
+            hidden_BxKxE,
+            table_VxE,
+            bias_V,
+            jnp.take_along_axis(batch["ids"], batch["chosen"], axis=1),
+            batch["weights"],
+            vocab_size=self.dims.vocab_size,
+            noise=noise_ops.for_rows(sample_key, batch["rows"]),
+        )
+        return {
+            "mlm_loss": head.loss,
+            "mlm_correct": head.correct,
+            "sampled_correct": head.sampled_correct,
+            "entropy": head.entropy,
+            "masked": jnp.sum(batch["weights"]),
+            "valid": jnp.sum(batch["docs"] > 0).astype(jnp.float32),
+        }
+
+
+def make(
+    options: Mapping[str, Any], model: ModelSpec, vocab_size: int, special: SpecialIds, seq_len: int
+) -> MlmObjective:
+    """The objective from its config section."""
+    checked = from_config(corrupt.MaskOptions, options, "objective")
+    slots = corrupt.slot_count(checked.mask_prob, seq_len)
+    return MlmObjective(checked, Dimensions(model, vocab_size), special, slots)

@@ -1,0 +1,93 @@
+"""Held-out evaluation: fixed rows, fixed masks and samples, no dropout, rank-exact AUC."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from electra_jax import files
+from electra_jax.data import loader
+from electra_jax.data.source import Prepared, Source, open_prepared
+from electra_jax.objective.losses import exact_auc
+from electra_jax.spec import UserError
+from electra_jax.train import checkpoint, program, workdir
+from electra_jax.train.mesh import MeshSpec
+from electra_jax.train.mesh import build as build_mesh
+from electra_jax.train.options import RunSpec, check, run_spec
+from electra_jax.train.program import Program
+
+
+def held_out(compiled: Program, params: Any, extra: Any, source: Source, batch: int, batches: int) -> dict[str, float]:
+    """Metric values over the first `batches` x `batch` held-out rows (all of them when there are fewer)."""
+    totals: dict[str, np.ndarray] = {}
+    scores, labels = [], []
+    held = None
+    for number, rows in enumerate(loader.fixed_batches(source, batch, batches, compiled.batch_sharding)):
+        # One batch ahead: the device works on this one while the host adds up the one before.
+        ahead = compiled.eval_step(params, extra, rows, compiled.scalar(number * batch))
+        if held is not None:
+            _add(totals, scores, labels, jax.device_get(held))
+        held = ahead
+    if held is None:
+        return {}
+    _add(totals, scores, labels, jax.device_get(held))
+    values = compiled.objective.metrics(totals)
+    if scores:
+        values["disc_auc"] = exact_auc(np.concatenate(scores), np.concatenate(labels))
+    return values
+
+
+def _add(
+    totals: dict[str, np.ndarray],
+    scores: list[np.ndarray],
+    labels: list[np.ndarray],
+    result: tuple[dict[str, np.ndarray], dict[str, np.ndarray]],
+) -> None:
+    sums, tokens = result
+    for name, value in sums.items():
+        totals[name] = totals.get(name, np.float64(0)) + np.asarray(value, np.float64)
+    if tokens:
+        valid = tokens["valid"]
+        scores.append(tokens["score"][valid])
+        labels.append(tokens["label"][valid] > 0)
+
+
+def evaluate_workdir(folder: str | Path, step: int | None = None, data: str | None = None) -> dict[str, Any]:
+    """Evaluates a checkpoint of a workdir and writes the result to its `evaluate-<step>.json`.
+
+    `data` names another prepared folder made with the same tokenizer; its held-out split is used.
+    """
+    folder = Path(folder)
+    record = workdir.read_record(folder)
+    run = run_spec(record["config"])
+    prepared = open_prepared(data or run.data.path)
+    if prepared.tokenizer_hash != record["data"]["tokenizer_hash"]:
+        raise UserError(
+            f"{prepared.path} was prepared with another tokenizer than the run's; prepare it with "
+            f"--tokenizer {folder / 'tokenizer'}"
+        )
+    if not prepared.rows.get("valid"):
+        raise UserError(f"{prepared.path} has no held-out rows; prepare it with --valid-fraction or --valid-input")
+    program.use_compilation_cache()
+    mesh = build_mesh(MeshSpec(data=-1, fsdp=1))
+    check(run, prepared, mesh.size)
+    compiled = program.build(run, prepared, mesh)
+    step, params, extra = _restore(folder, step, compiled)
+    values = held_out(
+        compiled, params, extra, prepared.source("valid"), run.train.batch, run.train.eval_batches
+    )
+    result = {
+        "step": step,
+        "data": str(prepared.path),
+        "fingerprint": prepared.fingerprint,
+        "rows": min(prepared.rows["valid"], run.train.batch * run.train.eval_batches),
+        **{name: None if np.isnan(value) else value for name, value in values.items()},
+    }
+    files.write_json(folder / f"evaluate-{step}.json", result)
+    return result
+
+
+def _restore(folder: Path, step: int | None, compiled: Program) -> tuple[int, Any, Any]:
+    found, params, _ = checkpoint.read_params(folder, step)
+    return found, compiled.place_params(params), compiled.objective.extra()

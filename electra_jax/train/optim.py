@@ -1,0 +1,94 @@
+"""The optimizer of the original ELECTRA (Adam without bias correction) and AdamW, schedule, clipping, decay mask."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from electra_jax.model.electra import Params
+from electra_jax.spec import UserError, check_choice
+
+
+@dataclass(frozen=True)
+class OptimSpec:
+    """The config section `optim`."""
+
+    name: str  # adam: the original's, without bias correction | adamw: with it
+    peak_lr: float
+    warmup: int  # steps
+    lr_power: float  # of the polynomial decay
+    beta1: float
+    beta2: float
+    eps: float  # outside the square root
+    weight_decay: float  # decoupled, times the learning rate
+    clip_norm: float  # of the whole gradient
+
+    def __post_init__(self) -> None:
+        check_choice("optim.name", self.name, ("adam", "adamw"))
+        if self.peak_lr < 0 or self.warmup < 0 or self.weight_decay < 0:
+            raise UserError(
+                f"optim.peak_lr={self.peak_lr}, warmup={self.warmup} and weight_decay={self.weight_decay} "
+                "must not be negative"
+            )
+        if self.clip_norm <= 0:
+            raise UserError(f"optim.clip_norm={self.clip_norm} must be above 0")
+
+
+def learning_rate(spec: OptimSpec, step: jax.Array, total_steps: int) -> jax.Array:
+    """The rate of 0-based `step`, float32: peak x (1 - step / total)^power x min(1, step / warmup).
+
+    Warmup multiplies the decay, as in the released code; it does not precede it. Step 0 has rate 0.
+    """
+    step = step.astype(jnp.float32)
+    decay = (1 - jnp.minimum(step / total_steps, 1.0)) ** spec.lr_power
+    warmup = jnp.minimum(1.0, step / spec.warmup) if spec.warmup else 1.0
+    return spec.peak_lr * decay * warmup
+
+
+def direction(spec: OptimSpec) -> optax.GradientTransformation:
+    """Gradients -> what is subtracted, times the learning rate: Adam's step plus decoupled weight decay."""
+    if spec.name == "adam":
+        adam = scale_by_adam_without_bias_correction(spec.beta1, spec.beta2, spec.eps)
+    else:
+        adam = optax.scale_by_adam(spec.beta1, spec.beta2, spec.eps)
+    return optax.chain(adam, optax.add_decayed_weights(spec.weight_decay, mask=decay_mask))
+
+
+class AdamMoments(NamedTuple):
+    """First and second moment, shaped like the parameters."""
+
+    mu: Any
+    nu: Any
+
+
+def scale_by_adam_without_bias_correction(beta1: float, beta2: float, eps: float) -> optax.GradientTransformation:
+    """m / (sqrt(v) + eps) with plain moving averages: BERT's and ELECTRA's Adam."""
+
+    def init(params: Params) -> AdamMoments:
+        return AdamMoments(jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params))
+
+    def update(grads: Params, state: AdamMoments, params: Params | None = None) -> tuple[Params, AdamMoments]:
+        del params
+        mu = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, state.mu, grads)
+        nu = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g * g, state.nu, grads)
+        return jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mu, nu), AdamMoments(mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def decay_mask(params: Params) -> Any:
+    """True where weight decay applies: everything but biases and LayerNorms; embedding tables are decayed."""
+
+    def decayed(path: tuple[Any, ...], _: Any) -> bool:
+        names = [p.key for p in path]
+        return names[-1] != "bias" and not any(name.endswith("norm") for name in names)
+
+    return jax.tree_util.tree_map_with_path(decayed, params)
+
+
+def clip(grads: Params, norm: jax.Array, limit: float) -> Params:
+    """Gradients scaled down to the limit when their global norm is above it."""
+    scale = limit / jnp.maximum(norm, limit)
+    return jax.tree.map(lambda g: g * scale, grads)

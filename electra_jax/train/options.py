@@ -1,0 +1,110 @@
+"""All the options of a pretraining run in one frozen tree, built from a config and the prepared data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from electra_jax.data.source import Prepared
+from electra_jax.model.electra import Dimensions, ModelSpec
+from electra_jax.objective import protocol
+from electra_jax.spec import UserError, from_config, unknown_name
+from electra_jax.train.mesh import MeshSpec
+from electra_jax.train.optim import OptimSpec
+
+SECTIONS = ("model", "objective", "optim", "train", "data", "mesh", "report")
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """The config section `train`; counts are steps unless said otherwise."""
+
+    steps: int
+    batch: int  # rows of a step, over all devices and micro-batches
+    accumulation: int  # micro-batches of a step
+    seed: int  # of parameters, data order, masks, samples and dropout
+    log_every: int
+    eval_every: int
+    eval_batches: int  # batches of held-out rows, the same each time
+    checkpoint_every: int
+    keep_last: int  # checkpoints
+    keep_every: int  # keep checkpoints at multiples of this for good; 0: none
+    max_skipped: int  # stop after this many non-finite steps in a row
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "accumulation", "log_every", "eval_every", "checkpoint_every", "keep_last"):
+            if getattr(self, name) < 1:
+                raise UserError(f"train.{name}={getattr(self, name)} must be at least 1")
+        if self.batch % self.accumulation:
+            raise UserError(f"train.batch={self.batch} is not a multiple of train.accumulation={self.accumulation}")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The config section `data`."""
+
+    path: str  # the folder `prepare` wrote
+
+
+@dataclass(frozen=True)
+class ReportSpec:
+    """The config section `report`."""
+
+    tensorboard: bool
+    wandb: str  # project name; empty: off
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A whole run; `objective` stays a section, since each objective declares its own options."""
+
+    model: ModelSpec
+    objective: Mapping[str, Any]
+    optim: OptimSpec
+    train: TrainSpec
+    data: DataSpec
+    mesh: MeshSpec
+    report: ReportSpec
+
+    def dimensions(self, vocab_size: int) -> Dimensions:
+        """The model's dimensions for this vocabulary."""
+        return Dimensions(self.model, vocab_size)
+
+    def make_objective(self, data: Prepared) -> protocol.Objective:
+        """The objective for this data."""
+        return protocol.make(self.objective, self.model, data.vocab_size, data.special, data.seq_len)
+
+
+def run_spec(config: Mapping[str, Any]) -> RunSpec:
+    """The checked options of a config; UserError names the section and key that is wrong."""
+    for name in config:
+        if name not in SECTIONS:
+            raise unknown_name("config section", str(name), SECTIONS)
+    missing = [name for name in SECTIONS if name not in config]
+    if missing:
+        raise UserError(f"config lacks the section{'s' * (len(missing) > 1)} {', '.join(missing)}")
+    return RunSpec(
+        model=from_config(ModelSpec, config["model"], "model"),
+        objective=dict(config["objective"]),
+        optim=from_config(OptimSpec, config["optim"], "optim"),
+        train=from_config(TrainSpec, config["train"], "train"),
+        data=from_config(DataSpec, config["data"], "data"),
+        mesh=from_config(MeshSpec, config["mesh"], "mesh"),
+        report=from_config(ReportSpec, config["report"], "report"),
+    )
+
+
+def check(run: RunSpec, data: Prepared, devices: int) -> None:
+    """Raises UserError for options that clash with the data or with each other."""
+    t = run.train
+    if data.seq_len > run.model.positions:
+        raise UserError(
+            f"data at {data.path} has rows of {data.seq_len} tokens, more than model.positions={run.model.positions}; "
+            f"prepare it with --seq-len {run.model.positions} or set --config.model.positions={data.seq_len}"
+        )
+    rows = t.batch // t.accumulation
+    if rows % devices:
+        raise UserError(
+            f"train.batch={t.batch} / accumulation={t.accumulation} = {rows} rows a micro-batch do not divide over "
+            f"{devices} devices; the nearest batch that does is "
+            f"{max(1, round(rows / devices)) * devices * t.accumulation}"
+        )

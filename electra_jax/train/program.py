@@ -1,0 +1,103 @@
+"""The compiled programs of a run: what the loop, the tests, the benchmark and the planner all execute."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from electra_jax.data.source import Prepared
+from electra_jax.objective.protocol import Batch, Objective, Sums
+from electra_jax.train import mesh as meshes
+from electra_jax.train.options import RunSpec
+from electra_jax.train.step import State, init_state, make_train_step, step_keys
+
+EVALUATION_SEED = 0  # of the fixed masks and samples of held-out evaluation, the same in every run
+FIELDS = ("ids", "types", "docs", "word_starts", "positions")
+
+EvalStep = Callable[[Any, Any, Batch, jax.Array], tuple[Sums, dict[str, jax.Array]]]
+
+
+@dataclass(frozen=True)
+class Program:
+    """The jitted functions of a run and the placement of what they take; nothing is compiled before its first use."""
+
+    objective: Objective
+    mesh: Mesh
+    abstract_state: Any  # ShapeDtypeStructs with shardings
+    abstract_batch: dict[str, jax.ShapeDtypeStruct]
+    init: Callable[[], State]
+    train_step: Any  # jitted (state, batch) -> (state, sums); the state is donated
+    eval_step: EvalStep  # (params, extra, batch, number of its first row) -> (sums, per-token arrays)
+
+    @property
+    def batch_sharding(self) -> NamedSharding:
+        """Rows over every device."""
+        return self.abstract_batch["ids"].sharding
+
+    def compile_train_step(self) -> Any:
+        """The train step compiled ahead of its first call."""
+        return self.train_step.lower(self.abstract_state, self.abstract_batch).compile()
+
+    def scalar(self, value: int) -> jax.Array:
+        """An int32 on every device, placed by name (the loop forbids implicit transfers)."""
+        return place_array(np.asarray(value, np.int32), NamedSharding(self.mesh, P()))
+
+    def place_params(self, params: Any) -> Any:
+        """Numpy parameters as global arrays on their devices."""
+        shardings = jax.tree.map(lambda s: s.sharding, self.abstract_state["params"])
+        return jax.tree.map(place_array, params, shardings)
+
+
+def place_array(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """A global array from a value every process holds whole."""
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+
+def build(run: RunSpec, data: Prepared, mesh: Mesh) -> Program:
+    """The programs of a run on this data and mesh."""
+    objective = run.make_objective(data)
+    t = run.train
+
+    def init() -> State:
+        return init_state(objective, run.optim, t.seed)
+
+    def eval_step(
+        params: Any, extra: Any, batch: Batch, first_row: jax.Array
+    ) -> tuple[Sums, dict[str, jax.Array]]:
+        # Masks and samples belong to the held-out row, whatever the batch it comes in.
+        keys = step_keys(EVALUATION_SEED, jnp.zeros((), jnp.int32))
+        rows_B = first_row + jnp.arange(batch["ids"].shape[0])
+        return objective.evaluate(params, objective.corrupt(batch | {"rows": rows_B}, keys["mask"]), keys, extra)
+
+    shapes = jax.eval_shape(init)
+    state_sharding = meshes.place(shapes, mesh)
+    abstract_state = jax.tree.map(
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, state_sharding
+    )
+    rows, everywhere = NamedSharding(mesh, meshes.ROWS), NamedSharding(mesh, P())
+    batch = jax.ShapeDtypeStruct((t.batch, data.seq_len), jnp.int32, sharding=rows)
+    train_step = make_train_step(objective, run.optim, t.steps, t.accumulation, t.seed)
+    return Program(
+        objective=objective,
+        mesh=mesh,
+        abstract_state=abstract_state,
+        abstract_batch=dict.fromkeys(FIELDS, batch),
+        init=jax.jit(init, out_shardings=state_sharding),
+        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(state_sharding, everywhere)),
+        eval_step=jax.jit(eval_step, out_shardings=everywhere),
+    )
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
+    if not jax.config.jax_compilation_cache_dir:
+        home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "electra_jax" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -1,0 +1,98 @@
+"""One train step: corrupt, differentiate, clip, descend; a pure function of (state, batch)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from electra_jax.model.electra import Params
+from electra_jax.objective.protocol import Batch, Keys, Objective, Sums
+from electra_jax.train import optim
+from electra_jax.train.optim import OptimSpec
+
+State = dict[str, Any]  # step int32, params, opt_state, skipped {total, run} int32, extra
+
+
+def init_state(objective: Objective, spec: OptimSpec, seed: int) -> State:
+    """The state before the first step."""
+    params = objective.init(jax.random.key(seed))
+    return {
+        "step": jnp.zeros((), jnp.int32),
+        "params": params,
+        "opt_state": optim.direction(spec).init(params),
+        "skipped": {"total": jnp.zeros((), jnp.int32), "run": jnp.zeros((), jnp.int32)},
+        "extra": objective.extra(),
+    }
+
+
+def step_keys(seed: int, step: jax.Array) -> Keys:
+    """The keys of a step: a function of the seed and the step number alone."""
+    names = ("mask", "sample", "dropout")
+    return dict(zip(names, jax.random.split(jax.random.fold_in(jax.random.key(seed), step), len(names))))
+
+
+def make_train_step(
+    objective: Objective, spec: OptimSpec, total_steps: int, accumulation: int, seed: int
+) -> Callable[[State, Batch], tuple[State, Sums]]:
+    """The train step: (state, batch of [B, L] arrays) -> (state, metric sums).
+
+    B rows are cut into `accumulation` micro-batches; since noise is addressed by global row and the loss is divided
+    by the whole batch's denominators, the cut changes nothing but rounding. A step whose loss or gradient is not
+    finite leaves parameters and moments alone and is counted.
+    """
+    descend = optim.direction(spec)
+
+    def train_step(state: State, batch: Batch) -> tuple[State, Sums]:
+        keys = step_keys(seed, state["step"])
+        batch = objective.corrupt(batch | {"rows": jnp.arange(batch["ids"].shape[0])}, keys["mask"])
+        totals = objective.totals(batch)
+
+        def gradient(part: Batch) -> tuple[Params, tuple[jax.Array, Sums]]:
+            def loss(params: Params) -> tuple[jax.Array, Sums]:
+                return objective.loss(params, part, totals, keys, state["step"], state["extra"])
+
+            (value, sums), grads = jax.value_and_grad(loss, has_aux=True)(state["params"])
+            return grads, (value, sums)
+
+        grads, (loss, sums) = accumulate(gradient, batch, accumulation)
+        norm = optax.global_norm(grads)
+        rate = optim.learning_rate(spec, state["step"], total_steps)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        updates, opt_state = descend.update(
+            optim.clip(grads, norm, spec.clip_norm), state["opt_state"], state["params"]
+        )
+        params = jax.tree.map(lambda p, u: p - rate * u, state["params"], updates)
+        keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
+        state = {
+            "step": state["step"] + 1,
+            "params": jax.tree.map(keep, params, state["params"]),
+            "opt_state": jax.tree.map(keep, opt_state, state["opt_state"]),
+            "skipped": {
+                "total": state["skipped"]["total"] + ~finite,
+                "run": jnp.where(finite, 0, state["skipped"]["run"] + 1),
+            },
+            "extra": state["extra"],
+        }
+        reported = {"grad_norm": norm, "learning_rate": rate, "total_loss": loss, **state["skipped"]}
+        return state, sums | {f"step/{name}": value for name, value in reported.items()}
+
+    return train_step
+
+
+def accumulate(function: Callable[[Batch], Any], batch: Batch, parts: int) -> Any:
+    """The sum of `function` over `parts` micro-batches of the batch, one after another.
+
+    Micro-batch m takes rows m, m + parts, ...: with rows sharded in blocks over devices, every device keeps its own.
+    """
+    if parts == 1:
+        return function(batch)
+    split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], split))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    def add(total: Any, part: Batch) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(part)), None
+
+    return jax.lax.scan(add, zeros, split)[0]

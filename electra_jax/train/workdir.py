@@ -1,0 +1,193 @@
+"""What a workdir knows of its run: the resolved config, the data it was started on, where it began.
+
+    config.json     written once, when the run starts: config, data fingerprint, versions
+    tokenizer/      copied from the prepared data
+    checkpoints/    metrics.jsonl    tensorboard/    evaluate-<step>.json
+"""
+
+import importlib.metadata
+import json
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from electra_jax import __version__, files
+from electra_jax.data.source import Prepared, open_prepared
+from electra_jax.spec import UserError, apply_override
+from electra_jax.train import imported
+from electra_jax.train.options import RunSpec, run_spec
+
+RECORD = "config.json"
+FORMAT = "electra_jax run 1"
+
+# What may differ between two starts of a run: it changes what is written and where it runs, not what is learned.
+FREE = (
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_last",
+    "train.keep_every",
+    "train.accumulation",
+    "mesh.",
+    "report.",
+    "data.path",  # the fingerprint is compared instead
+)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Everything that is known before the first device is touched."""
+
+    folder: Path
+    config: dict[str, Any]
+    run: RunSpec
+    data: Prepared
+    resumed: bool  # the workdir already holds a run
+
+
+def open_run(config: Mapping[str, Any] | None, folder: str | Path, overrides: Sequence[str] = ()) -> Start:
+    """The run of a workdir: a new one from `config`, or the one it holds with `overrides` ("key.path=value") applied.
+
+    Raises UserError when there is neither, when both are there and differ, when the data are not those the run was
+    started on, or when an imported model conflicts with config or data. Writes nothing.
+    """
+    folder = Path(folder)
+    record = read_record(folder) if (folder / RECORD).exists() else None
+    if record is None and (folder / "checkpoints").exists():
+        raise UserError(f"{folder} has checkpoints but no {RECORD}; it is not a workdir of this program")
+    if record is None and config is None:
+        hint = "it was imported; " if (folder / imported.RECORD).exists() else ""
+        raise UserError(f"{folder} holds no run to resume ({hint}no {RECORD}); give --config to start one")
+    asked = _plain(config) if config is not None else _overridden(record["config"], overrides)  # type: ignore[index]
+    run = run_spec(asked)
+    if record is not None:
+        _same_config(folder, record["config"], asked)
+    if not run.data.path:
+        raise UserError("no data: give --config.data.path=FOLDER, made by electra-jax prepare")
+    data = open_prepared(run.data.path)
+    asked["data"]["path"] = str(data.path.resolve())  # a resume may start from another folder
+    if record is not None:
+        _same_data(folder, record["data"], data)
+    _fits_import(folder, run, data)
+    return Start(folder, asked, run, data, resumed=record is not None)
+
+
+def begin(start: Start) -> None:
+    """Writes the record and the tokenizer of a new run; of a resumed one, the config it now runs under."""
+    start.folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = start.folder / "tokenizer"
+    if not tokenizer.exists():
+        with files.new_folder(tokenizer) as temporary:
+            shutil.copytree(start.data.path / "tokenizer", temporary, dirs_exist_ok=True)
+    record = {
+        "format": FORMAT,
+        "config": start.config,
+        "data": data_record(start.data),
+        "versions": versions(),
+    }
+    files.write_json(start.folder / RECORD, record)
+
+
+def data_record(data: Prepared) -> dict[str, Any]:
+    """What identifies the data of a run, kept in its record and beside each checkpoint."""
+    return {
+        "fingerprint": data.fingerprint,
+        "tokenizer_hash": data.tokenizer_hash,
+        "vocab_size": data.vocab_size,
+        "seq_len": data.seq_len,
+        "rows": dict(data.rows),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the numbers."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {
+        "electra_jax": __version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """The content of config.json; UserError when it is missing, damaged or of another format."""
+    path = Path(folder) / RECORD
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{folder} is not a workdir: it has no {RECORD}; start a run with electra-jax pretrain") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); restore it or start another workdir") from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise UserError(f"{path} was not written by this version of electra-jax (expected format {FORMAT!r})")
+    return record
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config as JSON gives it back: nested dicts, tuples as lists."""
+    as_dict = config.to_dict() if hasattr(config, "to_dict") else config  # type: ignore[union-attr]
+    return json.loads(json.dumps(as_dict))
+
+
+def _overridden(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    changed = ConfigDict(config).lock()
+    for override in overrides:
+        apply_override(changed, override)
+    return _plain(changed)
+
+
+def _same_config(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    before, after = _flat(old), _flat(new)
+    changed = [
+        f"{name}: was {before.get(name)!r}, now {after.get(name)!r}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name) and not name.startswith(FREE)
+    ]
+    if changed:
+        raise UserError(
+            f"{folder} holds a run with another config; " + "; ".join(changed) + ". "
+            "Resume it with pretrain --workdir alone, or choose another --workdir"
+        )
+
+
+def _same_data(folder: Path, old: Mapping[str, Any], data: Prepared) -> None:
+    new = data_record(data)
+    changed = [f"{k}: was {old.get(k)!r}, now {new[k]!r}" for k in new if old.get(k) != new[k]]
+    if changed:
+        raise UserError(
+            f"{data.path} is not the data that the run in {folder} was started on; " + "; ".join(changed) + ". "
+            "Point --config.data.path at the original folder, or choose another --workdir"
+        )
+
+
+def _fits_import(folder: Path, run: RunSpec, data: Prepared) -> None:
+    found = imported.read_record(folder)
+    if found is None:
+        return
+    dims, record = found
+    wrong = imported.conflicts(dims, run.dimensions(data.vocab_size))
+    if run.objective.get("name") != record["objective"]:
+        wrong.append(f"objective.name is {run.objective.get('name')}, imported {record['objective']}")
+    if wrong:
+        raise UserError(f"the model imported into {folder} differs from the config or data: " + "; ".join(wrong))
+    from electra_jax.text import tokenizer
+
+    if tokenizer.load(folder / "tokenizer").hash != data.tokenizer_hash:
+        raise UserError(
+            f"{data.path} was prepared with another tokenizer than the model imported into {folder}; prepare it with "
+            f"--tokenizer {folder / 'tokenizer'}"
+        )
+
+
+def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in section.items():
+        if isinstance(value, Mapping):
+            out |= _flat(value, f"{prefix}{name}.")
+        else:
+            out[f"{prefix}{name}"] = value
+    return out
