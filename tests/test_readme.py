@@ -1,6 +1,7 @@
 """What README and docs say: commands that parse and run, links that lead somewhere, tables that match the code."""
 
 import gzip
+import json
 import re
 import shlex
 import shutil
@@ -82,6 +83,18 @@ def test_the_table_of_recipes_is_that_of_the_configs():
         assert int(steps[:-1]) * scale == train.steps
 
 
+def test_the_map_names_every_file():
+    """Catches a module that was added, moved or removed without its line in docs/architecture.md."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    picture = text[text.index("electra_jax/") : text.index("configs/  ")]
+    modules = (ROOT / "electra_jax").rglob("*.py")
+    assert set(re.findall(r"\w+\.py", picture)) == {
+        path.name
+        for path in modules
+        if not path.name.startswith("__") and "configs" not in path.parts
+    }
+
+
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory) -> Path:
     """A folder in which the README's commands were typed one after another, on small corpora."""
@@ -98,10 +111,15 @@ def typed(tmp_path_factory) -> Path:
         assert any(old in line for line in lines), f"README.md no longer shows {old!r}"
         lines = [line.replace(old, new) for line in lines]
     for line in lines:
-        command = f'electra-jax() {{ "{sys.executable}" -m electra_jax "$@"; }}; {line}'
-        done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True)
-        assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        run(line.replace("electra-jax", "python -m electra_jax", 1), folder)
     return folder
+
+
+def run(line: str, folder: Path) -> None:
+    """Types a line that begins with `python` in a folder, with the Python of this test."""
+    command = f'python() {{ "{sys.executable}" "$@"; }}; {line}'
+    done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
 @pytest.mark.slow
@@ -112,6 +130,33 @@ def test_commands_run_in_the_order_of_the_page(typed):
             path.name for path in (typed / "hf" / model).iterdir()
         }
     assert (typed / "run2" / "metrics.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_a_run_becomes_a_page_of_results(typed):
+    """Catches tools that no longer read what a run writes."""
+    (script,) = blocks(ROOT / "docs" / "results" / "README.md", "bash")
+    for line in script.splitlines():
+        run(line.replace("tools/", f"{ROOT}/tools/"), typed)
+    found = json.loads((typed / "baselines.json").read_text())
+    last = json.loads((typed / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    replaced = found["detector"]["generator_replacements"]
+    assert last["split"] == "valid" and last["step"] == replaced["step"]
+    # The same rows, masks and samples as the run's own evaluation.
+    assert replaced["discriminator_auc"] == pytest.approx(last["disc_auc"], abs=1e-6)
+    assert replaced["replaced_fraction"] == pytest.approx(last["replaced_fraction"], abs=1e-6)
+    assert (typed / "curve.png").exists() and "bigram baseline" in (typed / "table.md").read_text()
+
+
+@pytest.mark.slow
+def test_every_metric_is_defined(typed):
+    """Catches a key of metrics.jsonl that docs/metrics.md does not know, or one that is no longer written."""
+    lines = map(json.loads, (typed / "run" / "metrics.jsonl").read_text().splitlines())
+    written = {key for line in lines for key in line} - {"step", "split"}
+    assert (
+        set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "metrics.md").read_text(), re.M))
+        == written
+    )
 
 
 @pytest.mark.slow
