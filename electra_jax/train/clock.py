@@ -10,7 +10,7 @@ NAMES = ("init", "compile", "data", "step", "checkpoint", "evaluate")
 class Clock:
     """Seconds by counter, from the moment it is made; a counter inside another pauses the outer.
 
-    So `with clock("step"):` around the whole loop and the other counters inside it add up to the
+    So `with clock.time("step"):` around the whole loop and the other counters inside it add up to the
     wall time. Monotonic: setting the machine's clock changes nothing.
     """
 
@@ -22,7 +22,7 @@ class Clock:
         self._lap = (self._start, dict(self._seconds))
 
     @contextlib.contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
+    def time(self, name: str) -> Iterator[None]:
         """Counts the block under `name`, one of NAMES."""
         if name not in self._seconds:
             raise ValueError(f"{name!r} is not a counter; known: {', '.join(NAMES)}")

@@ -198,15 +198,15 @@ def test_clock_counts_the_inner_counter_and_laps():
     """Catches time counted twice in nested counters, and laps that overlap."""
     now = [100.0]
     clock = Clock(lambda: now[0])
-    with clock("init"):
+    with clock.time("init"):
         now[0] += 5
-    with clock("step"):
+    with clock.time("step"):
         now[0] += 10
-        with clock("data"):
+        with clock.time("data"):
             now[0] += 2
         now[0] += 1
         first = clock.lap()
-        with pytest.raises(KeyError), clock("evaluate"):
+        with pytest.raises(KeyError), clock.time("evaluate"):
             now[0] += 4
             raise KeyError
         now[0] += 3
@@ -222,7 +222,7 @@ def test_clock_counts_the_inner_counter_and_laps():
     assert (
         first["wall"] == 18 and second["wall"] == 8 and second["step"] == 3 and second["data"] == 0
     )
-    with pytest.raises(ValueError, match="'stpe' is not a counter"), clock("stpe"):
+    with pytest.raises(ValueError, match="'stpe' is not a counter"), clock.time("stpe"):
         pass
 
 
