@@ -76,16 +76,13 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _pretrain(options: argparse.Namespace) -> None:
-    from electra_jax.spec import UserError, load_config
+    from electra_jax.spec import load_config
 
-    if options.overrides and options.config is None:
-        raise UserError(
-            f"--config.{options.overrides[0]} needs --config; a resumed run keeps its config"
-        )
+    # Checked before the training code is imported, which takes seconds.
     config = None if options.config is None else load_config(options.config, options.overrides)
     from electra_jax.train import loop
 
-    loop.pretrain(config, options.workdir)
+    loop.pretrain(config, options.workdir, options.overrides if config is None else ())
 
 
 def _evaluate(options: argparse.Namespace) -> None:

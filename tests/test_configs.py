@@ -1,0 +1,65 @@
+"""The recipes: the paper's settings, every section accepted by its room, headers that say what they are."""
+
+import ast
+
+import pytest
+
+from electra_jax.spec import load_config, shipped_configs
+from electra_jax.train.options import run_spec
+
+NAMES = ("small", "base", "large", "mini", "tiny", "quickstart")
+
+# Clark et al., 2020, table 6, and section 1.3 of the released code's constants; generator widths and heads follow.
+PAPER = {
+    #         layers width heads ffn  emb   gen     mask  lr    batch  steps
+    "small": (12, 256, 4, 1024, 128, 1 / 4, 0.15, 5e-4, 128, 1_000_000),
+    "base": (12, 768, 12, 3072, 768, 1 / 3, 0.15, 2e-4, 256, 766_000),
+    "large": (24, 1024, 16, 4096, 1024, 1 / 4, 0.25, 2e-4, 2048, 400_000),
+}
+PARAMETERS = {"small": 14_196_219, "base": 119_386_427, "large": 354_655_291}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_is_accepted(name: str):
+    """Catches a key that a room renamed, dropped or added without the recipes."""
+    run_spec(load_config(name))
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_settings(name: str):
+    """Catches a recipe that has the paper's dimensions but not its hyperparameters, as the original's has."""
+    c = load_config(name)
+    m, o = c.model, c.objective
+    found = (m.layers, m.width, m.heads, m.ffn, m.embedding, m.generator_size, o.mask_prob)
+    assert (*found, c.optim.peak_lr, c.train.batch, c.train.steps) == PAPER[name]
+    assert (m.positions, m.types, m.generator_layers, m.tying) == (512, 2, 1.0, "embeddings")
+    assert (m.dropout, m.attention_dropout, m.init_std) == (0.1, 0.1, 0.02)
+    assert o.mask_split == (0.85, 0.15, 0.0)
+    assert (o.name, o.temperature, o.generator_weight, o.discriminator_weight) == (
+        "electra",
+        1,
+        1,
+        50,
+    )
+    assert not (o.whole_word or o.disallow_correct or o.uniform_generator)
+    optim = c.optim
+    assert (optim.name, optim.warmup, optim.lr_power, optim.clip_norm) == ("adam", 10_000, 1, 1)
+    assert (optim.beta1, optim.beta2, optim.eps, optim.weight_decay) == (0.9, 0.999, 1e-6, 0.01)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_headers_say_how_and_what(name: str):
+    """Catches a recipe without its command, hardware or result, or whose command is for another recipe."""
+    header = ast.get_docstring(ast.parse(shipped_configs()[name].read_text()))
+    assert header is not None
+    assert f"electra-jax pretrain --config {name} " in header
+    assert "--seq-len" in header
+    assert "\nHardware: " in header
+    assert "\nResult: " in header
+
+
+def test_all_recipes_have_the_same_keys():
+    """Catches an override that works with one recipe and is unknown to another."""
+    keys = {name: sorted(load_config(name).to_dict()) for name in NAMES}
+    inner = {name: {s: sorted(v) for s, v in load_config(name).to_dict().items()} for name in NAMES}
+    assert all(keys[name] == keys["small"] and inner[name] == inner["small"] for name in NAMES)
