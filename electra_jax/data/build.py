@@ -1,0 +1,190 @@
+"""Corpora to a prepared folder: the same bytes for any number of workers, whole or not at all."""
+
+import collections
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from electra_jax import files
+from electra_jax.data import deal, examples, fingerprint, record, shards, words, work
+from electra_jax.spec import UserError
+from electra_jax.text import documents
+from electra_jax.text.tokenizer import Tokenizer
+from electra_jax.text.tokenizer import load as load_tokenizer
+
+# The smallest corpus, in stored bytes, worth another process (starting one takes a second).
+_WORTH_A_WORKER = 2**20
+
+# Shares of all tokens above which a word to the user is due.
+_MENTION_CHINESE, _MENTION_UNKNOWN = 0.005, 0.05
+
+
+def prepare(
+    inputs: Sequence[str],
+    tokenizer: str | Path,
+    seq_len: int,
+    output: str | Path,
+    segments: str = "pair",
+    overflow: str = "carry",
+    valid_inputs: Sequence[str] | None = None,
+    valid_fraction: float = 0.01,
+    text_key: str = "text",
+    seed: int = 0,
+    workers: int | None = None,
+    lowercase: bool | None = None,
+    strip_accents: bool | None = None,
+    segmenter: str | None = None,
+) -> None:
+    """Writes the folder `output` of rows of `seq_len` tokens that `source.open_prepared` reads.
+
+    Documents are held out by naming `valid_inputs`, else each with probability `valid_fraction` (at
+    least one, unless that is 0). `segments` and `overflow` are those of `examples.Plan`; with a
+    `segmenter` ("jieba") the word starts of Chinese are those of its words. The same inputs,
+    tokenizer, options and seed give the same bytes for any number of `workers` (None: one a core).
+
+    Raises UserError, and leaves nothing under `output`, for anything wrong with inputs, options or
+    disk; all that can be known beforehand is refused before the work starts.
+    """
+    plan = examples.Plan(seq_len, segments, overflow)
+    if not 0 <= valid_fraction <= 0.5:
+        raise UserError(f"valid fraction {valid_fraction} makes no sense; expected 0 to 0.5")
+    if workers is not None and workers < 1:
+        raise UserError(f"{workers} workers make no sense; expected at least 1")
+    if segmenter is not None:
+        words.load_segmenter(segmenter)
+    files.refuse_existing(output)
+    loaded = load_tokenizer(tokenizer, lowercase, strip_accents)
+    paths, valid_paths = _inputs(inputs, valid_inputs, text_key)
+    held_out = deal.held_out_rule(
+        paths, text_key, seed, fraction=0 if valid_paths else valid_fraction
+    )
+    stored = documents.size([*paths, *valid_paths])
+    workers = workers or min(_cores(), 1 + stored // _WORTH_A_WORKER)
+
+    with files.new_folder(output) as folder, files.disk_errors(output):
+        _save_tokenizer(loaded, folder / "tokenizer", seq_len)
+        writers = {
+            split: shards.Shards(folder, split, shards.rows_per_shard(seq_len, loaded.size, stored))
+            for split in ("train", "valid")
+        }
+        counts = {split: collections.Counter[str]() for split in writers}
+        with tqdm(total=stored, unit="B", unit_scale=True, desc="prepare", disable=None) as bar:
+            todo = _blocks(paths, valid_paths, text_key, held_out, bar.update)
+            for result in deal.made(todo, work.Job(loaded, plan, seed, segmenter), workers):
+                for split, writer in writers.items():
+                    writer.write(result.records[split])
+                    counts[split].update(result.counts[split])
+        if not counts["train"]["rows"]:
+            raise UserError(
+                f"no text is left for training: all {counts['valid']['documents']} documents are "
+                "held out; give more documents, another --seed or a smaller --valid-fraction"
+            )
+        written = [shard for writer in writers.values() for shard in writer.finish()]
+        dtype = record.dtype_for(loaded.size)
+        shards.write_metadata(folder, written, seq_len, dtype)
+        info = {
+            "schema": fingerprint.SCHEMA,
+            "seq_len": seq_len,
+            "vocab_size": loaded.size,
+            "fields": list(record.FIELDS),
+            "dtype": dtype.str,
+            "special": loaded.special._asdict(),
+            "tokenizer": {
+                "hash": loaded.hash,
+                "kind": loaded.kind,
+                "lowercase": loaded.lowercase,
+                "strip_accents": loaded.strip_accents,
+            },
+            "options": {
+                "segments": segments,
+                "overflow": overflow,
+                "valid_fraction": None if valid_paths else valid_fraction,
+                "text_key": text_key,
+                "seed": seed,
+                "segmenter": segmenter,
+            },
+            "inputs": [deal.describe(path, text_key) for path in paths],
+            "valid_inputs": [deal.describe(path, text_key) for path in valid_paths],
+            "counts": {split: _with_shares(counts[split]) for split in writers},
+            "shards": written,
+        }
+        fingerprint.write(folder, info)
+    _mention(counts["train"] + counts["valid"], segmenter)
+
+
+def _inputs(
+    inputs: Sequence[str], valid_inputs: Sequence[str] | None, text_key: str
+) -> tuple[list[str], list[str]]:
+    """The checked paths for training and, where named, for the held-out split."""
+    paths = documents.expand(inputs)
+    valid_paths = documents.expand(valid_inputs) if valid_inputs else []
+    both = {os.path.abspath(path) for path in paths} & {os.path.abspath(p) for p in valid_paths}
+    if both:
+        raise UserError(
+            f"{min(both)} is named both for training and for the held-out split; choose one"
+        )
+    documents.check([*paths, *valid_paths], text_key)
+    return paths, valid_paths
+
+
+def _blocks(
+    paths: Sequence[str],
+    valid_paths: Sequence[str],
+    text_key: str,
+    held_out: deal.HeldOut,
+    consumed: Callable[[int], object],
+) -> Iterator[work.Block]:
+    """All documents, those of the held-out inputs last."""
+    yield from deal.blocks(paths, text_key, held_out, consumed)
+    yield from deal.blocks(
+        valid_paths, text_key, lambda file, number: True, consumed, first_file=len(paths)
+    )
+
+
+def _cores() -> int:
+    """The cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _save_tokenizer(loaded: Tokenizer, folder: Path, seq_len: int) -> None:
+    """Saves the tokenizer beside the rows, and makes sure that it is the same when loaded again."""
+    loaded.save(folder, max_length=seq_len)
+    if (found := load_tokenizer(folder).hash) != loaded.hash:
+        raise UserError(
+            f"the tokenizer cannot be saved: loaded again it has the hash {found}, not "
+            f"{loaded.hash}; please report this with the tokenizer's files"
+        )
+
+
+def _with_shares(counts: collections.Counter[str]) -> dict[str, int | float]:
+    """The counts of a split, and the shares one wants to know; all names in a fixed order."""
+    rows, places = max(1, counts["rows"]), max(1, counts["places"])
+    return {
+        **{name: counts[name] for name in work.COUNTS},
+        "real_token_share": round(counts["real_tokens"] / places, 6),
+        "single_segment_share": round(counts["single_segment_rows"] / rows, 6),
+        "short_target_share": round(counts["short_target_rows"] / rows, 6),
+    }
+
+
+def _mention(counts: collections.Counter[str], segmenter: str | None) -> None:
+    """Tells the user what the text shows about the choice of tokenizer and segmenter."""
+    tokens = max(1, counts["tokens"])
+    if segmenter is None and counts["chinese_tokens"] > _MENTION_CHINESE * tokens:
+        print(
+            f"note: {counts['chinese_tokens'] / tokens:.1%} of the tokens are Chinese. Without a "
+            "segmenter each Chinese character counts as a word, so whole-word masking will mask "
+            "single characters there; segmenter jieba finds the words",
+            file=sys.stderr,
+        )
+    if counts["unknown_tokens"] > _MENTION_UNKNOWN * tokens:
+        print(
+            f"note: {counts['unknown_tokens'] / tokens:.1%} of the tokens are unknown to the "
+            "vocabulary ([UNK]); is it one for this language and alphabet?",
+            file=sys.stderr,
+        )

@@ -1,0 +1,153 @@
+"""What a worker process does: a block of documents in, finished records and counts out."""
+
+import collections
+import dataclasses
+import itertools
+import multiprocessing
+import os
+import random
+import signal
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from electra_jax.data import examples, record, words
+from electra_jax.text.tokenizer import Tokenizer
+
+# What is counted for each split.
+COUNTS = (
+    "documents",
+    "paragraphs",
+    "tokens",
+    "unknown_tokens",
+    "chinese_tokens",
+    "rows",
+    "single_segment_rows",
+    "short_target_rows",
+    "text_tokens_in_rows",
+    "real_tokens",
+    "places",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """All that makes the records of a block: equal jobs and blocks give equal bytes."""
+
+    tokenizer: Tokenizer
+    plan: examples.Plan
+    seed: int
+    segmenter: str | None
+
+
+class Block(NamedTuple):
+    """Documents first, first + 1, ... of input number `file`, and which are held out."""
+
+    file: int
+    first: int
+    documents: list[list[str]]
+    held_out: list[bool]
+
+
+class Made(NamedTuple):
+    """Records by split, uint8 [rows, record bytes], and counts by split and name."""
+
+    records: dict[str, np.ndarray]
+    counts: dict[str, collections.Counter[str]]
+
+
+class Maker:
+    """Makes records of blocks."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._tokenizer = job, job.tokenizer
+        self._dtype = record.dtype_for(self._tokenizer.size)
+        self._words = words.Words(self._tokenizer, job.segmenter)
+
+    def __call__(self, block: Block) -> Made:
+        """The records of a block's documents, in their order."""
+        plan, special = self._job.plan, self._tokenizer.special
+        lines = list(itertools.chain.from_iterable(block.documents))
+        ids_N, lengths_P = self._tokenizer.encode_flat(lines)
+        starts_N = self._words.starts(lines, lengths_P, ids_N)
+        tokens_N, lengths = ids_N.astype(self._dtype), lengths_P.tolist()
+
+        rows: dict[str, list[tuple[int, examples.Row]]] = {"train": [], "valid": []}
+        counts = {split: collections.Counter[str]() for split in rows}
+        line, base = 0, 0
+        for number, (document, held_out) in enumerate(
+            zip(block.documents, block.held_out, strict=True), block.first
+        ):
+            split = "valid" if held_out else "train"
+            sizes = lengths[line : line + len(document)]
+            # Drawn by document, so that neither blocks nor workers change a row.
+            uniform = random.Random(f"{self._job.seed}/{block.file}/{number}").random
+            cut = examples.cut(sizes, plan, uniform)
+            rows[split] += [(base, row) for row in cut]
+            size = sum(sizes)
+            here = tokens_N[base : base + size]
+            counts[split].update(
+                documents=1,
+                paragraphs=len(document),
+                tokens=size,
+                unknown_tokens=int(np.count_nonzero(here == special.unk)),
+                chinese_tokens=int(np.count_nonzero(self._words.han_V[here])),
+            )
+            line += len(document)
+            base += size
+
+        records = {}
+        for split, of_split in rows.items():
+            built_RxFxL = examples.assemble(
+                of_split, tokens_N, starts_N, plan.seq_len, special, self._dtype
+            )
+            counts[split].update(_row_counts(of_split, plan))
+            records[split] = record.encode(built_RxFxL)
+        return Made(records, counts)
+
+
+def _row_counts(rows: Sequence[tuple[int, examples.Row]], plan: examples.Plan) -> dict[str, int]:
+    single = sum(not row.second for _, row in rows)
+    text = sum(b - a for _, row in rows for a, b in itertools.chain(row.first, row.second))
+    return {
+        "rows": len(rows),
+        "single_segment_rows": single,
+        "short_target_rows": sum(row.short for _, row in rows),
+        "text_tokens_in_rows": text,
+        "real_tokens": text + 2 * single + 3 * (len(rows) - single),
+        "places": len(rows) * plan.seq_len,
+    }
+
+
+_job: Job | None = None
+_maker: Maker | None = None
+
+
+def start(job: Job) -> None:
+    """Begins a worker process. The job is not opened here but by the first block, so that an error
+    reaches the parent as itself and not as a broken pool."""
+    global _job
+    _job = job
+    # One process a core is all the parallelism there is; read by the library when it first works.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and stops the workers
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def run(block: Block) -> Made:
+    """What the pool calls in a worker process begun by `start`."""
+    global _maker
+    if _maker is None:
+        assert _job is not None
+        _maker = Maker(_job)
+    return _maker(block)
+
+
+def _leave_with_parent() -> None:
+    """Ends this process when its parent is gone, killed included: nothing else would tell it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
