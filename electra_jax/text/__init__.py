@@ -1,0 +1,1 @@
+"""Words to token ids: corpora of documents, tokenizers, and the training of vocabularies."""

@@ -1,0 +1,100 @@
+"""A cache of words in front of a tokenizer: most of a corpus is words seen before.
+
+Text is cut where the tokenizer cuts too, so the ids of a text are those of its pieces in a row, and
+only new pieces reach the library, all of a batch at once. There are two levels for BERT's
+WordPiece: what stands between spaces ("word,"), and words and marks ("word" and ",").
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Flat = tuple[np.ndarray, np.ndarray]  # ids int32 [sum of lengths], lengths int64 [texts]
+
+# The cache starts again when it holds this many words or characters: about 100 MB of memory.
+_MOST_WORDS, _MOST_CHARACTERS = 400_000, 16_000_000
+
+# What the library's BERT normaliser puts spaces around: CJK ideographs.
+_CJK = (
+    "\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f\U0002b740-\U0002b81f"
+    "\U0002b920-\U0002ceaf\uf900-\ufaff\U0002f800-\U0002fa1f"
+)
+_MARKS = r"!-/:-@\[-`{-~"  # ASCII punctuation; each mark is a token of its own
+_ANY_CJK = re.compile(f"[{_CJK}]")
+_BY_CJK = re.compile(f"[{_CJK}]|[^ {_CJK}]+")
+_BY_MARK = re.compile(f"[{_CJK}{_MARKS}]|[^ {_CJK}{_MARKS}]+")
+
+
+def between_spaces(text: str) -> list[str]:
+    """Pieces for any tokenizer that takes spaces as borders."""
+    return text.split(" ")
+
+
+def between_spaces_and_ideographs(text: str) -> list[str]:
+    """Pieces for BERT: as `between_spaces`, with every ideograph alone."""
+    if text.isascii() or not _ANY_CJK.search(text):
+        return text.split(" ")
+    return _BY_CJK.findall(text)
+
+
+def words_and_marks(text: str) -> list[str]:
+    """Finer pieces for BERT: ASCII punctuation marks alone too."""
+    return _BY_MARK.findall(text)
+
+
+class WordCache:
+    """Equal to `library` where `library(text)` is that of the pieces `cut(text)` in a row.
+
+    For one thread at a time.
+    """
+
+    def __init__(
+        self, library: Callable[[Sequence[str]], Flat], cut: Callable[[str], list[str]]
+    ) -> None:
+        self._library, self._cut = library, cut
+        self._clear()
+
+    def encode(self, texts: Sequence[str]) -> Flat:
+        """The ids of all texts one after the other, and how many each has."""
+        pieces: list[str] = []
+        counts = [0]
+        for text in texts:
+            pieces += self._cut(text)
+            counts.append(len(pieces))
+        words_N = self._numbers(pieces)
+        lengths_N = self._lengths[words_N]
+        ends_N = np.zeros(len(words_N) + 1, np.int64)
+        np.cumsum(lengths_N, out=ends_N[1:])
+        # Word n's ids lie at starts[n].. of the table; shifted so that adding the output's own
+        # index gives the place to read.
+        shift_N = self._starts[words_N] - ends_N[:-1]
+        ids = self._ids[np.repeat(shift_N, lengths_N) + np.arange(ends_N[-1])]
+        if len(self._words) > _MOST_WORDS or self._characters > _MOST_CHARACTERS:
+            self._clear()
+        return ids, np.diff(ends_N[np.array(counts)])
+
+    def _clear(self) -> None:
+        self._words: dict[str, int] = {}
+        self._characters = 0
+        self._ids = np.empty(0, np.int32)  # those of all words in a row
+        self._starts, self._lengths = np.empty(0, np.int64), np.empty(0, np.int64)
+
+    def _numbers(self, pieces: list[str]) -> np.ndarray:
+        """The number of every piece, int64; new ones are encoded and added."""
+        found = list(map(self._words.get, pieces))
+        if None in found:
+            self._add([p for p, n in zip(pieces, found, strict=True) if n is None])
+            found = list(map(self._words.get, pieces))
+        return np.array(found, np.int64)
+
+    def _add(self, pieces: list[str]) -> None:
+        new = list(dict.fromkeys(pieces))
+        ids, lengths = self._library(new)
+        first = len(self._words)
+        self._words.update(zip(new, range(first, first + len(new)), strict=True))
+        self._characters += sum(map(len, new))
+        ends = np.cumsum(lengths) + len(self._ids)
+        self._starts = np.concatenate((self._starts, ends - lengths))
+        self._lengths = np.concatenate((self._lengths, lengths))
+        self._ids = np.concatenate((self._ids, ids))

@@ -1,0 +1,99 @@
+"""Texts of prepared TFDS data sets, read by record number without TensorFlow."""
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from electra_jax.spec import UserError
+
+_PREFIX = "tfds:"
+_AT_ONCE = 256  # records fetched together
+_USE = "write tfds:NAME[/config][:version][:split], for example tfds:wiki40b/en:train"
+
+
+def is_name(path: str) -> bool:
+    """Whether `path` names a TFDS data set (`tfds:...`), not a file."""
+    return path.startswith(_PREFIX)
+
+
+def check(name: str, text_key: str) -> None:
+    """Raises UserError unless the data set is prepared, ArrayRecord, and has a text `text_key`."""
+    _open(name, text_key)
+
+
+def texts(name: str, text_key: str) -> Iterator[str]:
+    """Yields the field `text_key` of the data set's records, in the order of their numbers."""
+    records = _open(name, text_key)
+    for start in range(0, len(records), _AT_ONCE):
+        numbers = range(start, min(start + _AT_ONCE, len(records)))
+        for number, record in zip(numbers, records.__getitems__(list(numbers)), strict=True):
+            try:
+                yield record[text_key].decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{name}: record {number} is not UTF-8 at byte {error.start} of {text_key!r}"
+                ) from None
+
+
+def whole(text: str) -> str:
+    """`text` with surrogate pairs joined and lone surrogates replaced by U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _open(name: str, text_key: str) -> Any:  # a TFDS data source: len() and __getitems__()
+    import tensorflow_datasets as tfds
+
+    builder, split = _builder(name)
+    found = builder.info.file_format
+    if found != tfds.core.FileFormat.ARRAY_RECORD:
+        folder = str(builder.data_path).rstrip("/")
+        raise UserError(
+            f"{name} is stored as {found.value}, which cannot be read by record number; convert it "
+            f"(this needs TensorFlow): tfds convert_format --dataset_dir={folder} "
+            f"--out_file_format=array_record --out_dir={folder}-array_record, then use "
+            f"tfds:{folder}-array_record"
+        )
+    features = builder.info.features
+    fields = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+    if text_key not in fields:
+        known = ", ".join(map(repr, fields)) or "none"
+        raise UserError(
+            f"{name}: no field {text_key!r}; fields found: {known}. Name it with --text-key"
+        )
+    if not isinstance(kind := fields[text_key], tfds.features.Text):
+        raise UserError(f"{name}: field {text_key!r} is {kind}; expected Text")
+    if split not in builder.info.splits:
+        raise UserError(
+            f"{name}: no split {split!r}; splits found: {', '.join(builder.info.splits)}"
+        )
+    try:
+        return builder.as_data_source(split=split)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{name}: its records cannot be opened: {_first_line(error)}") from None
+
+
+def _builder(name: str) -> tuple[Any, str]:
+    """The read-only builder and the split that `name` asks for (train unless said)."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import read_only_builder
+
+    what, *options = name[len(_PREFIX) :].split(":")
+    versions = [option for option in options if re.fullmatch(r"\d+\.\d+\.\d+", option)]
+    splits = [option for option in options if option not in versions]
+    if not what or len(versions) > 1 or len(splits) > 1 or "" in splits:
+        raise UserError(f"input {name!r} is no data set name; {_USE}")
+    split = splits[0] if splits else "train"
+    try:
+        if os.path.isdir(what):
+            return tfds.builder_from_directory(what), split
+        return read_only_builder.builder_from_files(":".join((what, *versions))), split
+    except (ValueError, OSError) as error:  # not found, an unknown layout, an unreadable file
+        raise UserError(
+            f"{name} was not found among prepared data sets: {_first_line(error)} ({_USE}; "
+            "TFDS_DATA_DIR names the folder that holds them; this program does not download)"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

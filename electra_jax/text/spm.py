@@ -1,0 +1,123 @@
+"""SentencePiece models as `tokenizers` definitions, so that one library encodes everything.
+
+The conversion was compared with the sentencepiece library on English, German, Korean and Chinese
+text; docs/text.md gives the rates. NFC runs before a model's own NFKC tables because the
+`tokenizers` library looks up whole grapheme clusters and would take the shortest match, where
+sentencepiece takes the longest.
+"""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+from electra_jax.spec import UserError
+
+SPACE = "\u2581"  # SentencePiece's mark for a space
+_UNIGRAM, _BPE = 1, 2
+_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
+ADD_SPECIALS = (
+    "train the model with them (spm_train --pad_id=3 --control_symbols='[CLS],[SEP],[MASK]'), or "
+    "use electra-jax vocab"
+)
+
+
+def parse(path: str | Path, data: bytes) -> Any:
+    """The ModelProto in `data`. Raises UserError when it is none, or one we cannot convert."""
+    from google.protobuf.message import DecodeError
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError:
+        raise UserError(f"{path} is not a SentencePiece model") from None
+    if not proto.pieces:
+        raise UserError(f"{path} is not a SentencePiece model: it has no pieces")
+    if proto.trainer_spec.model_type not in (_UNIGRAM, _BPE):
+        raise UserError(
+            f"{path} is a SentencePiece model of type {proto.trainer_spec.model_type} (word or "
+            "char); expected unigram or bpe"
+        )
+    normalizer, trainer = proto.normalizer_spec, proto.trainer_spec
+    if trainer.treat_whitespace_as_suffix or not normalizer.escape_whitespaces:
+        raise UserError(
+            f"{path} marks spaces in a way of its own (treat_whitespace_as_suffix="
+            f"{trainer.treat_whitespace_as_suffix}, escape_whitespaces="
+            f"{normalizer.escape_whitespaces}); expected the defaults"
+        )
+    return proto
+
+
+def definition(proto: Any) -> dict[str, Any]:
+    """The `tokenizer.json` of a parsed model (without template)."""
+    normalizer, trainer = proto.normalizer_spec, proto.trainer_spec
+    steps: list[dict[str, Any]] = []
+    if normalizer.precompiled_charsmap:
+        table = base64.b64encode(normalizer.precompiled_charsmap).decode()
+        steps = [{"type": "NFC"}] if normalizer.name != "identity" else []
+        steps.append({"type": "Precompiled", "precompiled_charsmap": table})
+    if normalizer.remove_extra_whitespaces:
+        for pattern, content in (("^ +| +$", ""), (" {2,}", " ")):
+            steps.append({"type": "Replace", "pattern": {"Regex": pattern}, "content": content})
+    space = {
+        "type": "Metaspace",
+        "replacement": SPACE,
+        "prepend_scheme": "always" if normalizer.add_dummy_prefix else "never",
+        "split": trainer.split_by_whitespace,
+    }
+    return {
+        "added_tokens": [
+            added_token(number, piece.piece, special=piece.type == _CONTROL)
+            for number, piece in enumerate(proto.pieces)
+            if piece.type in (_CONTROL, _USER_DEFINED)
+        ],
+        "normalizer": {"type": "Sequence", "normalizers": steps},
+        "pre_tokenizer": space,
+        "decoder": dict(space),
+        "model": _unigram(proto) if trainer.model_type == _UNIGRAM else _bpe(proto),
+    }
+
+
+def added_token(number: int, token: str, special: bool) -> dict[str, Any]:
+    """An entry of `added_tokens` in a `tokenizer.json`."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {"id": number, "content": token, **flags, "special": special}
+
+
+def _unigram(proto: Any) -> dict[str, Any]:
+    return {
+        "type": "Unigram",
+        "unk_id": proto.trainer_spec.unk_id,
+        "vocab": [[piece.piece, piece.score] for piece in proto.pieces],
+        "byte_fallback": proto.trainer_spec.byte_fallback,
+    }
+
+
+def _bpe(proto: Any) -> dict[str, Any]:
+    """Every split of a piece into two pieces is a merge; the piece's score gives its rank."""
+    ids = {piece.piece: number for number, piece in enumerate(proto.pieces)}
+    merges = []
+    for piece in proto.pieces:
+        if piece.type == _NORMAL:
+            splits = [(piece.piece[:at], piece.piece[at:]) for at in range(1, len(piece.piece))]
+            splits = [(left, right) for left, right in splits if left in ids and right in ids]
+            merges += [(-piece.score, ids[left], ids[right], left, right) for left, right in splits]
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": proto.trainer_spec.unk_piece,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": True,
+        "byte_fallback": proto.trainer_spec.byte_fallback,
+        "ignore_merges": False,
+        "vocab": ids,
+        "merges": [[left, right] for *_, left, right in sorted(merges)],
+    }
+
+
+def is_like(found: dict[str, Any]) -> bool:
+    """Whether a `tokenizer.json` marks spaces as SentencePiece does (byte-level BPE does not)."""
+    steps = json.dumps([found.get("pre_tokenizer"), found.get("normalizer")], ensure_ascii=False)
+    return '"Metaspace"' in steps or SPACE in steps

@@ -1,0 +1,218 @@
+"""One Tokenizer over WordPiece and SentencePiece: text to ids, and a folder that says all of it.
+
+Three ways to encode, all giving the same ids without special tokens:
+
+    encode(text) -> list[int]
+    encode_batch(texts) -> list[list[int]]      the `tokenizers` library, all the cores it may use
+    encode_flat(texts) -> (ids, lengths)        numpy, one core, several times faster: a cache of
+                                                words makes up for it (for bulk work in processes)
+
+The name of a special token in the text itself (a literal "[MASK]" in a corpus) is ordinary text
+here, as in the original ELECTRA: raw text never gives a special id, except [UNK] for what the
+vocabulary cannot spell. Hugging Face's tokenizers do map such names to the special ids (that is
+how one writes "Paris is [MASK]." for a fill-mask pipeline), also when they load a folder saved
+here; on all other text the ids are identical.
+"""
+
+import copy
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from electra_jax.spec import UserError
+from electra_jax.text import cache, folder, special, spm, wordpiece
+from electra_jax.text.special import SpecialIds
+
+_TOGETHER = 100  # words given to the library as one text; a call a word costs twice as much
+_KINDS = {"WordPiece": "wordpiece", "Unigram": "unigram", "BPE": "bpe"}
+
+
+class Tokenizer:
+    """A vocabulary with its rules. Picklable; made by `load`.
+
+    `definition` is what goes to `tokenizer.json`, `names` the special tokens by role, `model_file`
+    the bytes of the SentencePiece model it came from, if it came from one.
+    """
+
+    def __init__(
+        self, definition: dict[str, Any], names: Mapping[str, str], model_file: bytes | None = None
+    ):
+        self.definition, self.names, self.model_file = definition, dict(names), model_file
+        self.kind: str = _KINDS[definition["model"]["type"]]
+        self._tokens = folder.tokens(definition)
+        self._ids = {token: number for number, token in enumerate(self._tokens)}
+        self.size = len(self._tokens)
+        self.special = SpecialIds(**{role: self._ids[token] for role, token in names.items()})
+        self._backend = backend(definition, names)
+        self._cache = self._new_cache()
+        self.starts_V = self._word_starts()
+
+    def __reduce__(self):
+        return Tokenizer, (self.definition, self.names, self.model_file)
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """SHA-256 of everything that decides ids; the same on every machine."""
+        parts = ("added_tokens", "normalizer", "pre_tokenizer", "model")
+        said = {part: self.definition.get(part) for part in parts}
+        text = json.dumps([said, self.special], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @property
+    def lowercase(self) -> bool:
+        """Whether case is removed before the vocabulary is looked up."""
+        return self._normalize("A") != "A"
+
+    @property
+    def strip_accents(self) -> bool:
+        """Whether accents are removed before the vocabulary is looked up."""
+        return self._normalize("\u00e9") == "e"
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without special tokens."""
+        return self._backend.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, by the library's threads."""
+        found = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in found]
+
+    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(ids int32 [sum of lengths], lengths int64 [texts]) of all texts, one after the other."""
+        return self._cache.encode(texts)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Readable text; special tokens are left out, lost case and spaces do not come back."""
+        hidden = set(self.special) - {self.special.unk}
+        return self._backend.decode([int(i) for i in ids if int(i) not in hidden])
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """The vocabulary's entries for `ids`."""
+        return [self._tokens[int(i)] for i in ids]
+
+    def id_of(self, token: str) -> int:
+        """The id of a vocabulary entry; KeyError when it is none."""
+        return self._ids[token]
+
+    def save(self, path: str | Path, max_length: int | None = None) -> None:
+        """Writes the folder that `load` and transformers' AutoTokenizer both read.
+
+        Files in it under the same names are replaced. `max_length` is the longest sequence the
+        model takes, for transformers to truncate to.
+        """
+        folder.write(Path(path), self.definition, self.names, self.model_file, max_length)
+
+    def _new_cache(self) -> cache.WordCache:
+        if self.kind != "wordpiece":
+            return cache.WordCache(self._encode_words, cache.between_spaces)
+        fine = cache.WordCache(self._encode_words, cache.words_and_marks)
+        return cache.WordCache(fine.encode, cache.between_spaces_and_ideographs)
+
+    def _encode_words(self, words: Sequence[str]) -> cache.Flat:
+        """Flat ids of texts that hold no space."""
+        groups = [words[at : at + _TOGETHER] for at in range(0, len(words), _TOGETHER)]
+        ids, lengths = [], []
+        for group, found in zip(
+            groups,
+            self._backend.encode_batch(groups, is_pretokenized=True, add_special_tokens=False),
+            strict=True,
+        ):
+            ids.append(np.array(found.ids, np.int32))
+            word_of_id = np.array(found.word_ids, np.int64)
+            lengths.append(np.bincount(word_of_id, minlength=len(group)))
+        return np.concatenate(ids), np.concatenate(lengths)
+
+    def _normalize(self, text: str) -> str:
+        normalizer = self._backend.normalizer
+        return text if normalizer is None else normalizer.normalize_str(text)
+
+    def _word_starts(self) -> np.ndarray:
+        """bool [size]: the entry begins a word; special tokens do."""
+        if self.kind == "wordpiece":
+            starts = [not token.startswith(wordpiece.PREFIX) for token in self._tokens]
+        else:
+            starts = [token.startswith(spm.SPACE) for token in self._tokens]
+        starts_V = np.array(starts, bool)
+        starts_V[list(self.special)] = True
+        return starts_V
+
+
+def load(
+    path: str | Path, lowercase: bool | None = None, strip_accents: bool | None = None
+) -> Tokenizer:
+    """Reads our folder, a Hugging Face folder, a `vocab.txt`, or a SentencePiece `.model`.
+
+    `lowercase` and `strip_accents` None mean what the folder says, and uncased for a bare
+    `vocab.txt`; `strip_accents` None beside a given `lowercase` means the same as `lowercase`, as
+    in BERT. A SentencePiece model carries its own rules, which these arguments cannot change.
+    Raises UserError for what is missing, damaged, unsupported, or lacks a special token.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(
+            f"tokenizer {path} does not exist; expected a folder written by electra-jax vocab or "
+            "save_pretrained, a vocab.txt or a SentencePiece .model"
+        )
+    if path.is_dir() or path.name == folder.DEFINITION:
+        found = folder.read(path if path.is_dir() else path.parent, lowercase, strip_accents)
+    elif path.suffix == ".model":
+        return _with_own_rules(
+            path, from_model(path, spm.parse(path, path.read_bytes())), lowercase, strip_accents
+        )
+    else:
+        found = (*folder.from_vocab(path, {}, lowercase, strip_accents), None)
+    return _with_own_rules(path, Tokenizer(*found), lowercase, strip_accents)
+
+
+def from_model(where: str | Path, proto: Any) -> Tokenizer:
+    """The tokenizer of a parsed SentencePiece model; `where` names it in errors."""
+    ids = {piece.piece: number for number, piece in enumerate(proto.pieces)}
+    names = special.find(f"SentencePiece model {where}", ids, spm.ADD_SPECIALS)
+    return Tokenizer(spm.definition(proto), names, proto.SerializeToString(deterministic=True))
+
+
+def _with_own_rules(
+    path: Path, tokenizer: Tokenizer, lowercase: bool | None, strip_accents: bool | None
+) -> Tokenizer:
+    """The tokenizer, if it is WordPiece or its model's own rules are those asked for."""
+    asked = (
+        ("lowercase", lowercase, tokenizer.lowercase),
+        ("strip_accents", strip_accents, tokenizer.strip_accents),
+    )
+    for name, wanted, found in asked:
+        if tokenizer.kind != "wordpiece" and wanted is not None and wanted != found:
+            raise UserError(
+                f"tokenizer {path} is a SentencePiece model whose own rules say {name}={found}; "
+                f"{name}={wanted} was asked for. Leave the flag out, or train another vocabulary"
+            )
+    return tokenizer
+
+
+def backend(definition: dict[str, Any], names: Mapping[str, str]) -> tokenizers.Tokenizer:
+    """The library's tokenizer, in which no text spells a special token."""
+    inner = {part: definition.get(part) for part in ("normalizer", "pre_tokenizer", "decoder")}
+    model = definition["model"]
+    if model["type"] == "Unigram":
+        # The library looks up every entry in the text. A special token gets a name with a space,
+        # which no word has.
+        hidden = set(names.values()) - {names["unk"]}
+        hidden |= {t["content"] for t in definition.get("added_tokens", ()) if t["special"]}
+        vocab = [[f" {t}" if t in hidden else t, score] for t, score in model["vocab"]]
+        vocab[model["unk_id"]][0] = f" {vocab[model['unk_id']][0]}"
+        model = {**model, "vocab": vocab}
+    kept = [t for t in copy.copy(definition.get("added_tokens") or []) if not t["special"]]
+    text = json.dumps({**inner, "version": "1.0", "model": model, "added_tokens": kept})
+    built = tokenizers.Tokenizer.from_str(text)
+    for token in kept:
+        if built.token_to_id(token["content"]) != token["id"]:
+            raise UserError(
+                f"the tokenizer's added token {token['content']!r} (id {token['id']}) comes after "
+                "special tokens that are not in its vocabulary; put it into the vocabulary"
+            )
+    return built

@@ -1,0 +1,168 @@
+"""Trains a vocabulary: WordPiece, or SentencePiece unigram or BPE; same input, same bytes."""
+
+import contextlib
+import io
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from electra_jax import files
+from electra_jax.spec import UserError, check_choice
+from electra_jax.text import alphabet, documents, rules, sample, special, spm, tokenizer, wordpiece
+from electra_jax.text.tokenizer import Tokenizer
+
+KINDS = ("wordpiece", "unigram", "bpe")
+_NAMES = {role: names[0] for role, names in special.NAMES.items()}
+_SPECIAL = list(_NAMES.values())  # ids 0 to 4
+
+# SentencePiece's result depends on how many threads share the work (their sums are added in
+# order), so the number is fixed and not that of the machine.
+_THREADS = 16
+# Sentences above SentencePiece's limit of 4,192 bytes would be left out without a word.
+_SENTENCE_BYTES = 4000
+
+
+def train(
+    inputs: Sequence[str],
+    kind: str,
+    size: int,
+    output: str | Path,
+    lowercase: bool = True,
+    strip_accents: bool | None = None,
+    sample_bytes: int | None = None,
+    text_key: str = "text",
+) -> None:
+    """Writes a tokenizer folder with exactly `size` entries, [PAD] [UNK] [CLS] [SEP] [MASK] first.
+
+    `strip_accents` None means the same as `lowercase`, as in BERT. With `sample_bytes` the
+    vocabulary is trained on an even sample of the corpus of that size. Raises UserError for bad
+    input, a corpus too small for `size` (naming the size it allows), or an `output` that exists.
+    """
+    check_choice("--kind", kind, KINDS)
+    if size <= len(_SPECIAL):
+        raise UserError(f"--size {size} leaves no room beside the five special tokens")
+    if sample_bytes is not None and sample_bytes <= 0:
+        raise UserError(f"--sample-bytes {sample_bytes}; expected a positive number of bytes")
+    files.refuse_existing(output)
+    paths = documents.expand(inputs)
+    documents.check(paths, text_key)
+    strip = lowercase if strip_accents is None else strip_accents
+    texts = sample.Paragraphs(paths, text_key, sample_bytes)
+    if kind == "wordpiece":
+        trained = _wordpiece(texts, size, lowercase, strip)
+    else:
+        trained = _sentencepiece(texts, kind, size, lowercase, strip)
+    with files.new_folder(output) as folder:
+        trained.save(folder)
+
+
+def _wordpiece(texts: Iterable[str], size: int, lowercase: bool, strip: bool) -> Tokenizer:
+    """Trains with the `tokenizers` library.
+
+    Its trainer numbers characters in the order of a hash map, and numbers break ties between
+    merges. Given as special tokens, sorted, the characters have fixed numbers. What comes out is
+    only a list of entries; nothing but the five special tokens is special in the tokenizer.
+    """
+    blank = wordpiece.definition(_SPECIAL, _NAMES["unk"], lowercase, strip)
+    backend = tokenizer.backend(blank, _NAMES)
+    counts = alphabet.CharacterCounts()
+    for text in texts:
+        counts.add(text)
+    # At most half of the vocabulary for single characters, in their two forms.
+    most = max(1, (size - len(_SPECIAL)) // 4)
+    characters = alphabet.choose(counts.normalized(backend.normalizer), most)
+    entries = alphabet.entries(characters, backend)
+    trainer = tokenizers.trainers.WordPieceTrainer(
+        vocab_size=size,
+        min_frequency=2,  # a merge seen once is no pattern
+        show_progress=False,
+        special_tokens=_SPECIAL + entries,
+        limit_alphabet=len(characters),
+        initial_alphabet=characters,
+        continuing_subword_prefix=wordpiece.PREFIX,
+    )
+    backend.train_from_iterator(texts, trainer)
+    ids = backend.get_vocab(with_added_tokens=False)
+    if len(ids) < size:
+        raise _too_small(size, len(ids))
+    trained = sorted(ids, key=ids.__getitem__)
+    return Tokenizer(wordpiece.definition(trained, _NAMES["unk"], lowercase, strip), _NAMES)
+
+
+def _sentencepiece(
+    texts: Iterable[str], kind: str, size: int, lowercase: bool, strip: bool
+) -> Tokenizer:
+    import sentencepiece
+
+    model = io.BytesIO()
+    options: dict[str, Any] = {
+        "model_type": kind,
+        "vocab_size": size,
+        "character_coverage": alphabet.COVERAGE,
+        "pad_id": 0,
+        "unk_id": 1,
+        "bos_id": 2,
+        "eos_id": 3,
+        "pad_piece": _NAMES["pad"],
+        "unk_piece": _NAMES["unk"],
+        "bos_piece": _NAMES["cls"],
+        "eos_piece": _NAMES["sep"],
+        "control_symbols": [_NAMES["mask"]],
+        "max_sentence_length": 2 * _SENTENCE_BYTES,
+        "shuffle_input_sentence": False,
+        "num_threads": _THREADS,
+        "minloglevel": 2,
+    }
+    with contextlib.ExitStack() as stack:
+        if strip:
+            table = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".tsv"))
+            table.write(rules.stripping_table(lowercase))
+            table.flush()
+            options["normalization_rule_tsv"] = table.name
+        else:
+            options["normalization_rule_name"] = rules.built_in(lowercase)
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=_sentences(texts), model_writer=model, **options
+            )
+        except RuntimeError as error:
+            raise _refused(size, str(error)) from None
+    proto = spm.parse("the trained model", model.getvalue())
+    # The name of a temporary file would make the bytes differ.
+    proto.normalizer_spec.ClearField("normalization_rule_tsv")
+    return tokenizer.from_model("the trained model", proto)
+
+
+def _sentences(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, those too long for SentencePiece cut at spaces (or anywhere, without spaces)."""
+    longest = _SENTENCE_BYTES // 4  # characters: of at most four bytes
+    for text in texts:
+        while len(text) > longest:
+            cut = text.rfind(" ", 0, longest)
+            cut = cut if cut > 0 else longest
+            yield text[:cut]
+            text = text[cut:].lstrip()
+        yield text
+
+
+def _refused(size: int, message: str) -> UserError:
+    """SentencePiece's refusal in our words."""
+    if at := re.search(r"<= (\d+)", message):
+        return _too_small(size, int(at[1]))
+    if at := re.search(r"(\d+) vs (\d+)", message):
+        return UserError(
+            f"--size {size} is too small: the corpus has {at[2]} characters and special tokens "
+            f"that each need an entry; give --size {int(at[2]) + 1} or more"
+        )
+    return UserError(f"SentencePiece could not train on this corpus: {message}")
+
+
+def _too_small(size: int, reachable: int) -> UserError:
+    return UserError(
+        f"the corpus is too small for --size {size}: it allows {reachable}; give --size "
+        f"{reachable} or less, or more text"
+    )
