@@ -43,10 +43,10 @@ def _vocab(options: argparse.Namespace) -> None:
     from electra_jax.text import vocab
 
     vocab.train(
-        inputs=options.input,
-        kind=options.kind,
-        size=options.size,
-        output=options.output,
+        options.input,
+        options.kind,
+        options.size,
+        options.output,
         lowercase=options.lowercase,
         strip_accents=options.strip_accents,
         sample_bytes=options.sample_bytes,
@@ -58,10 +58,10 @@ def _prepare(options: argparse.Namespace) -> None:
     from electra_jax.data import build
 
     build.prepare(
-        inputs=options.input,
-        tokenizer=options.tokenizer,
-        seq_len=options.seq_len,
-        output=options.output,
+        options.input,
+        options.tokenizer,
+        options.seq_len,
+        options.output,
         segments=options.segments,
         overflow=options.overflow,
         valid_inputs=options.valid_input,

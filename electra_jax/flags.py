@@ -131,7 +131,7 @@ def _parsers() -> tuple["_Parser", dict[str, argparse.ArgumentParser]]:
     c.add_argument("--kind", required=True, choices=("wordpiece", "unigram", "bpe"))
     c.add_argument("--size", required=True, type=_at_least(1), help="tokens, special ones included")
     c.add_argument("--output", required=True, help="new folder for the tokenizer")
-    _case_flags(c, default=True)
+    _case_flags(c, lowercase=True)
     c.add_argument(
         "--sample-bytes",
         type=_at_least(1),
@@ -186,7 +186,7 @@ def _parsers() -> tuple["_Parser", dict[str, argparse.ArgumentParser]]:
         choices=("jieba",),
         help="words of Chinese text for whole-word masking (default: every character is a word)",
     )
-    _case_flags(c, default=None)
+    _case_flags(c, lowercase=None)
 
     c = command(
         "pretrain",
@@ -264,21 +264,20 @@ def _text_flags(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _case_flags(command: argparse.ArgumentParser, default: bool | None) -> None:
-    note = "" if default else " (default: as the tokenizer says)"
+def _case_flags(command: argparse.ArgumentParser, lowercase: bool | None) -> None:
+    note = "" if lowercase else " (default: as the tokenizer says)"
     command.add_argument(
         "--no-lowercase",
         dest="lowercase",
         action="store_const",
         const=False,
-        default=default,
-        help=f"keep upper case{note}",
+        default=lowercase,
+        help=f"keep upper case, and accents with it{note}",
     )
     command.add_argument(
         "--keep-accents",
         dest="strip_accents",
         action="store_const",
         const=False,
-        default=default,
-        help=f"keep accents{note}",
+        help=f"keep accents in lower case, too{note}",
     )
