@@ -46,7 +46,7 @@ def export(workdir: str | Path, output: str | Path, step: int | None = None) -> 
             )
             options = Options(spec.dropout, spec.attention_dropout, spec.init_std, notes)
             folder.write(path, shape, options, architecture, tokenizer.special.pad, values)
-            tokenizer.save(path)
+            tokenizer.save(path, max_length=shape.positions)
             parameters = sum(value.size for value in values.values())
             files.write_text(
                 path / "README.md", card(role, architecture, shape, parameters, found.facts)

@@ -1,15 +1,21 @@
 """What the conversion tests share: dimensions by size, random trees, and rows of real text."""
 
+import gzip
+import itertools
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from electra_jax.model.electra import Dimensions, Electra, ModelSpec
-from electra_jax.train import arrays
+from electra_jax.model.electra import Dimensions, Electra, MaskedLM, ModelSpec
+from electra_jax.model.layers import padded_vocab
+from electra_jax.text import tokenizer
+from electra_jax.text.tokenizer import Tokenizer
+from electra_jax.train import arrays, imported
 
 TINY = ModelSpec(
     layers=2,
@@ -58,22 +64,102 @@ def make_dims() -> Callable[..., Dimensions]:
 
 @pytest.fixture(scope="session")
 def initial() -> Callable[..., dict[str, np.ndarray]]:
-    """Dimensions, seed -> freshly initialised flat parameters, biases and norms moved off 0 and 1.
+    """Dimensions, seed, module -> flat random parameters at the scale of a fresh model.
 
-    A bias left at zero, or a scale left at one, would hide that it went to the wrong place.
+    Biases and norms are moved off 0 and 1: left there, they would hide that they went to the wrong
+    place. Drawn with numpy, which takes no compilation.
     """
 
     def init(dims: Dimensions, seed: int = 0, module: type = Electra) -> dict[str, np.ndarray]:
-        ids = jnp.zeros((1, 1), jnp.int32)
-        tree = jax.jit(module(dims).init)(jax.random.key(seed), ids)["params"]
+        ids = jax.ShapeDtypeStruct((1, 1), np.int32)
+        shapes = jax.eval_shape(module(dims).init, jax.random.key(0), ids)["params"]
         rng = np.random.default_rng(seed)
         flat = {}
-        for name, x in arrays.flatten(tree).items():
-            value = np.array(x)
-            if name.rpartition("/")[2] in ("bias", "scale"):
-                real = value[: dims.vocab_size]
-                real += rng.normal(scale=0.02, size=real.shape).astype(np.float32)
+        for name, x in arrays.flatten(shapes).items():
+            value = rng.standard_normal(x.shape, np.float32)
+            np.clip(value, -2, 2, out=value)
+            value *= np.float32(0.02)
+            if "project/kernel" in name or name == "discriminator_head/out/kernel":
+                value *= np.float32(50 * (2 / sum(x.shape)) ** 0.5)  # glorot's deviation
+            if name.endswith("scale"):
+                value += 1
+            if x.shape[0] == padded_vocab(dims.vocab_size):
+                value[dims.vocab_size :] = 0
             flat[name] = value
         return flat
 
     return init
+
+
+@pytest.fixture(scope="session")
+def vocabulary(shared: Path) -> Tokenizer:
+    """The uncased English WordPiece vocabulary of BERT and ELECTRA, 30,522 entries."""
+    return tokenizer.load(shared / "vocab" / "bert-base-uncased-vocab.txt")
+
+
+@pytest.fixture(scope="session")
+def paragraphs(shared: Path) -> list[str]:
+    """Paragraphs of held-out Wikipedia, in order."""
+    with gzip.open(shared / "pretrain" / "valid" / "enwiki-valid.txt.gz", "rt") as f:
+        return [line.strip() for line in itertools.islice(f, 400) if len(line) > 60]
+
+
+@pytest.fixture(scope="session")
+def small_vocabulary(paragraphs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """A WordPiece vocabulary of a few hundred entries, whose size is no multiple of 128."""
+    words = sorted({w for p in paragraphs for w in re.findall("[a-z]+", p.lower())})[:300]
+    letters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
+    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]
+    entries += [f"##{c}" for c in letters] + [w for w in words if len(w) > 1]
+    path = tmp_path_factory.mktemp("vocabulary") / "vocab.txt"
+    path.write_text("\n".join(entries) + "\n")
+    return tokenizer.load(path)
+
+
+@pytest.fixture(scope="session")
+def make_workdir(
+    small_vocabulary: Tokenizer, initial: Callable[..., dict[str, np.ndarray]]
+) -> Callable[..., Path]:
+    """folder, dimensions [, objective, tokenizer, seed] -> a workdir that holds a random import."""
+
+    def make(
+        folder: Path,
+        dims: Dimensions,
+        objective: str = "electra",
+        words: Tokenizer = small_vocabulary,
+        seed: int = 0,
+    ) -> Path:
+        folder.mkdir()
+        words.save(folder / "tokenizer")
+        params = initial(dims, seed, MaskedLM if objective == "mlm" else Electra)
+        source = {"folders": [{"name": "nowhere", "sha256": {}}], "fresh_generator": False}
+        imported.write(folder, dims, objective, params, source)
+        return folder
+
+    return make
+
+
+def rows_of(
+    words: Tokenizer, paragraphs: list[str], count: int, length: int
+) -> dict[str, np.ndarray]:
+    """Rows of [CLS] A [SEP] B [SEP] from real text, each with another share of padding."""
+    s = words.special
+    rows = {k: np.zeros((count, length), np.int32) for k in ("ids", "types", "docs")}
+    rows["ids"][:] = s.pad
+    pieces = [ids for ids in words.encode_batch(paragraphs) if len(ids) >= length]
+    for i in range(count):
+        used = length - i * length // (2 * count)
+        a = pieces[2 * i][: (used - 3) // 2]
+        b = pieces[2 * i + 1][: used - 3 - len(a)]
+        row = [s.cls, *a, s.sep, *b, s.sep]
+        rows["ids"][i, :used] = row
+        rows["types"][i, len(a) + 2 : used] = 1
+        rows["docs"][i, :used] = 1
+    rows["positions"] = np.tile(np.arange(length, dtype=np.int32), (count, 1))
+    return rows
+
+
+@pytest.fixture(scope="session")
+def rows(paragraphs: list[str]) -> Callable[..., dict[str, np.ndarray]]:
+    """tokenizer, count, length -> rows with padding and two segments."""
+    return lambda words, count, length: rows_of(words, paragraphs, count, length)
