@@ -2,13 +2,16 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
+from electra_jax.data import loader
 from electra_jax.objective.losses import exact_auc
 from electra_jax.spec import UserError
+from electra_jax.train.program import Program
 
 Rows = dict[str, np.ndarray]
 
@@ -228,6 +231,31 @@ def detector(model: Ngrams, rows: Rows, fake: np.ndarray, replaced: np.ndarray) 
         name: exact_auc(np.where(free, 0.0, score)[present], replaced[present])
         for name, score in scores.items()
     }
+
+
+class Replacements(NamedTuple):
+    """What a run's generator put into held-out rows; arrays [n, L], empty rows left out."""
+
+    docs: np.ndarray  # 0 for padding
+    fake: np.ndarray  # token ids
+    replaced: np.ndarray  # bool
+    score: np.ndarray  # the discriminator's logit
+
+
+def replacements(
+    compiled: Program, params: Any, extra: Any, source: loader.Rows, batch: int, batches: int
+) -> Replacements:
+    """The replacements of held-out evaluation itself: its rows, masks and samples."""
+    parts = []
+    for number, rows in enumerate(
+        loader.fixed_batches(source, batch, batches, compiled.batch_sharding)
+    ):
+        _, tokens = compiled.eval_step(params, extra, rows, np.int32(number))
+        found = jax.device_get((rows["docs"], tokens["ids"], tokens["label"], tokens["score"]))
+        parts.append(found)
+    docs, fake, label, score = (np.concatenate(part) for part in zip(*parts, strict=True))
+    there = docs.any(axis=1)
+    return Replacements(docs[there], fake[there], label[there] > 0, score[there])
 
 
 def corrupt(model: Ngrams, rows: Rows, seed: int) -> tuple[np.ndarray, np.ndarray]:

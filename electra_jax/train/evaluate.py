@@ -23,7 +23,8 @@ def held_out(compiled: Program, params: Any, extra: Any, source: Source, batch: 
     totals: dict[str, np.ndarray] = {}
     scores, labels = [], []
     held = None
-    for number, rows in enumerate(loader.fixed_batches(source, batch, batches, compiled.batch_sharding)):
+    fixed = loader.fixed_batches(source, batch, batches, compiled.batch_sharding)
+    for number, rows in enumerate(fixed):
         # One batch ahead: the device works on this one while the host adds up the one before.
         ahead = compiled.eval_step(params, extra, rows, compiled.scalar(number * batch))
         if held is not None:

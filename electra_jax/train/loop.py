@@ -37,7 +37,7 @@ def pretrain(config: Mapping[str, Any] | None, folder: str | Path, overrides: Se
     clock = Clock()
     start = workdir.open_run(config, folder, overrides)
     run = start.run
-    with lock(folder), clock("init"):
+    with lock(folder), clock.time("init"):
         program.use_compilation_cache()
         devices = mesh.build(run.mesh)
         options.check(run, start.data, devices.size)
@@ -81,17 +81,17 @@ def _train(
 
     def evaluate(done: int, state: State) -> None:
         if len(valid) and not report.has(done, "valid"):
-            with clock("evaluate"):
+            with clock.time("evaluate"):
                 values = held_out(compiled, state["params"], state["extra"], valid, t.batch, t.eval_batches)
                 report.write(done, "valid", values)
                 report.say(f"step {done} held-out  {summary(values)}")
 
     if first == 0:
         evaluate(0, state)
-    with clock("compile"):
+    with clock.time("compile"):
         train_step = compiled.compile_train_step()
     loader = Loader(source, rows_of_step(t, source), compiled.batch_sharding, first, t.steps)
-    with loader as batches, clock("step"), jax.transfer_guard("disallow"):
+    with loader as batches, clock.time("step"), jax.transfer_guard("disallow"):
         for step, batch in _waiting(batches, clock):
             state, sums = train_step(state, batch)
             done = step + 1
@@ -101,7 +101,7 @@ def _train(
                 evaluate(done, state)
             if done % t.checkpoint_every == 0 or done == t.steps:
                 log.flush()
-                with clock("checkpoint"):
+                with clock.time("checkpoint"):
                     report.flush()
                     checkpoints.save(done, state, {"config": start.config, "data": workdir.data_record(start.data)})
 
@@ -115,7 +115,7 @@ def _waiting(batches: Loader, clock: Clock) -> Iterator[tuple[int, Batch]]:
     """The batches, with the time spent waiting for them counted as data."""
     iterator = iter(batches)
     while True:
-        with clock("data"):
+        with clock.time("data"):
             item = next(iterator, None)
         if item is None:
             return
