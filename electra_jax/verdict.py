@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from electra_jax.data import loader
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.model.electra import Electra
 from electra_jax.spec import UserError
@@ -52,21 +51,12 @@ def without_training(folder: str | Path) -> tuple[dict[str, float], dict[str, fl
     pairs = baselines.count(valid, numbers, data.vocab_size, special)
     unigram = baselines.language_model(counted, pairs)["unigram"]
     params = compiled.place_params(checkpoint.read_params(folder)[1])
-    fakes, labels = [], []
-    batches = loader.fixed_batches(valid, t.batch, t.eval_batches, compiled.batch_sharding)
-    for number, batch in enumerate(batches):
-        _, tokens = compiled.eval_step(params, state["extra"], batch, np.int32(number))
-        fakes.append(jax.device_get(tokens["ids"]))
-        labels.append(jax.device_get(tokens["label"]))
-    rows = valid.rows(numbers)
-    fake = np.concatenate(fakes)[: len(numbers)]
-    replaced = np.concatenate(labels)[: len(numbers)] > 0
-    present = rows["docs"] > 0
+    made = baselines.replacements(compiled, params, state["extra"], valid, t.batch, t.eval_batches)
     return first, {
         "mlm_loss": unigram["mlm_loss_copying"],
         "mlm_accuracy": unigram["mlm_accuracy_copying"],
-        "disc_auc": baselines.detector(counted, rows, fake, replaced)["unigram"],
-        "disc_accuracy": 1 - float(replaced[present].mean()),
+        "disc_auc": baselines.detector(counted, made.docs, made.fake, made.replaced)["unigram"],
+        "disc_accuracy": 1 - float(made.replaced[made.docs > 0].mean()),
         "disc_recall": 0.0,
     }
 

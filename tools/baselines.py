@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from electra_jax import files
-from electra_jax.data import loader
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.spec import UserError
 from electra_jax.train import baselines, checkpoint, mesh, options, program, workdir
@@ -75,7 +74,7 @@ def measure(
         "valid_tokens": held_out.total,
         "smoothing_k": model.k,
         "masked_lm": baselines.language_model(model, held_out),
-        "detector": {"unigram_replacements": _detect(model, rows, fake, replaced)},
+        "detector": {"unigram_replacements": _detect(model, rows["docs"], fake, replaced)},
     }
     if folder is not None:
         result["detector"]["generator_replacements"] = _of_run(model, prepared, Path(folder), step)
@@ -83,13 +82,13 @@ def measure(
 
 
 def _detect(
-    model: Ngrams, rows: baselines.Rows, fake: np.ndarray, replaced: np.ndarray
+    model: Ngrams, docs: np.ndarray, fake: np.ndarray, replaced: np.ndarray
 ) -> dict[str, float]:
-    found = baselines.detector(model, rows, fake, replaced)
+    found = baselines.detector(model, docs, fake, replaced)
     return {
         "unigram_auc": found["unigram"],
         "bigram_auc": found["bigram"],
-        "replaced_fraction": float(replaced[rows["docs"] > 0].mean()),
+        "replaced_fraction": float(replaced[docs > 0].mean()),
     }
 
 
@@ -103,21 +102,12 @@ def _of_run(model: Ngrams, prepared: Prepared, folder: Path, step: int | None) -
         raise UserError(f"the run in {folder} has no discriminator to compare with")
     compiled = program.build(run, prepared, mesh.build(mesh.MeshSpec(data=-1, fsdp=1)))
     found, params, _ = checkpoint.read_params(folder, step)
-    params, extra = compiled.place_params(params), compiled.objective.extra()
-    valid, rows, fake, replaced, scores = prepared.source("valid"), [], [], [], []
-    batches = loader.fixed_batches(
-        valid, run.train.batch, run.train.eval_batches, compiled.batch_sharding
-    )
-    for number, batch in enumerate(batches):
-        _, tokens = compiled.eval_step(params, extra, batch, np.int32(number))
-        rows.append(np.asarray(batch["docs"]))
-        fake.append(np.asarray(tokens["ids"]))
-        replaced.append(np.asarray(tokens["label"]) > 0)
-        scores.append(np.asarray(tokens["score"]))
-    docs, labels = np.concatenate(rows), np.concatenate(replaced)
-    values = _detect(model, {"docs": docs}, np.concatenate(fake), labels)
-    there = docs > 0
-    auc = baselines.exact_auc(np.concatenate(scores)[there], labels[there])
+    params, extra, t = compiled.place_params(params), compiled.objective.extra(), run.train
+    valid = prepared.source("valid")
+    made = baselines.replacements(compiled, params, extra, valid, t.batch, t.eval_batches)
+    there = made.docs > 0
+    auc = baselines.exact_auc(made.score[there], made.replaced[there])
+    values = _detect(model, made.docs, made.fake, made.replaced)
     return {"step": found, "discriminator_auc": auc, **values}
 
 

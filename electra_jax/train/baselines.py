@@ -217,15 +217,17 @@ def language_model(
     return found
 
 
-def detector(model: Ngrams, rows: Rows, fake: np.ndarray, replaced: np.ndarray) -> dict[str, float]:
+def detector(
+    model: Ngrams, docs: np.ndarray, fake: np.ndarray, replaced: np.ndarray
+) -> dict[str, float]:
     """AUC of low probability as a sign that a token was replaced, over every token but padding.
 
-    fake: int [n, L], the corrupted rows; replaced: bool [n, L]. Special tokens get probability 1:
-    nobody needs a model to know that they are never replaced.
+    docs, fake: int [n, L], document numbers and corrupted tokens; replaced: bool [n, L]. Special
+    tokens get probability 1: nobody needs a model to know that they are never replaced.
     """
-    present = rows["docs"] > 0
+    present = docs > 0
     free = np.isin(fake, model.special)
-    left = left_neighbours(fake, rows["docs"], model.special[0])
+    left = left_neighbours(fake, docs, model.special[0])
     scores = {"unigram": -model.log_unigram(fake), "bigram": -model.log_bigram(left, fake)}
     return {
         name: exact_auc(np.where(free, 0.0, score)[present], replaced[present])
@@ -250,7 +252,7 @@ def replacements(
     for number, rows in enumerate(
         loader.fixed_batches(source, batch, batches, compiled.batch_sharding)
     ):
-        _, tokens = compiled.eval_step(params, extra, rows, np.int32(number))
+        _, tokens = compiled.eval_step(params, extra, rows, compiled.scalar(number * batch))
         found = jax.device_get((rows["docs"], tokens["ids"], tokens["label"], tokens["score"]))
         parts.append(found)
     docs, fake, label, score = (np.concatenate(part) for part in zip(*parts, strict=True))

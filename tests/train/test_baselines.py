@@ -96,7 +96,7 @@ def test_a_detector_sees_what_does_not_follow():
     fake, replaced = baselines.corrupt(model, rows, seed=0)
     assert not replaced[~baselines.candidates(rows, SPECIAL)].any()
     assert 0.05 < replaced[rows["docs"] > 0].mean() < 0.15
-    found = baselines.detector(model, rows, fake, replaced)
+    found = baselines.detector(model, rows["docs"], fake, replaced)
     assert found["bigram"] > found["unigram"] + 0.1 and found["bigram"] > 0.75
 
 
