@@ -1,15 +1,18 @@
-"""Which characters a WordPiece vocabulary holds: counted exactly, after normalisation."""
+"""Which characters a vocabulary holds: counted exactly, after normalisation."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import tokenizers
 
 from electra_jax.text import wordpiece
 
-# Characters are kept, most frequent first, until they cover this share of the text. (The field's
-# trainers keep a fixed 1,000, which is too few for Chinese and mostly noise for English.)
-COVERAGE = 0.9999
+# Characters are kept, most frequent first, until they cover this share of the text (SentencePiece's
+# default, made for Chinese and Japanese) ...
+COVERAGE = 0.9995
+# ... and at least this many (BERT's trainers keep 1,000), if they are no more than a 16th of the
+# vocabulary and occur twice; never more than a quarter of it.
+_FEWEST = 1000
 _CODE_POINTS = 0x110000
 
 
@@ -25,8 +28,8 @@ class CharacterCounts:
         counts = np.bincount(points)
         self._counts_C[: len(counts)] += counts
 
-    def normalized(self, normalizer: tokenizers.normalizers.Normalizer) -> dict[str, int]:
-        """The counts of the characters that `normalizer` makes of them, without spaces.
+    def normalized(self, normalize: Callable[[str], str]) -> dict[str, int]:
+        """The counts of the characters that `normalize` makes of them, without spaces.
 
         BERT's normaliser works on single characters, so counting before it loses nothing.
         """
@@ -34,17 +37,19 @@ class CharacterCounts:
         for point in np.flatnonzero(self._counts_C):
             if 0xD800 <= point < 0xE000:
                 continue  # half a surrogate pair: no character
-            for character in normalizer.normalize_str(chr(point)):
+            for character in normalize(chr(point)):
                 if not character.isspace():
                     counts[character] = counts.get(character, 0) + int(self._counts_C[point])
         return counts
 
 
-def choose(counts: dict[str, int], most: int) -> list[str]:
-    """At most `most` characters covering COVERAGE of `counts`, sorted by code point."""
+def choose(counts: dict[str, int], size: int) -> list[str]:
+    """The characters, by code point, that a vocabulary of `size` should hold (see COVERAGE)."""
     total, covered, chosen = sum(counts.values()), 0, []
-    for character in sorted(counts, key=lambda c: (-counts[c], c)):
-        if covered >= COVERAGE * total or len(chosen) == most:
+    fewest = min(_FEWEST, size // 16)
+    for character in sorted(counts, key=lambda c: (-counts[c], c))[: max(1, size // 4)]:
+        rare = len(chosen) >= fewest or counts[character] == 1
+        if covered >= COVERAGE * total and rare:
             break
         chosen.append(character)
         covered += counts[character]

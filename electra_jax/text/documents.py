@@ -69,11 +69,11 @@ def check(paths: Sequence[str], text_key: str = "text") -> None:
         if kind in _PARQUET:
             _parquet_file(path, text_key)
             continue
-        opening = next(streams.lines(path), None)
-        if opening is None:
+        opening = list(itertools.islice(streams.lines(path), 2))  # of a short file, all
+        if not opening:
             raise _empty(path)
         if kind in _JSON:
-            next(_json_texts(path, text_key, iter([opening])), None)
+            next(_json_texts(path, text_key, iter(opening)), None)
 
 
 def size(paths: Sequence[str]) -> int:

@@ -30,7 +30,7 @@ def stripping_table(lowercase: bool) -> str:
         if 0xD800 <= point < 0xE000:
             continue  # half a surrogate pair: no character
         before = chr(point)
-        after = _strip(before, lowercase)
+        after = normalize(before, lowercase, strip=True)
         if after != before:
             lines.append(f"{point:X}\t{_hex(after)}")
     # Korean written in letters instead of syllables, as file names on a Mac are.
@@ -39,10 +39,13 @@ def stripping_table(lowercase: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _strip(character: str, lowercase: bool) -> str:
+def normalize(character: str, lowercase: bool, strip: bool) -> str:
+    """What the rules make of one character (near enough for the built-in ones to count by)."""
     text = unicodedata.normalize("NFKC", character)
-    text = unicodedata.normalize("NFD", text.lower() if lowercase else text)
-    return unicodedata.normalize("NFC", "".join(map(_clean, text)))
+    text = text.lower() if lowercase else text
+    if not strip:
+        return text
+    return unicodedata.normalize("NFC", "".join(map(_clean, unicodedata.normalize("NFD", text))))
 
 
 def _clean(character: str) -> str:

@@ -1,10 +1,12 @@
 """Trains a vocabulary: WordPiece, or SentencePiece unigram or BPE; same input, same bytes."""
 
 import contextlib
+import functools
 import io
 import re
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,13 @@ _SPECIAL = list(_NAMES.values())  # ids 0 to 4
 # SentencePiece's result depends on how many threads share the work (their sums are added in
 # order), so the number is fixed and not that of the machine.
 _THREADS = 16
-# Sentences above SentencePiece's limit of 4,192 bytes would be left out without a word.
-_SENTENCE_BYTES = 4000
+# Log-probabilities are rounded to this fraction. sentencepiece adds them in float32 and `tokenizers`
+# in float64; rounded, both sums are exact up to 16,384, so that near ties (one in 100,000 tokens)
+# come out the same.
+_SCORE_STEPS = 1024
+# Characters of a text given to SentencePiece at once. Above a limit of bytes (4,192 unless said) it
+# leaves a text out without a word.
+_SENTENCE = 1000
 
 
 def train(
@@ -69,17 +76,12 @@ def _wordpiece(texts: Iterable[str], size: int, lowercase: bool, strip: bool) ->
     """
     blank = wordpiece.definition(_SPECIAL, _NAMES["unk"], lowercase, strip)
     backend = tokenizer.backend(blank, _NAMES)
-    counts = alphabet.CharacterCounts()
-    for text in texts:
-        counts.add(text)
-    # At most half of the vocabulary for single characters, in their two forms.
-    most = max(1, (size - len(_SPECIAL)) // 4)
-    characters = alphabet.choose(counts.normalized(backend.normalizer), most)
+    characters = _characters(texts, backend.normalizer.normalize_str, size)
     entries = alphabet.entries(characters, backend)
     trainer = tokenizers.trainers.WordPieceTrainer(
         vocab_size=size,
         min_frequency=2,  # a merge seen once is no pattern
-        show_progress=False,
+        show_progress=sys.stderr.isatty(),
         special_tokens=_SPECIAL + entries,
         limit_alphabet=len(characters),
         initial_alphabet=characters,
@@ -93,16 +95,25 @@ def _wordpiece(texts: Iterable[str], size: int, lowercase: bool, strip: bool) ->
     return Tokenizer(wordpiece.definition(trained, _NAMES["unk"], lowercase, strip), _NAMES)
 
 
+def _characters(texts: Iterable[str], normalize: Callable[[str], str], size: int) -> list[str]:
+    counts = alphabet.CharacterCounts()
+    for text in texts:
+        counts.add(text)
+    return alphabet.choose(counts.normalized(normalize), size)
+
+
 def _sentencepiece(
     texts: Iterable[str], kind: str, size: int, lowercase: bool, strip: bool
 ) -> Tokenizer:
     import sentencepiece
 
+    normalize = functools.partial(rules.normalize, lowercase=lowercase, strip=strip)
     model = io.BytesIO()
     options: dict[str, Any] = {
         "model_type": kind,
         "vocab_size": size,
         "character_coverage": alphabet.COVERAGE,
+        "required_chars": "".join(_characters(texts, normalize, size)),
         "pad_id": 0,
         "unk_id": 1,
         "bos_id": 2,
@@ -112,10 +123,10 @@ def _sentencepiece(
         "bos_piece": _NAMES["cls"],
         "eos_piece": _NAMES["sep"],
         "control_symbols": [_NAMES["mask"]],
-        "max_sentence_length": 2 * _SENTENCE_BYTES,
+        "max_sentence_length": 4 * _SENTENCE + 1,  # UTF-8 takes four bytes at most
         "shuffle_input_sentence": False,
         "num_threads": _THREADS,
-        "minloglevel": 2,
+        "minloglevel": 0 if sys.stderr.isatty() else 2,  # its log is its progress line
     }
     with contextlib.ExitStack() as stack:
         if strip:
@@ -134,19 +145,21 @@ def _sentencepiece(
     proto = spm.parse("the trained model", model.getvalue())
     # The name of a temporary file would make the bytes differ.
     proto.normalizer_spec.ClearField("normalization_rule_tsv")
+    for piece in proto.pieces:
+        piece.score = round(piece.score * _SCORE_STEPS) / _SCORE_STEPS
     return tokenizer.from_model("the trained model", proto)
 
 
 def _sentences(texts: Iterable[str]) -> Iterator[str]:
     """The texts, those too long for SentencePiece cut at spaces (or anywhere, without spaces)."""
-    longest = _SENTENCE_BYTES // 4  # characters: of at most four bytes
     for text in texts:
-        while len(text) > longest:
-            cut = text.rfind(" ", 0, longest)
-            cut = cut if cut > 0 else longest
-            yield text[:cut]
-            text = text[cut:].lstrip()
-        yield text
+        start = 0
+        while len(text) - start > _SENTENCE:
+            space = text.rfind(" ", start, start + _SENTENCE)
+            end = space if space > start else start + _SENTENCE
+            yield text[start:end]
+            start = end
+        yield text[start:]
 
 
 def _refused(size: int, message: str) -> UserError:
