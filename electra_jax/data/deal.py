@@ -56,8 +56,7 @@ def held_out_rule(paths: Sequence[str], text_key: str, seed: int, fraction: floa
 
 def _draw(seed: int, file: int, number: int) -> float:
     """A number in [0, 1) that depends on the three alone."""
-    digest = hashlib.blake2b(f"held out/{seed}/{file}/{number}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+    return work.draws(f"held out/{seed}/{file}/{number}")()
 
 
 def describe(path: str, text_key: str) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 import collections
 import dataclasses
+import hashlib
 import itertools
 import multiprocessing
 import os
-import random
 import signal
+import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -75,37 +76,50 @@ class Maker:
         tokens_N, lengths = ids_N.astype(self._dtype), lengths_P.tolist()
 
         rows: dict[str, list[tuple[int, examples.Row]]] = {"train": [], "valid": []}
-        counts = {split: collections.Counter[str]() for split in rows}
+        sizes: list[int] = []
         line, base = 0, 0
-        for number, (document, held_out) in enumerate(
-            zip(block.documents, block.held_out, strict=True), block.first
-        ):
-            split = "valid" if held_out else "train"
-            sizes = lengths[line : line + len(document)]
+        for number, document in enumerate(block.documents):
+            end = line + len(document)
             # Drawn by document, so that neither blocks nor workers change a row.
-            uniform = random.Random(f"{self._job.seed}/{block.file}/{number}").random
-            cut = examples.cut(sizes, plan, uniform)
-            rows[split] += [(base, row) for row in cut]
-            size = sum(sizes)
-            here = tokens_N[base : base + size]
-            counts[split].update(
-                documents=1,
-                paragraphs=len(document),
-                tokens=size,
-                unknown_tokens=int(np.count_nonzero(here == special.unk)),
-                chinese_tokens=int(np.count_nonzero(self._words.han_V[here])),
-            )
-            line += len(document)
-            base += size
+            uniform = draws(f"rows/{self._job.seed}/{block.file}/{block.first + number}")
+            cut = examples.cut(lengths[line:end], plan, uniform)
+            rows["valid" if block.held_out[number] else "train"] += [(base, row) for row in cut]
+            sizes.append(sum(lengths[line:end]))
+            line, base = end, base + sizes[-1]
 
-        records = {}
+        held_out_D = np.array(block.held_out, bool)
+        held_out_N = np.repeat(held_out_D, sizes)
+        paragraphs_D = np.array([len(document) for document in block.documents])
+        records, counts = {}, {}
         for split, of_split in rows.items():
+            in_split = split == "valid"
+            here_M = tokens_N[held_out_N == in_split]
+            counts[split] = collections.Counter(
+                documents=int(np.count_nonzero(held_out_D == in_split)),
+                paragraphs=int(paragraphs_D[held_out_D == in_split].sum()),
+                tokens=len(here_M),
+                unknown_tokens=int(np.count_nonzero(here_M == special.unk)),
+                chinese_tokens=int(np.count_nonzero(self._words.han_V[here_M])),
+                **_row_counts(of_split, plan),
+            )
             built_RxFxL = examples.assemble(
                 of_split, tokens_N, starts_N, plan.seq_len, special, self._dtype
             )
-            counts[split].update(_row_counts(of_split, plan))
             records[split] = record.encode(built_RxFxL)
         return Made(records, counts)
+
+
+def draws(key: str) -> Callable[[], float]:
+    """Numbers in [0, 1), the same for the same key on every machine and Python; cheap to begin,
+    because a corpus may have a document for every few words."""
+
+    def numbers() -> Iterator[float]:
+        for count in itertools.count():
+            digest = hashlib.blake2b(f"{key}/{count}".encode()).digest()
+            for number in struct.unpack("<16I", digest):
+                yield number / 2**32
+
+    return numbers().__next__
 
 
 def _row_counts(rows: Sequence[tuple[int, examples.Row]], plan: examples.Plan) -> dict[str, int]:

@@ -1,0 +1,287 @@
+"""Preparing a corpus: the same bytes always, readable by TFDS, and refusals that leave nothing."""
+
+import hashlib
+import json
+import resource
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from electra_jax.data import build, deal, examples, shards, source, work
+from electra_jax.spec import UserError
+from electra_jax.text import documents, tokenizer
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Name and SHA-256 of every file of a folder."""
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+def stream(prepared: source.Prepared, split: str) -> list[int]:
+    """The ids of a split's rows one after another, special tokens and padding left out."""
+    rows = prepared.source(split).rows(np.arange(prepared.rows[split]))
+    special = np.isin(rows["ids"], [prepared.special.cls, prepared.special.sep])
+    return rows["ids"][(rows["docs"] > 0) & ~special].tolist()
+
+
+def test_bytes_depend_on_nothing_but_inputs_and_options(
+    folder, corpus, vocab, tmp_path, monkeypatch
+):
+    """Catches rows that depend on the number of workers or on the blocks dealt to them, results
+    taken out of order, and paths or times in the files."""
+    monkeypatch.setattr(deal, "_BLOCK", 5000)
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    inputs = [shutil.copy(path, moved) for path in corpus]
+    for workers in (2, 3):
+        other = tmp_path / f"rows{workers}"
+        build.prepare(inputs, vocab, 32, other, valid_fraction=0.1, workers=workers)
+        assert digests(other) == digests(folder)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            assert str(folder.parent).encode() not in path.read_bytes()
+
+
+def test_seed_and_options_change_the_rows(folder, corpus, vocab, tmp_path):
+    """Catches an option that is accepted and then ignored."""
+    before = source.open_prepared(folder).fingerprint
+    seen = {before}
+    for i, option in enumerate(
+        [{"seed": 1}, {"segments": "full"}, {"overflow": "drop"}, {"valid_fraction": 0.2}]
+    ):
+        other = tmp_path / str(i)
+        build.prepare(corpus, vocab, 32, other, **({"valid_fraction": 0.1} | option))
+        opened = source.open_prepared(other)
+        shas = tuple(s["sha256"] for s in opened.info["shards"])
+        assert opened.fingerprint not in seen and shas not in seen
+        seen |= {opened.fingerprint, shas}
+
+
+def test_tfds_reads_the_folder_without_tensorflow(folder):
+    """Catches metadata or records that only our own reader understands."""
+    assert "tensorflow" not in sys.modules
+    builder = tfds.builder_from_directory(folder)
+    prepared = source.open_prepared(folder)
+    for split in ("train", "valid"):
+        theirs = builder.as_data_source(split)
+        ours = prepared.source(split).rows(np.arange(prepared.rows[split]))
+        assert len(theirs) == prepared.rows[split] > 10
+        rows = np.stack([theirs[i]["row"] for i in range(len(theirs))])
+        assert rows.dtype == np.uint16
+        for f, name in enumerate(prepared.info["fields"]):
+            assert np.array_equal(rows[:, f], ours[name])
+    assert "tensorflow" not in sys.modules
+
+
+def test_every_document_is_in_one_split_whole(folder, corpus):
+    """Catches a document in both splits (a leak), one lost, and tokens lost on the way."""
+    prepared = source.open_prepared(folder)
+    loaded = tokenizer.load(folder / "tokenizer")
+    left = {split: stream(prepared, split) for split in ("train", "valid")}
+    counts = {"train": 0, "valid": 0}
+    for path in corpus:
+        for document in documents.read(path):
+            ids = [i for line in document for i in loaded.encode(line)]
+            # Every document begins with a name of its own, so it can open only one of the two.
+            (split,) = (s for s in left if left[s][: len(ids)] == ids)
+            left[split] = left[split][len(ids) :]
+            counts[split] += 1
+    assert left == {"train": [], "valid": []}
+    assert counts["train"] + counts["valid"] == 300
+    assert 10 < counts["valid"] < 60
+    for split, found in prepared.info["counts"].items():
+        assert found["documents"] == counts[split]
+        assert found["tokens"] == found["text_tokens_in_rows"] == len(stream(prepared, split))
+
+
+def test_counts_are_those_of_the_rows(folder):
+    """Catches a count that is kept beside the rows and drifts from them."""
+    prepared = source.open_prepared(folder)
+    for split, counts in prepared.info["counts"].items():
+        rows = prepared.source(split).rows(np.arange(prepared.rows[split]))
+        assert counts["rows"] == len(rows["ids"])
+        assert counts["real_tokens"] == (rows["docs"] > 0).sum()
+        assert counts["single_segment_rows"] == (rows["types"].max(1) == 0).sum()
+        assert counts["real_token_share"] == pytest.approx((rows["docs"] > 0).mean(), abs=1e-6)
+        special = np.isin(rows["ids"], [prepared.special.cls, prepared.special.sep])
+        assert counts["text_tokens_in_rows"] == ((rows["docs"] > 0) & ~special).sum()
+
+
+def test_word_starts_follow_the_tokens(folder):
+    """Catches word starts that belong to another row, or to specials and padding the wrong way."""
+    prepared = source.open_prepared(folder)
+    loaded = tokenizer.load(folder / "tokenizer")
+    rows = prepared.source("train").rows(np.arange(50))
+    for ids, types, docs, starts in zip(
+        rows["ids"], rows["types"], rows["docs"], rows["word_starts"], strict=True
+    ):
+        assert not starts[docs == 0].any()
+        for i in np.flatnonzero(docs):
+            piece = loaded.tokens([ids[i]])[0]
+            # The first token of a segment begins a word even when a cut fell inside one.
+            opens = i <= 1 or ids[i - 1] == prepared.special.sep or types[i] != types[i - 1]
+            assert starts[i] == (opens or not piece.startswith("##"))
+
+
+def test_held_out_inputs_are_the_held_out_split(corpus, vocab, tmp_path):
+    """Catches held-out files that are split again, or mixed into training."""
+    build.prepare(corpus[:1], vocab, 32, tmp_path / "rows", valid_inputs=corpus[1:])
+    prepared = source.open_prepared(tmp_path / "rows")
+    counts = prepared.info["counts"]
+    assert counts["train"]["documents"] == counts["valid"]["documents"] == 150
+    loaded = tokenizer.load(vocab)
+    assert stream(prepared, "valid")[:2] == loaded.encode("b 0")
+    assert [i["name"] for i in prepared.info["valid_inputs"]] == ["b.txt"]
+
+
+def test_small_corpora_have_a_held_out_document(corpus, vocab, tmp_path):
+    """Catches an empty held-out split where a hundredth of the documents is less than one."""
+    small = tmp_path / "small.txt"
+    small.write_text("the first document\n\nand the second\n")
+    build.prepare([str(small)], vocab, 32, tmp_path / "rows")
+    assert source.open_prepared(tmp_path / "rows").rows == {"train": 1, "valid": 1}
+    build.prepare([str(small)], vocab, 32, tmp_path / "none", valid_fraction=0)
+    prepared = source.open_prepared(tmp_path / "none")
+    assert prepared.rows == {"train": 2, "valid": 0}
+    assert len(prepared.source("valid")) == 0
+    assert list(tfds.builder_from_directory(tmp_path / "none").info.splits) == ["train"]
+
+
+def test_many_shards_are_one_split(folder, corpus, vocab, tmp_path, monkeypatch):
+    """Catches row numbers that go wrong at the border of two shards, and rows lost there."""
+    monkeypatch.setattr(shards, "_SHARD_BYTES", 20_000)
+    build.prepare(corpus, vocab, 32, tmp_path / "rows", valid_fraction=0.1, workers=1)
+    many, one = source.open_prepared(tmp_path / "rows"), source.open_prepared(folder)
+    assert len(many.info["shards"]) > 5
+    assert many.rows == one.rows
+    numbers = np.random.default_rng(0).permutation(one.rows["train"])
+    for name, array in one.source("train").rows(numbers).items():
+        assert np.array_equal(array, many.source("train").rows(numbers)[name])
+    assert len(tfds.builder_from_directory(tmp_path / "rows").as_data_source("train")) == len(
+        numbers
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"inputs": ["nowhere/*.txt"]}, "matches no file"),
+        ({"seq_len": 3}, "sequence length 3"),
+        ({"segments": "pears"}, "pair"),
+        ({"valid_fraction": 1.5}, "valid fraction 1.5"),
+        ({"workers": 0}, "0 workers"),
+        ({"segmenter": "jiebba"}, "jieba"),
+        ({"tokenizer": "nowhere"}, "nowhere does not exist"),
+        ({"valid_inputs": "same"}, "named both"),
+        ({"text": b""}, "is empty"),
+        ({"text": b"\n\n  \n"}, "is empty"),
+        ({"text": b"one\ntwo\n"}, "single document"),
+        ({"text": b"good text\n\n" * 100_000 + b"\xff bad\n"}, "byte 1100000"),
+        ({"output": "taken"}, "already exists"),
+    ],
+)
+def test_what_is_wrong_is_said_and_leaves_nothing(change, message, corpus, vocab, tmp_path):
+    """Catches a traceback instead of a reason, and a half-written folder under the output's name."""
+    arguments = {"inputs": corpus[:1], "tokenizer": vocab, "seq_len": 32} | change
+    output = tmp_path / arguments.pop("output", "rows")
+    if output.name == "taken":
+        output.mkdir()
+        (output / "something").touch()
+    if "text" in arguments:
+        text = tmp_path / "text.txt"
+        text.write_bytes(arguments.pop("text"))
+        arguments["inputs"] = [str(text)]
+    if arguments.get("valid_inputs") == "same":
+        arguments["valid_inputs"] = [corpus[0]]
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError, match=message):
+        build.prepare(**{"workers": 1} | arguments, output=output)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_vocabulary_without_its_special_tokens_is_refused(vocab, corpus, tmp_path):
+    """Catches a vocabulary whose [MASK] would be found missing by the training run."""
+    poor = tmp_path / "vocab.txt"
+    poor.write_text(vocab.read_text(encoding="utf-8").replace("[MASK]\n", ""), encoding="utf-8")
+    with pytest.raises(UserError, match=r"\[MASK\]"):
+        build.prepare(corpus, poor, 32, tmp_path / "rows")
+    assert not (tmp_path / "rows").exists()
+
+
+def test_a_disk_that_refuses_is_one_error_and_leaves_nothing(corpus, vocab, tmp_path):
+    """Catches a full disk that ends in a traceback or a short shard; a limit on the size of files
+    stands in for it."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match="cannot write .* disk full"):
+            build.prepare(corpus, vocab, 32, tmp_path / "rows", workers=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
+class Deadly:
+    """A document that ends the process which unpickles it, as the kernel ends one for its memory."""
+
+    def __reduce__(self):
+        import os
+
+        return os._exit, (9,)
+
+
+def test_an_error_of_a_worker_arrives_as_itself(vocab):
+    """Catches a worker's reason lost in a broken pool, and a worker's death without a reason."""
+    loaded = tokenizer.load(vocab)
+    job = work.Job(loaded, examples.Plan(32), 0, segmenter="none such")
+    block = work.Block(0, 0, [["the text"]], [False])
+    with pytest.raises(UserError, match="none such"):
+        list(deal.made(iter([block] * 9), job, workers=2))
+    job = work.Job(loaded, examples.Plan(32), 0, segmenter=None)
+    with pytest.raises(UserError, match="memory"):
+        list(deal.made(iter([block, block._replace(documents=[Deadly()])]), job, workers=1 + 1))
+
+
+def test_dealing_does_not_run_ahead(vocab):
+    """Catches a corpus read into memory as fast as the disk gives it."""
+    read = []
+
+    def endless():
+        while True:
+            read.append(len(read))
+            yield work.Block(0, len(read), [["the text"]], [False])
+
+    job = work.Job(tokenizer.load(vocab), examples.Plan(32), 0, segmenter=None)
+    results = deal.made(endless(), job, workers=2)
+    for taken in range(20):
+        next(results)
+        assert len(read) <= taken + 6
+    results.close()
+
+
+def test_chinese_without_a_segmenter_is_mentioned(vocab, tmp_path, capsys):
+    """Catches masking by character that nobody was told about."""
+    text = tmp_path / "zh.txt"
+    text.write_text("我爱北京天安门\n\n天安门上太阳升\n", encoding="utf-8")
+    build.prepare([str(text)], vocab, 32, tmp_path / "rows")
+    assert "Chinese" in capsys.readouterr().err
+    rows = source.open_prepared(tmp_path / "rows").source("train").rows(np.arange(1))
+    assert rows["word_starts"].sum() == 9
+
+
+def test_the_fingerprint_names_inputs_and_shards(folder, corpus):
+    """Catches a fingerprint from which the data's origin or damage cannot be told."""
+    info = json.loads((folder / "fingerprint.json").read_text())
+    assert [i["name"] for i in info["inputs"]] == ["a.txt", "b.txt"]
+    for entry, path in zip(info["inputs"], corpus, strict=True):
+        assert entry["sha256"] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    found = digests(folder)
+    assert {s["name"]: s["sha256"] for s in info["shards"]}.items() <= found.items()

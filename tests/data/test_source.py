@@ -1,0 +1,129 @@
+"""Opening a prepared folder and reading rows by number."""
+
+import json
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from electra_jax.data import source
+from electra_jax.spec import UserError
+from electra_jax.text import tokenizer
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+def test_a_folder_says_all_that_training_needs(folder, vocab):
+    """Catches vocabulary, special ids or length that a config would have to repeat."""
+    prepared = source.open_prepared(folder)
+    loaded = tokenizer.load(vocab)
+    assert prepared.path == folder
+    assert prepared.seq_len == 32
+    assert prepared.vocab_size == loaded.size
+    assert prepared.special == loaded.special
+    assert prepared.tokenizer_hash == loaded.hash == tokenizer.load(folder / "tokenizer").hash
+    assert len(prepared.source("train")) == prepared.rows["train"]
+
+
+def test_rows_are_int32_in_the_order_asked_for(folder):
+    """Catches rows returned in the order of the shards, doubles left out, and unsigned ids."""
+    found = source.open_prepared(folder).source("train")
+    numbers = np.array([5, 3, 5, len(found) - 1, 0])
+    rows = found.rows(numbers)
+    assert list(rows) == ["ids", "types", "docs", "word_starts", "positions"]
+    for name, array in rows.items():
+        assert array.dtype == np.int32 and array.shape == (5, 32) and array.flags.c_contiguous
+        for i, number in enumerate(numbers):
+            assert np.array_equal(array[i], found.rows(np.array([number]))[name][0])
+    assert rows["positions"][2].tolist() == list(range(32))
+    assert found.rows(np.array([], np.int64))["ids"].shape == (0, 32)
+
+
+def test_negative_numbers_give_empty_rows(folder):
+    """Catches Python's counting from the end, which would put real rows into evaluation twice."""
+    prepared = source.open_prepared(folder)
+    rows = prepared.source("valid").rows(np.array([-1, 0]))
+    assert (rows["ids"][0] == prepared.special.pad).all()
+    assert not rows["docs"][0].any() and not rows["word_starts"][0].any()
+    assert rows["docs"][1].any()
+    with pytest.raises(IndexError):
+        prepared.source("valid").rows(np.array([prepared.rows["valid"]]))
+
+
+def test_threads_read_the_same_rows(folder):
+    """Catches a reader that is not safe to share."""
+    found = source.open_prepared(folder).source("train")
+    expected = found.rows(np.arange(len(found)))["ids"]
+    order = np.random.default_rng(0).permutation(len(found))
+    fresh = source.open_prepared(folder).source("train")
+    with ThreadPoolExecutor(8) as pool:
+        parts = list(pool.map(lambda n: fresh.rows(n)["ids"], np.array_split(order, 64)))
+    assert np.array_equal(np.concatenate(parts), expected[order])
+
+
+def test_missing_and_short_shards_are_all_named(copy):
+    """Catches a copy broken off half-way that is found out at step 40,000."""
+    train, valid = sorted(copy.glob("*.array_record-*"))
+    train.write_bytes(train.read_bytes()[:-100])
+    valid.unlink()
+    with pytest.raises(UserError, match=f"{train.name} has .* bytes, expected") as error:
+        source.open_prepared(copy)
+    assert f"{valid.name} is missing" in str(error.value)
+
+
+def test_damaged_content_names_the_shard(copy):
+    """Catches a bit that fell over on the disk and reads as another token."""
+    shard = min(copy.glob("*train.array_record-*"))
+    data = bytearray(shard.read_bytes())
+    data[2000:2100] = bytes(100)
+    shard.write_bytes(bytes(data))
+    found = source.open_prepared(copy).source("train")
+    with pytest.raises(UserError, match=shard.name):
+        found.rows(np.arange(len(found)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 99}, "schema version 99"),
+        ({"fields": ["ids"]}, "fields"),
+        ({"special": None}, "lacks special"),
+    ],
+)
+def test_other_layouts_are_refused(copy, change, message):
+    """Catches a folder of another version read by guess."""
+    path = copy / "fingerprint.json"
+    info = json.loads(path.read_text()) | change
+    path.write_text(json.dumps({k: v for k, v in info.items() if v is not None}))
+    with pytest.raises(UserError, match=message):
+        source.open_prepared(copy)
+
+
+def test_what_was_not_prepared_is_refused(folder, tmp_path):
+    """Catches a raw corpus, or nothing at all, given for prepared data."""
+    with pytest.raises(UserError, match="not a folder"):
+        source.open_prepared(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="prepare"):
+        source.open_prepared(tmp_path)
+    (tmp_path / "fingerprint.json").write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        source.open_prepared(tmp_path)
+    with pytest.raises(UserError, match="valid"):
+        source.open_prepared(folder).source("vlaid")
+
+
+def test_reading_does_not_import_tfds(folder):
+    """Catches a second of start-up, and TensorFlow's shadow, in every training run."""
+    code = (
+        "import sys; from electra_jax.data import source\n"
+        f"source.open_prepared({str(folder)!r}).source('train').rows([0])\n"
+        "print([m for m in ('tensorflow_datasets', 'jax', 'tensorflow') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
