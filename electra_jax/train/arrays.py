@@ -39,9 +39,11 @@ def describe(tree: Any) -> Table:
 
 def checksums(tree: Any) -> dict[str, int]:
     """Checksum by path of a tree of `jax.Array`s, computed where they lie."""
-    flat = flatten(tree)
-    sums = {path: jax.jit(checksum, out_shardings=_replicated(x))(x) for path, x in flat.items()}
-    return {path: int(value) for path, value in jax.device_get(sums).items()}
+    # One at a time: many small programs with collectives in flight starve each other on fake CPU devices.
+    return {
+        path: int(jax.device_get(jax.jit(checksum, out_shardings=_replicated(x))(x)))
+        for path, x in flatten(tree).items()
+    }
 
 
 def owned(tree: Any) -> Any:

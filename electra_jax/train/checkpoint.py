@@ -143,7 +143,7 @@ class Checkpoints:
         over with a warning. UserError: a foreign folder, or other paths, shapes or dtypes.
         """
         expected = arrays.describe(abstract_state)
-        for number, record in self._good(step):
+        for number, record in self._good(step, together=True):
             folder = self.folder / str(number)
             wrong = arrays.mismatches(expected, record["arrays"], "the checkpoint")
             if wrong:
@@ -161,20 +161,23 @@ class Checkpoints:
             return number, state, record["meta"]
         return None
 
-    def _good(self, step: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Step and record of the checkpoints whose files can be read, newest first."""
+    def _good(self, step: int | None, together: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Step and record of the checkpoints whose files can be read, newest first.
+
+        `together`: every process of the run is here; one reads it all, and all act on its verdict.
+        """
         steps = self.steps()
         if step is not None and step not in steps:
             known = ", ".join(map(str, steps)) or "none"
             raise UserError(f"{self.folder} has no checkpoint of step {step}; it has: {known}")
         for number in reversed(steps) if step is None else [step]:
             fault: Exception | None = None
-            if jax.process_index() == 0:  # one reads it all; all act on the verdict together
+            if jax.process_index() == 0 or not together:
                 try:
                     _probe(self.folder / str(number))
                 except (*_READ_FAULTS, _DamagedError) as error:
                     fault = error
-            if _anywhere(fault is not None):
+            if _anywhere(fault is not None) if together else fault is not None:
                 self._pass_over(number, fault, step)
                 continue
             yield number, _record(self.folder / str(number))
@@ -198,7 +201,7 @@ class Checkpoints:
 
     def read_params(self, step: int | None = None) -> tuple[int, dict[str, Any], dict[str, Any]]:
         """(step, parameters as nested dicts of numpy arrays, meta); UserError where there are none."""
-        for number, record in self._good(step):
+        for number, record in self._good(step, together=False):
             paths = [path for path in record["arrays"] if path.startswith("params/")]
             flat = {path: _read_array(self.folder / str(number), path) for path in paths}
             return number, arrays.nest(flat)["params"], record["meta"]
