@@ -52,10 +52,11 @@ def _vocab(options: argparse.Namespace) -> None:
         sample_bytes=options.sample_bytes,
         text_key=options.text_key,
     )
+    print(f"wrote {options.output}: {options.kind}, {options.size:,} tokens")
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from electra_jax.data import build
+    from electra_jax.data import build, source
 
     build.prepare(
         options.input,
@@ -73,6 +74,9 @@ def _prepare(options: argparse.Namespace) -> None:
         strip_accents=options.strip_accents,
         segmenter=options.segmenter,
     )
+    made = source.open_prepared(options.output)
+    rows = f"{made.rows['train']:,} rows to train on and {made.rows['valid']:,} held out"
+    print(f"wrote {options.output}: {rows}, {made.seq_len} tokens each")
 
 
 def _pretrain(options: argparse.Namespace) -> None:
@@ -95,7 +99,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from electra_jax.convert import hf
 
-    hf.export(options.workdir, options.output, step=options.step)
+    written = hf.export(options.workdir, options.output, step=options.step)
+    print(f"wrote {', '.join(os.path.join(options.output, name) for name in written)}")
 
 
 def _import(options: argparse.Namespace) -> None:
@@ -103,6 +108,9 @@ def _import(options: argparse.Namespace) -> None:
 
     hf.import_(
         options.discriminator, options.generator, options.workdir, embeddings=options.embeddings
+    )
+    print(
+        f"wrote {options.workdir}; go on with: electra-jax pretrain --config NAME --workdir {options.workdir} ..."
     )
 
 

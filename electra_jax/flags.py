@@ -231,8 +231,11 @@ def _parsers() -> tuple["_Parser", dict[str, argparse.ArgumentParser]]:
         "make a workdir of Hugging Face folders, to go on from",
         "electra-jax import --discriminator hf/discriminator --generator hf/generator --workdir run2/",
     )
-    c.add_argument("--discriminator", required=True, help="Hugging Face folder")
-    c.add_argument("--generator", help="Hugging Face folder (default: a fresh generator)")
+    c.add_argument("--discriminator", help="Hugging Face folder")
+    c.add_argument(
+        "--generator",
+        help="Hugging Face folder (default: a fresh generator); alone, a model for the MLM objective",
+    )
     c.add_argument("--workdir", required=True, help="new folder of the run")
     c.add_argument(
         "--embeddings",

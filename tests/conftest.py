@@ -1,4 +1,4 @@
-"""What all tests share: eight CPU devices, strict shapes, the shared corpora, and the choice to go without PyTorch."""
+"""What all tests share: eight CPU devices, the shared corpora, and the choice to go without PyTorch."""
 
 import ast
 import os
@@ -11,10 +11,7 @@ os.environ["XLA_FLAGS"] = (
 ).strip()
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that wants the network is a mistake
 
-import jax
 import pytest
-
-jax.config.update("jax_numpy_rank_promotion", "raise")
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTORCH = {"torch", "transformers"}
