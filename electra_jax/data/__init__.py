@@ -1,3 +1,1 @@
-"""Token ids to batches: fixed-length rows on disk, which of them make up a step, and their way to
-the devices.
-"""
+"""Token ids to batches: rows of fixed length on disk, which of them make up a step, and their way to the devices."""

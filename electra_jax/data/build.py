@@ -3,7 +3,7 @@
 import collections
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -135,7 +135,7 @@ def _blocks(
     valid_paths: Sequence[str],
     text_key: str,
     held_out: deal.HeldOut,
-    consumed: Callable[[int], object],
+    consumed: documents.Consumed,
 ) -> Iterator[work.Block]:
     """All documents, those of the held-out inputs last."""
     yield from deal.blocks(paths, text_key, held_out, consumed)

@@ -79,7 +79,7 @@ def blocks(
     paths: Sequence[str],
     text_key: str,
     held_out: HeldOut,
-    consumed: Callable[[int], object],
+    consumed: documents.Consumed,
     first_file: int = 0,
 ) -> Iterator[work.Block]:
     """All documents in order, in blocks of about a million characters that never span inputs.

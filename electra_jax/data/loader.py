@@ -115,7 +115,8 @@ def put_rows(source: Rows, numbers_B: np.ndarray, sharding: jax.sharding.NamedSh
     arrays = source.rows(numbers_B[local])
 
     def put(array: np.ndarray) -> jax.Array:
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
             begin, end, _ = index[0].indices(batch)
             # The rows of a part are neighbours in `local`, which is sorted and holds all of them.
             at = int(np.searchsorted(local, begin))
@@ -153,4 +154,4 @@ def _parts(batch: int, sharding: jax.sharding.NamedSharding) -> list[range]:
         )
     by_row = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec(spec))
     slices = by_row.addressable_devices_indices_map((batch,)).values()
-    return [range(*index[0].indices(batch)) for index in slices]
+    return [range(*index[0].indices(batch)) for index in slices if index is not None]
