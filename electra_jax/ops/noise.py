@@ -50,8 +50,9 @@ def count(*shape: int) -> jax.Array:
 
 
 def uniform(noise: Noise, counter: jax.Array) -> jax.Array:
-    """Uniform float32 strictly inside (0, 1), 24 bits fine."""
-    return ((bits(noise, counter) >> 8).astype(jnp.float32) + 0.5) * np.float32(2**-24)
+    """Uniform float32 strictly inside (0, 1), 23 bits fine."""
+    # With 24 bits the highest number plus a half rounds to 1, whose Gumbel noise is infinite.
+    return ((bits(noise, counter) >> 9).astype(jnp.float32) + 0.5) * np.float32(2**-23)
 
 
 def gumbel(noise: Noise, counter: jax.Array) -> jax.Array:
