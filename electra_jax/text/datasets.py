@@ -87,7 +87,10 @@ def _builder(name: str) -> tuple[Any, str]:
     try:
         if os.path.isdir(what):
             return tfds.builder_from_directory(what), split
-        return read_only_builder.builder_from_files(":".join((what, *versions))), split
+        # TFDS looks at the variable once, when it is imported.
+        folder = os.environ.get("TFDS_DATA_DIR")
+        found = read_only_builder.builder_from_files(":".join((what, *versions)), data_dir=folder)
+        return found, split
     except (ValueError, OSError) as error:  # not found, an unknown layout, an unreadable file
         raise UserError(
             f"{name} was not found among prepared data sets: {_first_line(error)} ({_USE}; "

@@ -8,6 +8,7 @@ sentencepiece takes the longest.
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from electra_jax.spec import UserError
 SPACE = "\u2581"  # SentencePiece's mark for a space
 _UNIGRAM, _BPE = 1, 2
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
+_MARKUP = re.compile(r"\[.*\]|<.*>")  # symbols that stand for something, never found in text
 ADD_SPECIALS = (
     "train the model with them (spm_train --pad_id=3 --control_symbols='[CLS],[SEP],[MASK]'), or "
     "use electra-jax vocab"
@@ -46,6 +48,14 @@ def parse(path: str | Path, data: bytes) -> Any:
             f"{trainer.treat_whitespace_as_suffix}, escape_whitespaces="
             f"{normalizer.escape_whitespaces}); expected the defaults"
         )
+    symbols = [piece.piece for piece in proto.pieces if piece.type == _USER_DEFINED]
+    words = [symbol for symbol in symbols if not _MARKUP.fullmatch(symbol)]
+    if words:
+        raise UserError(
+            f"{path} has user-defined symbols that plain text contains ({', '.join(words[:5])}); "
+            "transformers' tokenizers lose the space before them, so the ids could not be the "
+            "model's. Train it without them"
+        )
     return proto
 
 
@@ -68,7 +78,7 @@ def definition(proto: Any) -> dict[str, Any]:
     }
     return {
         "added_tokens": [
-            added_token(number, piece.piece, special=piece.type == _CONTROL)
+            added_token(number, piece.piece, special=True)
             for number, piece in enumerate(proto.pieces)
             if piece.type in (_CONTROL, _USER_DEFINED)
         ],

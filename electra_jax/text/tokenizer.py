@@ -14,7 +14,6 @@ how one writes "Paris is [MASK]." for a fill-mask pipeline), also when they load
 here; on all other text the ids are identical.
 """
 
-import copy
 import functools
 import hashlib
 import json
@@ -59,9 +58,9 @@ class Tokenizer:
     @functools.cached_property
     def hash(self) -> str:
         """SHA-256 of everything that decides ids; the same on every machine."""
-        parts = ("added_tokens", "normalizer", "pre_tokenizer", "model")
-        said = {part: self.definition.get(part) for part in parts}
-        text = json.dumps([said, self.special], sort_keys=True, ensure_ascii=False)
+        said = [self.definition.get(part) for part in ("normalizer", "pre_tokenizer", "model")]
+        said += [_ordinary(self.definition), self.special]
+        text = json.dumps(said, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
@@ -202,11 +201,11 @@ def backend(definition: dict[str, Any], names: Mapping[str, str]) -> tokenizers.
         # The library looks up every entry in the text. A special token gets a name with a space,
         # which no word has.
         hidden = set(names.values()) - {names["unk"]}
-        hidden |= {t["content"] for t in definition.get("added_tokens", ()) if t["special"]}
+        hidden |= {t["content"] for t in definition.get("added_tokens") or () if t["special"]}
         vocab = [[f" {t}" if t in hidden else t, score] for t, score in model["vocab"]]
         vocab[model["unk_id"]][0] = f" {vocab[model['unk_id']][0]}"
         model = {**model, "vocab": vocab}
-    kept = [t for t in copy.copy(definition.get("added_tokens") or []) if not t["special"]]
+    kept = _ordinary(definition)
     text = json.dumps({**inner, "version": "1.0", "model": model, "added_tokens": kept})
     built = tokenizers.Tokenizer.from_str(text)
     for token in kept:
@@ -216,3 +215,8 @@ def backend(definition: dict[str, Any], names: Mapping[str, str]) -> tokenizers.
                 "special tokens that are not in its vocabulary; put it into the vocabulary"
             )
     return built
+
+
+def _ordinary(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The added tokens that are not special: words that text may spell."""
+    return [t for t in definition.get("added_tokens") or () if not t["special"]]

@@ -21,7 +21,7 @@ PACK = {
     "": lambda data: data,
     ".gz": gzip.compress,
     ".bz2": bz2.compress,
-    ".zst": zstandard.ZstdCompressor().compress,
+    ".zst": zstandard.ZstdCompressor(write_checksum=True).compress,
 }
 
 
@@ -172,7 +172,7 @@ def test_refuses_damaged_compression(tmp_path):
         path.write_bytes(b"plain text\n")
         fails(path, "damaged")
         path.write_bytes(whole + whole)  # two members, as `cat a.gz b.gz` makes
-        assert len(read(path)[0]) == 2 * 400_000
+        assert len(read(path)[0]) == 2 * 60_000
     path = tmp_path / "b.txt.gz"
     path.write_bytes(whole)
     fails(path, "damaged")
@@ -181,7 +181,7 @@ def test_refuses_damaged_compression(tmp_path):
 def noise() -> bytes:
     """Lines that do not compress to nothing: 400,000 numbers of a congruential sequence."""
     numbers, state = [], 1
-    for _ in range(400_000):
+    for _ in range(60_000):
         state = state * 69069 % 2**32
         numbers.append(f"{state}\n")
     return "".join(numbers).encode()

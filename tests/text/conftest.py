@@ -1,0 +1,67 @@
+"""Corpora and tokenizers that several tests of the text room use."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from electra_jax.text import documents, tokenizer, vocab
+from electra_jax.text.tokenizer import Tokenizer
+
+CORPORA = {
+    "english": "pretrain/valid/enwiki-valid.txt.gz",
+    "books": "pretrain/valid/books-valid.txt.gz",
+    "german": "pretrain_other/de-novels-00.txt.gz",
+    "korean": "pretrain_other/kowiki-00.txt.gz",
+    "chinese": "pretrain_other/zhwiki-00.txt.gz",
+}
+VOCABULARIES = {
+    "uncased": "bert-base-uncased-vocab.txt",
+    "cased": "bert-base-cased-vocab.txt",
+    "chinese": "bert-base-chinese-vocab.txt",
+    "korean": "koelectra-vocab-32200.txt",
+}
+SENTENCES = [
+    "The quick brown fox jumps over the lazy dog.",
+    "She sells sea shells by the sea shore; the shells she sells are sea shells, I'm sure.",
+    "How much wood would a woodchuck chuck, if a woodchuck could chuck wood?",
+    "Größe und Maß, Äpfel und Öl: naïve café résumé.",
+]
+
+
+@pytest.fixture(scope="session")
+def paragraphs(shared) -> Callable[[str, int], list[str]]:
+    """paragraphs(corpus, n): n paragraphs, taken evenly from the first part of a corpus."""
+
+    def read(corpus: str, count: int) -> list[str]:
+        found: list[str] = []
+        for document in documents.read(str(shared / CORPORA[corpus])):
+            found += document
+            if len(found) >= 4 * count:
+                break
+        return found[::4][:count]
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def vocabularies(shared) -> dict[str, Path]:
+    """The published WordPiece vocabularies by name."""
+    return {name: shared / "vocab" / file for name, file in VOCABULARIES.items()}
+
+
+@pytest.fixture(scope="session")
+def small_corpus(tmp_path_factory) -> Path:
+    """A text file of a few sentences, many times over with numbers in between."""
+    path = tmp_path_factory.mktemp("corpus") / "a.txt"
+    lines = [f"{SENTENCES[i % 4]} {i * i}" for i in range(2000)]
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture(scope="session", params=vocab.KINDS)
+def trained(request, small_corpus, tmp_path_factory) -> tuple[Path, Tokenizer]:
+    """A tokenizer folder of each kind, and the tokenizer loaded from it."""
+    folder = tmp_path_factory.mktemp("trained") / request.param
+    vocab.train([str(small_corpus)], request.param, 200, folder)
+    return folder, tokenizer.load(folder)
