@@ -45,7 +45,8 @@ class CharacterCounts:
 
 def choose(counts: dict[str, int], size: int) -> list[str]:
     """The characters, by code point, that a vocabulary of `size` should hold (see COVERAGE)."""
-    total, covered, chosen = sum(counts.values()), 0, []
+    chosen: list[str] = []
+    total, covered = sum(counts.values()), 0
     fewest = min(_FEWEST, size // 16)
     for character in sorted(counts, key=lambda c: (-counts[c], c))[: max(1, size // 4)]:
         rare = len(chosen) >= fewest or counts[character] == 1

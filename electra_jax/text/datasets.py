@@ -27,9 +27,15 @@ def texts(name: str, text_key: str) -> Iterator[str]:
     records = _open(name, text_key)
     for start in range(0, len(records), _AT_ONCE):
         numbers = range(start, min(start + _AT_ONCE, len(records)))
-        for number, record in zip(numbers, records.__getitems__(list(numbers)), strict=True):
+        try:
+            found = [record[text_key] for record in records.__getitems__(list(numbers))]
+        except RuntimeError as error:  # what ArrayRecord raises
+            raise UserError(f"{name} is damaged: {_first_line(error)}") from None
+        for number, text in zip(numbers, found, strict=True):
+            if text is None:
+                raise UserError(f"{name} is cut short: record {number} cannot be read")
             try:
-                yield record[text_key].decode("utf-8")
+                yield text.decode("utf-8")
             except UnicodeDecodeError as error:
                 raise UserError(
                     f"{name}: record {number} is not UTF-8 at byte {error.start} of {text_key!r}"
@@ -67,10 +73,14 @@ def _open(name: str, text_key: str) -> Any:  # a TFDS data source: len() and __g
         raise UserError(
             f"{name}: no split {split!r}; splits found: {', '.join(builder.info.splits)}"
         )
-    try:
-        return builder.as_data_source(split=split)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{name}: its records cannot be opened: {_first_line(error)}") from None
+    shards = builder.info.splits[split].filepaths
+    missing = [str(path) for path in shards if not path.exists()]
+    if missing:
+        raise UserError(
+            f"{name} is not complete: {len(missing)} of the {len(shards)} files of its split "
+            f"{split} are missing, the first is {missing[0]}"
+        )
+    return builder.as_data_source(split=split)
 
 
 def _builder(name: str) -> tuple[Any, str]:

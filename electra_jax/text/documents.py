@@ -15,6 +15,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from electra_jax.spec import UserError
 from electra_jax.text import datasets, streams
@@ -178,7 +179,7 @@ def _field(where: str, record: object, text_key: str) -> str:
     return text
 
 
-def _parquet_file(path: str, text_key: str):  # -> pyarrow.parquet.ParquetFile
+def _parquet_file(path: str, text_key: str) -> Any:  # a pyarrow.parquet.ParquetFile
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -186,7 +187,7 @@ def _parquet_file(path: str, text_key: str):  # -> pyarrow.parquet.ParquetFile
         raise UserError(
             "reading .parquet needs the pyarrow package: pip install 'electra-jax[parquet]'"
         ) from None
-    source: object = path
+    source: Any = path
     if streams.split_suffix(path)[1]:  # Parquet is read from its end: unpack it to a nameless file
         source = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the reader
         for block in streams.blocks(path):

@@ -29,7 +29,8 @@ def parse(path: str | Path, data: bytes) -> Any:
     from google.protobuf.message import DecodeError
     from sentencepiece import sentencepiece_model_pb2
 
-    proto = sentencepiece_model_pb2.ModelProto()
+    messages: Any = sentencepiece_model_pb2  # its classes are made when it is imported
+    proto = messages.ModelProto()
     try:
         proto.ParseFromString(data)
     except DecodeError:

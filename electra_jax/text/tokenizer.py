@@ -52,7 +52,7 @@ class Tokenizer:
         self._cache = self._new_cache()
         self.starts_V = self._word_starts()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return Tokenizer, (self.definition, self.names, self.model_file)
 
     @functools.cached_property

@@ -68,10 +68,18 @@ def test_refuses(toy):
         documents.check(["tfds:toy"], "n")
 
 
-def test_missing_shard(toy):
-    """Catches a data set whose records are gone."""
-    next(toy.glob("*train*")).unlink()
-    with pytest.raises(UserError, match="tfds:toy"):
+def test_damaged_shards(toy):
+    """Catches a data set whose records are gone, cut short or overwritten."""
+    shard = next(toy.glob("*train*"))
+    data = shard.read_bytes()
+    shard.write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match="tfds:toy is (cut short: record 0|damaged)"):
+        list(documents.read("tfds:toy"))
+    shard.write_bytes(data[:100] + bytes(300) + data[400:])
+    with pytest.raises(UserError, match="tfds:toy is (cut short|damaged)"):
+        list(documents.read("tfds:toy"))
+    shard.unlink()
+    with pytest.raises(UserError, match="tfds:toy is not complete: 1 of the 1 files of its split"):
         documents.check(["tfds:toy"])
 
 

@@ -77,11 +77,11 @@ def test_wordpiece_holds_nothing_but_pieces(trained):
 @pytest.mark.parametrize("lowercase,strip", [(True, None), (True, False), (False, None)])
 def test_case_and_accents(small_corpus, tmp_path, kind, lowercase, strip):
     """Catches a vocabulary trained on other text than it will meet."""
-    vocab.train([str(small_corpus)], kind, 200, tmp_path / "tok", lowercase, strip)
+    vocab.train([str(small_corpus)], kind, 280, tmp_path / "tok", lowercase, strip)
     loaded = tokenizer.load(tmp_path / "tok")
     assert loaded.lowercase == lowercase
     assert loaded.strip_accents == (lowercase if strip is None else strip)
-    entries = "".join(loaded.tokens(range(5, 200)))
+    entries = "".join(loaded.tokens(range(5, 280)))
     assert (entries == entries.lower()) == lowercase
     assert ("\u00e9" in entries) != loaded.strip_accents
     assert loaded.special.unk not in loaded.encode("Größe Öl caf\u00e9")
