@@ -50,7 +50,7 @@ Refuse = Callable[..., str]
 
 @pytest.fixture
 def refuse(capsys: pytest.CaptureFixture[str]) -> Refuse:
-    """Runs a command that must be refused: status 2, one line on stderr; returns the line."""
+    """Runs a command that must be refused: status 2, one error on stderr, details indented; returns it."""
 
     def check(*arguments: object) -> str:
         capsys.readouterr()
@@ -61,7 +61,7 @@ def refuse(capsys: pytest.CaptureFixture[str]) -> Refuse:
         out, err = capsys.readouterr()
         assert status == 2, err
         assert err.startswith("error: "), err
-        assert err.count("\n") == 1, err
+        assert [line for line in err.splitlines()[1:] if not line.startswith("  ")] == [], err
         assert out == ""
         return err
 
@@ -95,15 +95,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(made: Path) -> Path:
     """A workdir with a short run of `tiny` on the data of `made`; not to be changed."""
-    arguments = [
-        "pretrain",
-        "--config",
-        "tiny",
-        "--workdir",
-        made / "run",
-        f"--config.data.path={made / 'data'}",
-    ]
-    assert cli.main([str(a) for a in [*arguments, *TRAIN]]) == 0
+    arguments = ["pretrain", "--config", "tiny", "--workdir", "run", "--config.data.path=data"]
+    result = run([*arguments, *TRAIN], made)
+    assert result.returncode == 0, result.stderr
     return made / "run"
 
 

@@ -37,11 +37,12 @@ def pretrain(config: Mapping[str, Any] | None, folder: str | Path, overrides: Se
     clock = Clock()
     start = workdir.open_run(config, folder, overrides)
     run = start.run
-    with lock(folder), clock.time("init"):
+    with clock.time("init"):
         program.use_compilation_cache()
         devices = mesh.build(run.mesh)
         options.check(run, start.data, devices.size)
         compiled = program.build(run, start.data, devices)
+    with lock(folder), clock.time("init"):  # makes the folder, so only now
         with Checkpoints(folder, run.train.keep_last, run.train.keep_every) as checkpoints:
             first, state = initial_state(start, compiled, checkpoints)
             workdir.begin(start)
