@@ -1,6 +1,4 @@
-"""What a prepared folder says about itself: `fingerprint.json`, written last and checked on
-opening.
-"""
+"""What a prepared folder says about itself: `fingerprint.json`, written last and checked on opening."""
 
 import hashlib
 import json

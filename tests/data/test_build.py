@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from electra_jax.data import build, deal, examples, shards, source, work
+from electra_jax.data import build, deal, examples, record, shards, source, work
 from electra_jax.spec import UserError
 from electra_jax.text import documents, tokenizer
 
@@ -160,7 +160,9 @@ def test_many_shards_are_one_split(folder, corpus, vocab, tmp_path, monkeypatch)
     monkeypatch.setattr(shards, "_SHARD_BYTES", 20_000)
     build.prepare(corpus, vocab, 32, tmp_path / "rows", valid_fraction=0.1, workers=1)
     many, one = source.open_prepared(tmp_path / "rows"), source.open_prepared(folder)
-    assert len(many.info["shards"]) > 5
+    sizes = [s["rows"] for s in many.info["shards"] if s["split"] == "train"]
+    assert len(sizes) > 5
+    assert set(sizes[:-1]) == {20_000 // len(record.encode(np.zeros((1, 4, 32), "<u2"))[0])}
     assert many.rows == one.rows
     numbers = np.random.default_rng(0).permutation(one.rows["train"])
     for name, array in one.source("train").rows(numbers).items():

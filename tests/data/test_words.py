@@ -23,6 +23,7 @@ def segmenter(monkeypatch) -> None:
 WORDS_OF = {
     "我爱北京天安门, testing": ["我", "爱", "北京", "天安门", ",", " ", "testing"],
     "她上天": ["她上", "天"],
+    "天天上": ["天", "天上"],
     "the": ["the"],
 }
 
@@ -45,12 +46,26 @@ def test_chinese_characters_are_words_without_a_segmenter(vocab):
 
 def test_a_segmenter_joins_the_characters_of_a_word(vocab, segmenter):
     """Catches flags shifted by a line, by a character that is [UNK], or by what is not Chinese."""
-    found = starts(vocab, ["the", "我爱北京天安门, testing", "她上天"], "jieba")
+    lines = ["the", "我爱北京天安门, testing", "她上天", "天天上"]
+    found = starts(vocab, lines, "jieba")
     assert found[0] == [1]
     assert found[1][:8] == [1, 1, 1, 0, 1, 0, 0, 1]
     assert found[1][8] == 1 and not any(found[1][9:])
     # The first character is unknown: its [UNK] is a word, and what belongs to it no start.
     assert found[2] == [1, 0, 1]
+    assert found[3] == [1, 1, 0]
+
+
+def test_chinese_characters_are_words_in_sentencepiece_too():
+    """Catches a Chinese sentence of one word where only a space makes a word begin."""
+    pieces = ["\u2581the", "\u2581我", "北京", "ing", "天"]
+    loaded = types.SimpleNamespace(
+        size=5,
+        tokens=lambda ids: [pieces[i] for i in ids],
+        starts_V=np.array([1, 1, 0, 0, 0], bool),
+    )
+    found = words.Words(loaded).starts([], np.array([]), np.arange(5))
+    assert found.tolist() == [True, True, True, False, True]
 
 
 def test_a_missing_segmenter_is_an_error_with_the_remedy(monkeypatch):
