@@ -75,26 +75,40 @@ class WordCache:
         return ids, np.diff(ends_N[np.array(counts)])
 
     def _clear(self) -> None:
-        self._words: dict[str, int] = {}
+        self._words = _Numbers()
         self._characters = 0
         self._ids = np.empty(0, np.int32)  # those of all words in a row
         self._starts, self._lengths = np.empty(0, np.int64), np.empty(0, np.int64)
 
     def _numbers(self, pieces: list[str]) -> np.ndarray:
         """The number of every piece, int64; new ones are encoded and added."""
-        found = list(map(self._words.get, pieces))
-        if None in found:
-            self._add([p for p, n in zip(pieces, found, strict=True) if n is None])
-            found = list(map(self._words.get, pieces))
-        return np.array(found, np.int64)
+        numbers = np.fromiter(map(self._words.__getitem__, pieces), np.int64, len(pieces))
+        new, self._words.new = self._words.new, []
+        if new:
+            try:
+                self._add(new)
+            except BaseException:
+                self._clear()  # the new words have numbers, but nothing is behind them
+                raise
+        return numbers
 
-    def _add(self, pieces: list[str]) -> None:
-        new = list(dict.fromkeys(pieces))
+    def _add(self, new: list[str]) -> None:
         ids, lengths = self._library(new)
-        first = len(self._words)
-        self._words.update(zip(new, range(first, first + len(new)), strict=True))
         self._characters += sum(map(len, new))
         ends = np.cumsum(lengths) + len(self._ids)
         self._starts = np.concatenate((self._starts, ends - lengths))
         self._lengths = np.concatenate((self._lengths, lengths))
         self._ids = np.concatenate((self._ids, ids))
+
+
+class _Numbers(dict[str, int]):
+    """Words numbered in the order they are first asked for; `new` lists those since last emptied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.new: list[str] = []
+
+    def __missing__(self, word: str) -> int:
+        self[word] = number = len(self)
+        self.new.append(word)
+        return number

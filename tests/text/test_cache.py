@@ -76,6 +76,15 @@ def test_full_cache_starts_again(vocabularies, paragraphs, monkeypatch):
         assert len(loaded._cache._words) <= 500
 
 
+def test_a_failed_batch_leaves_no_trace(vocabularies):
+    """Catches words that got a number, but no ids, when the library refused the batch."""
+    loaded = tokenizer.load(vocabularies["uncased"])
+    same(loaded, ["some words"])
+    with pytest.raises((UnicodeEncodeError, TypeError)):
+        loaded.encode_flat(["other words", "half a pair \ud800"])
+    same(loaded, ["other words", "half a pair", "some words"])
+
+
 def test_nothing_to_encode(trained):
     """Catches a batch without texts, or without words, that breaks the arithmetic."""
     for texts in ([], [""], ["", " "]):
