@@ -62,7 +62,7 @@ def run(workdir: str, inputs: Sequence[str] | None = None) -> None:
         verdict,
     )  # imports jax, which the commands so far did in their own processes
 
-    _table(*verdict.without_training(trained), after)
+    _table(_first_line(trained), verdict.by_counting(trained), after)
     _say("Hugging Face folders of both networks")
     _command("export", "--workdir", trained, "--output", home / "hf")
     _say("A held-out sentence with one word replaced, as the discriminator sees it")
@@ -115,6 +115,13 @@ def _command(*words: object, quiet: bool = False) -> str:
 
 def _say(title: str) -> None:
     print(f"\n--- {title}", flush=True)
+
+
+def _first_line(trained: Path) -> dict[str, Any]:
+    """The held-out metrics of the parameters the run began with."""
+    lines = (trained / "metrics.jsonl").read_text().splitlines()
+    found = (json.loads(line) for line in lines)
+    return next(line for line in found if (line["step"], line["split"]) == (0, "valid"))
 
 
 def _table(before: dict[str, Any], trivial: dict[str, float], after: dict[str, Any]) -> None:

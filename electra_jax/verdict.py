@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from electra_jax.data import loader
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.model.electra import Electra
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer
-from electra_jax.train import baselines, checkpoint, evaluate, mesh, program, workdir
+from electra_jax.train import baselines, checkpoint, mesh, program, workdir
 from electra_jax.train.options import RunSpec, run_spec
 
 ENDS = frozenset(".!?。！？")  # what a sentence ends with
@@ -31,34 +32,43 @@ class Sentence(NamedTuple):
     words: list[range]
 
 
-def without_training(folder: str | Path) -> tuple[dict[str, float], dict[str, float]]:
-    """Held-out metrics of a run's first parameters, and what word frequencies reach on the same rows.
+def by_counting(folder: str | Path) -> dict[str, float]:
+    """What word frequencies and constants reach on the rows that `evaluate` measures a run on.
 
-    The frequencies judge the replacements that the trained generator made: a rare token looks replaced.
+    They judge the replacements that the trained generator made: a rare token looks replaced.
     """
     run, data = _open(folder)
-    t, valid = run.train, data.source("valid")
-    program.use_compilation_cache()
-    compiled = program.build(run, data, mesh.build(run.mesh))
-    state = compiled.init()
-    first = evaluate.held_out(
-        compiled, state["params"], state["extra"], valid, t.batch, t.eval_batches
-    )
-    s = data.special
+    t, valid, s = run.train, data.source("valid"), data.special
     special = (s.pad, s.cls, s.sep, s.mask)
     counted = baselines.fit(data.source("train"), data.vocab_size, special, None)
     numbers = np.arange(min(len(valid), t.batch * t.eval_batches))
     pairs = baselines.count(valid, numbers, data.vocab_size, special)
     unigram = baselines.language_model(counted, pairs)["unigram"]
-    params = compiled.place_params(checkpoint.read_params(folder)[1])
-    made = baselines.replacements(compiled, params, state["extra"], valid, t.batch, t.eval_batches)
-    return first, {
+    rows, (fake, replaced) = valid.rows(numbers), _corrupted(folder, run, data, len(numbers))
+    return {
         "mlm_loss": unigram["mlm_loss_copying"],
         "mlm_accuracy": unigram["mlm_accuracy_copying"],
-        "disc_auc": baselines.detector(counted, made.docs, made.fake, made.replaced)["unigram"],
-        "disc_accuracy": 1 - float(made.replaced[made.docs > 0].mean()),
+        "disc_auc": baselines.detector(counted, rows["docs"], fake, replaced)["unigram"],
+        "disc_accuracy": 1 - float(replaced[rows["docs"] > 0].mean()),
         "disc_recall": 0.0,
     }
+
+
+def _corrupted(
+    folder: str | Path, run: RunSpec, data: Prepared, rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The held-out rows as the generator corrupts them, and where it did; int32 and bool [rows, L]."""
+    program.use_compilation_cache()
+    compiled = program.build(run, data, mesh.build(run.mesh))
+    params = compiled.place_params(checkpoint.read_params(folder)[1])
+    source, t, extra = data.source("valid"), run.train, compiled.objective.extra()
+    fakes, labels = [], []
+    batches = loader.fixed_batches(source, t.batch, t.eval_batches, compiled.batch_sharding)
+    for number, batch in enumerate(batches):
+        _, tokens = compiled.eval_step(params, extra, batch, np.int32(number))
+        fakes.append(jax.device_get(tokens["ids"]))
+        labels.append(jax.device_get(tokens["label"]))
+    return np.concatenate(fakes)[:rows], np.concatenate(labels)[:rows] > 0
 
 
 def of_a_sentence(folder: str | Path, seed: int) -> str:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import random
 import re
 import resource
 import shutil
@@ -16,7 +17,8 @@ import pytest
 from electra_jax import cli
 
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = ("the a cat dog house river sees finds likes under over green small old quick").split()
+WORDS = ["the", "a", "cat", "dog", "house", "river", "sees", "finds", "likes", "under", "over"]
+WORDS += ["green", "small", "old", "quick", "zebra"]
 TRAIN = [
     "--config.train.steps=4",
     "--config.train.eval_every=4",
@@ -25,14 +27,11 @@ TRAIN = [
 
 
 def text(seed: int, documents: int = 60) -> str:
-    """Sentences of a small grammar, a paragraph a line, a blank line between documents."""
-    state, lines = seed + 1, []
+    """Words in a fixed disorder, a paragraph a line, a blank line between documents."""
+    draw = random.Random(seed)
+    lines = []
     for number in range(documents * 4):
-        words = []
-        for _ in range(9):
-            state = state * 1103515245 + 12345 & 0x7FFFFFFF
-            words.append(WORDS[state >> 16 & 15] if state >> 16 & 15 < len(WORDS) else "zebra")
-        lines.append(" ".join(words).capitalize() + f" {number}.")
+        lines.append(" ".join(draw.choices(WORDS, k=9)).capitalize() + f" {number}.")
         if number % 4 == 3:
             lines.append("")
     return "\n".join(lines) + "\n"
@@ -336,6 +335,7 @@ def test_data_that_are_none(made: Path, tmp_path: Path, refuse: Refuse):
     assert not workdir.exists()
 
 
+@pytest.mark.slow
 def test_workdirs_of_others(made: Path, trained: Path, tmp_path: Path, refuse: Refuse):
     """Catches a run that goes on under another config or on other data, and one started in a foreign folder."""
     before = (trained / "config.json").read_bytes()
@@ -365,6 +365,7 @@ def test_workdirs_of_others(made: Path, trained: Path, tmp_path: Path, refuse: R
 # --- evaluate, export, import
 
 
+@pytest.mark.slow
 def test_workdirs_that_are_none(trained: Path, tmp_path: Path, refuse: Refuse):
     """Catches a traceback, or an empty output, for a folder without a run and for a step without a checkpoint."""
     (tmp_path / "empty").mkdir()
@@ -379,6 +380,7 @@ def test_workdirs_that_are_none(trained: Path, tmp_path: Path, refuse: Refuse):
     assert not (tmp_path / "hf").exists()
 
 
+@pytest.mark.slow
 def test_data_of_another_tokenizer(made: Path, trained: Path, tmp_path: Path, refuse: Refuse):
     """Catches an evaluation on ids that mean other words."""
     corpus = made / "corpus.txt"
@@ -400,6 +402,7 @@ def test_data_of_another_tokenizer(made: Path, trained: Path, tmp_path: Path, re
     assert "another tokenizer" in message
 
 
+@pytest.mark.slow
 def test_folders_that_are_no_models(trained: Path, tmp_path: Path, refuse: Refuse):
     """Catches an import with missing or extra tensors, a pickle, or no model at all; nothing is written."""
     from safetensors.numpy import load_file, save_file

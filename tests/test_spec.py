@@ -213,7 +213,9 @@ def test_a_faulty_config_file_is_one_line(tmp_path: Path, text: str, arg: str, e
 )
 def test_an_unknown_config_is_refused(name: str, expected: str):
     """Catches a name that quietly loads another recipe."""
-    with pytest.raises(UserError, match=r"base, large, mini, quickstart, small, tiny|get_config") as error:
+    with pytest.raises(
+        UserError, match=r"base, large, mini, quickstart, small, tiny|get_config"
+    ) as error:
         load_config(name)
     assert expected in str(error.value)
 
