@@ -81,7 +81,9 @@ def read_config(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise UserError(f"model folder {path} does not exist; give a folder with {CONFIG}")
     if not (path / CONFIG).is_file():
-        raise UserError(f"{path} has no {CONFIG}; expected a Hugging Face model folder")
+        inside = ", ".join(sorted(p.parent.name for p in path.glob(f"*/{CONFIG}")))
+        hint = f" (did you mean a folder in it: {inside}?)" if inside else ""
+        raise UserError(f"{path} has no {CONFIG}; expected a Hugging Face model folder{hint}")
     try:
         config = json.loads((path / CONFIG).read_text("utf-8"))
     except ValueError as error:

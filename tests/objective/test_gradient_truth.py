@@ -1,0 +1,430 @@
+"""The joint loss, its gradient and the optimizer, rebuilt in PyTorch on transformers' modules.
+
+Theirs: `ElectraForMaskedLM` and `ElectraForPreTraining` in float64 with the modules that are tied
+made one, and loss, clipping, schedule, decay and Adam written out in torch. Ours: the objective and
+the train step as `pretrain` compiles them, in float32. Both get the same weights, masks and samples
+on prepared rows of real text with padding and two segments; dropout is off.
+
+Float64 on their side makes them the truth: what is left is the rounding of our float32. Reached on
+the CPU, in every tying mode (the unit roundoff of float32 is 6e-8), and asserted:
+
+- loss: 2.5e-7 of itself (asserted: 1e-6);
+- every gradient: 5e-7 of the tensor's largest entry (2e-6);
+- parameters after ten steps: 4e-5 of the largest change of the tensor (1.5e-4). Adam divides a
+  gradient by its own size, so entries whose gradient is next to nothing show their rounding whole.
+
+Each of MISTAKES, made on their side, lands at least ten times beyond a limit.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
+
+from electra_jax.convert import folder, names, pair
+from electra_jax.data import build
+from electra_jax.data.source import Prepared, open_prepared
+from electra_jax.model.electra import Dimensions, Electra, ModelSpec
+from electra_jax.model.layers import padded_vocab
+from electra_jax.objective import protocol
+from electra_jax.ops import noise as noise_ops
+from electra_jax.ops.vocab_head import vocabulary_head
+from electra_jax.train import arrays
+from electra_jax.train.optim import OptimSpec
+from electra_jax.train.step import init_state, make_train_step, step_keys
+
+pytestmark = pytest.mark.torch
+MODES = ("embeddings", "none", "all")
+LENGTH, ROWS, SEED, STEPS = 64, 8, 3, 10
+LOSS_LIMIT, GRADIENT_LIMIT, STEP_LIMIT = 1e-6, 2e-6, 1.5e-4
+OPTIM = OptimSpec(
+    name="adam",
+    peak_lr=1e-3,
+    warmup=4,
+    lr_power=1.0,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-6,
+    weight_decay=0.01,
+    clip_norm=1.0,
+)
+TOTAL_STEPS = 20
+OBJECTIVE = {
+    "name": "electra",
+    "mask_prob": 0.15,
+    "mask_split": (0.85, 0.15, 0.0),
+    "whole_word": False,
+    "temperature": 1.0,
+    "disallow_correct": False,
+    "uniform_generator": False,
+    "generator_weight": 1.0,
+    "discriminator_weight": 50.0,
+}
+Flat = dict[str, np.ndarray]
+Batch = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """How the PyTorch side computes; every field but the defaults is a mistake to be found."""
+
+    activation: str = "gelu"
+    eps: float = 1e-12
+    weight: float = 50.0
+    pads_in_loss: bool = False
+    labels_by_selection: bool = False
+    tied_head: bool = True
+
+
+MISTAKES = {
+    "tanh GELU": Truth(activation="gelu_pytorch_tanh"),
+    "eps 1e-6": Truth(eps=1e-6),
+    "weight 49": Truth(weight=49.0),
+    "pads in the loss": Truth(pads_in_loss=True),
+    "labels by selection": Truth(labels_by_selection=True),
+    "untied head": Truth(tied_head=False),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One tying mode: its objective, weights, corrupted batch, and our loss and gradient on it."""
+
+    objective: Any
+    dims: Dimensions
+    params: dict[str, Any]
+    batch: Batch
+    loss: float
+    gradient: Flat
+
+
+@pytest.fixture(scope="module")
+def prepared(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Held-out Wikipedia, prepared in A/B segments with the commonest words of BERT's vocabulary.
+
+    Few enough that a fresh generator now and then samples the true token.
+    """
+    path = tmp_path_factory.mktemp("truth")
+    entries = (shared / "vocab" / "bert-base-uncased-vocab.txt").read_text().splitlines()
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    (path / "vocab.txt").write_text(
+        "\n".join([*specials, *entries[999:1064], *entries[1996:2440]]) + "\n"
+    )
+    build.prepare(
+        [str(shared / "pretrain" / "valid" / "enwiki-valid.txt.gz")],
+        path / "vocab.txt",
+        LENGTH,
+        path / "data",
+        workers=1,
+    )
+    return open_prepared(path / "data")
+
+
+@pytest.fixture(scope="module")
+def rows(prepared: Prepared) -> Batch:
+    """The first rows that have both padding and two segments."""
+    source = prepared.source("train")
+    found = source.rows(np.arange(len(source)))
+    good = (found["docs"][:, -1] == 0) & (found["types"] == 1).any(axis=1)
+    assert good.sum() >= ROWS
+    return {name: value[good][:ROWS] for name, value in found.items()}
+
+
+def make_objective(tying: str, prepared: Prepared) -> Any:
+    spec = ModelSpec(
+        layers=2,
+        width=64,
+        heads=2,
+        ffn=160,
+        embedding=32,
+        positions=64,
+        types=2,
+        generator_size=0.5,
+        generator_layers=0.5,
+        tying=tying,
+        dropout=0.0,
+        attention_dropout=0.0,
+        init_std=0.02,
+        dtype="float32",
+        residual_dtype="float32",
+        remat="none",
+    )
+    return protocol.make(OBJECTIVE, spec, prepared.vocab_size, prepared.special, LENGTH)
+
+
+def trained_looking(params: dict[str, Any]) -> dict[str, Any]:
+    """Fresh weights pushed to where GELU bends, norms scale and biases matter, as after training."""
+    rng = np.random.default_rng(SEED)
+    flat = {}
+    for name, value in arrays.flatten(jax.device_get(params)).items():
+        value = np.array(value)
+        if name.endswith("kernel"):
+            value *= 3
+        elif name.endswith(("bias", "scale")) and name != "generator_head/bias":
+            value += rng.normal(scale=0.1, size=value.shape).astype(np.float32)
+        elif name == "generator_head/bias":
+            value[[1, 5, 6, 7]] = 4  # some tokens are common: guesses come true
+        flat[name] = value
+    return arrays.nest(flat)
+
+
+def corrupted(objective: Any, rows: Batch, step: int | jax.Array) -> dict[str, jax.Array]:
+    """The batch as the train step corrupts it at `step`."""
+    batch = {name: jnp.asarray(value) for name, value in rows.items()} | {"rows": jnp.arange(ROWS)}
+    return objective.corrupt(batch, step_keys(SEED, jnp.asarray(step, jnp.int32))["mask"])
+
+
+def samples(
+    objective: Any, params: dict[str, Any], batch: dict[str, jax.Array], step: int | jax.Array
+) -> jax.Array:
+    """The generator's replacements [B, K] at `step`."""
+    context = (batch[name] for name in ("types", "docs", "positions", "chosen"))
+    hidden, table, bias = Electra(objective.dims).apply(
+        {"params": params}, batch["masked"], *context, method=Electra.generate
+    )
+    head = vocabulary_head(
+        hidden,
+        table,
+        bias,
+        jnp.take_along_axis(batch["ids"], batch["chosen"], axis=1),
+        batch["weights"],
+        vocab_size=objective.dims.vocab_size,
+        noise=noise_ops.for_rows(
+            step_keys(SEED, jnp.asarray(step, jnp.int32))["sample"], batch["rows"]
+        ),
+    )
+    return head.sampled_BxK
+
+
+@pytest.fixture(scope="module")
+def cases(prepared: Prepared, rows: Batch) -> Callable[[str], Case]:
+    """tying -> Case, computed once."""
+    made: dict[str, Case] = {}
+
+    def case(tying: str) -> Case:
+        if tying in made:
+            return made[tying]
+        objective = make_objective(tying, prepared)
+        params = trained_looking(init_state(objective, OPTIM, SEED)["params"])
+        keys = step_keys(SEED, jnp.int32(0))
+
+        @jax.jit
+        def run(params: dict[str, Any]) -> Any:
+            batch = corrupted(objective, rows, 0)
+            loss = lambda p: objective.loss(  # noqa: E731
+                p, batch, objective.totals(batch), keys, jnp.int32(0), {}
+            )
+            (value, _), grads = jax.value_and_grad(loss, has_aux=True)(params)
+            return value, grads, batch | {"sampled": samples(objective, params, batch, 0)}
+
+        value, grads, batch = run(params)
+        batch = {name: np.asarray(x) for name, x in batch.items()}
+        gradient = arrays.flatten(jax.device_get(grads))
+        made[tying] = Case(objective, objective.dims, params, batch, float(value), gradient)
+        return made[tying]
+
+    return case
+
+
+class Theirs:
+    """Both networks in PyTorch, float64, with our weights and with what `tying` shares made one."""
+
+    def __init__(self, dims: Dimensions, params: dict[str, Any], truth: Truth) -> None:
+        self.truth, self.padded = truth, padded_vocab(dims.vocab_size)
+        self.tables = pair.discriminator_table(dims), pair.generator_table(dims)
+        tensors = names.export(arrays.flatten(params), self.tables, self.padded, "the test")
+        self.models = []
+        for values, encoder, architecture in zip(
+            tensors,
+            (dims.discriminator, dims.generator),
+            (ElectraForPreTraining, ElectraForMaskedLM),
+            strict=True,
+        ):
+            shape, options = pair.shape_of(dims, encoder), folder.Options(0.0, 0.0)
+            config = folder.hf_config(shape, options, architecture.__name__, 0)
+            config |= {"hidden_act": truth.activation, "layer_norm_eps": truth.eps}
+            model = architecture(ElectraConfig(**config, attn_implementation="eager")).double()
+            state = {name: torch.from_numpy(value).double() for name, value in values.items()}
+            if architecture is ElectraForMaskedLM:
+                state[names.TIED_TABLE] = state[names.WORD_TABLE].clone()
+            model.load_state_dict(state)
+            # Theirs never trains the row of [PAD]; in the original it gets a gradient where the
+            # generator samples it.
+            model.electra.embeddings.word_embeddings.padding_idx = None
+            self.models.append(model)
+        discriminator, generator = self.models
+        if dims.spec.tying == "all":
+            generator.electra = discriminator.electra
+        elif dims.spec.tying == "embeddings":
+            generator.electra.embeddings = discriminator.electra.embeddings
+        word = generator.electra.embeddings.word_embeddings.weight
+        generator.generator_lm_head.weight = (
+            word if truth.tied_head else torch.nn.Parameter(word.detach().clone())
+        )
+        if truth.activation != "gelu":
+            generator.generator_predictions.activation = torch.nn.GELU(approximate="tanh")
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """generator loss + weight x discriminator loss on a corrupted batch with its samples."""
+        discriminator, generator = self.models
+        b = {name: torch.tensor(value).long() for name, value in batch.items()}
+        valid = b["docs"] > 0
+        inputs = {"attention_mask": valid.long(), "token_type_ids": b["types"]}
+        rows = torch.arange(len(valid))[:, None]
+        counted = b["weights"] > 0
+
+        logits = generator(b["masked"], **inputs).logits[rows, b["chosen"]]
+        true = b["ids"][rows, b["chosen"]]
+        nll = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), true.flatten(), reduction="none"
+        )
+        total = (nll * counted.flatten()).sum() / (counted.sum() + 1e-6)
+
+        fake = b["ids"].clone()
+        selected = torch.zeros_like(valid)
+        for row, slot in counted.nonzero():
+            fake[row, b["chosen"][row, slot]] = b["sampled"][row, slot]
+            selected[row, b["chosen"][row, slot]] = True
+        label = selected if self.truth.labels_by_selection else fake != b["ids"]
+        logits = discriminator(fake, **inputs).logits
+        bce = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits, label.to(logits.dtype), reduction="none"
+        )
+        weight = torch.ones_like(bce) if self.truth.pads_in_loss else valid.to(bce.dtype)
+        return total + self.truth.weight * (bce * weight).sum() / (weight.sum() + 1e-6)
+
+    def in_our_names(self, value: Callable[[torch.nn.Parameter], torch.Tensor]) -> Flat:
+        """`value` of every parameter under our paths, float64."""
+        flat: Flat = {}
+        for model, table in zip(self.models, self.tables, strict=True):
+            by_name = dict(model.named_parameters(remove_duplicate=False))
+            for entry in table:
+                array = value(by_name[entry.theirs]).detach().numpy()
+                if entry.transform == names.TRANSPOSED:
+                    array = array.T
+                elif entry.transform == names.VOCABULARY:
+                    rows = [(0, self.padded - len(array))] + [(0, 0)] * (array.ndim - 1)
+                    array = np.pad(array, rows)
+                flat[entry.ours] = np.array(array)
+        return flat
+
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """Every parameter once, under one of its names."""
+        found: dict[int, tuple[str, torch.nn.Parameter]] = {}
+        for model in self.models:
+            for name, parameter in model.named_parameters():
+                found.setdefault(id(parameter), (f"{type(model).__name__}.{name}", parameter))
+        return dict(found.values())
+
+
+def gradient_error(ours: Flat, theirs: Flat) -> tuple[float, str]:
+    """The largest distance of a gradient, relative to the tensor's largest entry, and where.
+
+    A tensor whose gradients all but cancel (key biases move nothing) is measured against a
+    thousandth of the largest gradient of all.
+    """
+    assert ours.keys() == theirs.keys()
+    floor = 1e-3 * max(np.abs(g).max() for g in theirs.values())
+    errors = {
+        name: np.abs(ours[name] - g).max() / max(np.abs(g).max(), floor)
+        for name, g in theirs.items()
+    }
+    worst = max(errors, key=lambda name: errors[name])
+    return float(errors[worst]), worst
+
+
+def disagreement(case: Case, truth: Truth) -> dict[str, float]:
+    """Distance of loss and gradients in units of their limits."""
+    theirs = Theirs(case.dims, case.params, truth)
+    loss = theirs.loss(case.batch)
+    loss.backward()
+    error, worst = gradient_error(case.gradient, theirs.in_our_names(lambda p: p.grad))
+    apart = abs(case.loss - loss.item()) / loss.item()
+    print(f"loss {apart:.1e}, gradient {error:.1e} in {worst}")
+    return {"loss": apart / LOSS_LIMIT, "gradient": error / GRADIENT_LIMIT}
+
+
+@pytest.mark.parametrize("tying", MODES)
+def test_loss_and_every_gradient(cases: Callable[[str], Case], tying: str) -> None:
+    """Any difference in what is computed: see MISTAKES for those this test has been seen to find."""
+    case = cases(tying)
+    replaced = case.batch["sampled"] != np.take_along_axis(
+        case.batch["ids"], case.batch["chosen"], 1
+    )
+    assert 0 < replaced[case.batch["weights"] > 0].mean() < 1
+    found = disagreement(case, Truth())
+    assert max(found.values()) <= 1, found
+    padding = slice(case.dims.vocab_size, None)
+    assert not case.gradient["embeddings/word"][padding].any()
+    assert not case.gradient["generator_head/bias"][padding].any()
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_found(cases: Callable[[str], Case], mistake: str) -> None:
+    """A limit so wide that a known mistake passes under it: each must be ten times too far off."""
+    found = disagreement(cases("embeddings"), MISTAKES[mistake])
+    assert max(found.values()) > 10, found
+
+
+def torch_step(
+    theirs: Theirs, moments: dict[str, list[torch.Tensor]], batch: Batch, step: int
+) -> float:
+    """One step of the original's optimizer; returns the norm of the gradient before clipping."""
+    parameters = theirs.parameters()
+    for parameter in parameters.values():
+        parameter.grad = None
+    theirs.loss(batch).backward()
+    norm = sum(float((p.grad**2).sum()) for p in parameters.values()) ** 0.5
+    rate = OPTIM.peak_lr * (1 - step / TOTAL_STEPS) * min(1.0, step / OPTIM.warmup)
+    with torch.no_grad():
+        for name, p in parameters.items():
+            g = p.grad * min(1.0, OPTIM.clip_norm / norm)
+            m, v = moments.setdefault(name, [torch.zeros_like(p), torch.zeros_like(p)])
+            m.mul_(0.9).add_(0.1 * g)
+            v.mul_(0.999).add_(0.001 * g * g)
+            change = m / (v.sqrt() + 1e-6)
+            if "LayerNorm" not in name and not name.endswith("bias"):
+                change += 0.01 * p
+            p -= rate * change
+    return norm
+
+
+@pytest.mark.parametrize("tying", MODES)
+def test_ten_steps(cases: Callable[[str], Case], rows: Batch, tying: str) -> None:
+    """Bias correction, a decayed bias, decay before clipping, the warmup of BERT, a step off by one."""
+    case = cases(tying)
+    objective, theirs = case.objective, Theirs(case.dims, case.params, Truth())
+    train_step = jax.jit(make_train_step(objective, OPTIM, TOTAL_STEPS, 1, SEED))
+
+    @jax.jit
+    def corrupt(params: dict[str, Any], step: jax.Array) -> dict[str, jax.Array]:
+        batch = corrupted(objective, rows, step)
+        return batch | {"sampled": samples(objective, params, batch, step)}
+
+    state = init_state(objective, OPTIM, SEED) | {"params": jax.tree.map(jnp.asarray, case.params)}
+    moments: dict[str, list[torch.Tensor]] = {}
+    norms = []
+    for step in range(STEPS):
+        batch = jax.device_get(corrupt(state["params"], jnp.int32(step)))
+        norms.append(torch_step(theirs, moments, batch, step))
+        state, sums = train_step(state, {name: jnp.asarray(value) for name, value in rows.items()})
+        assert float(sums["step/grad_norm"]) == pytest.approx(norms[-1], rel=1e-5)
+    assert max(norms) > OPTIM.clip_norm
+    before = arrays.flatten(case.params)
+    ours = arrays.flatten(jax.device_get(state["params"]))
+    found = theirs.in_our_names(lambda p: p)
+    change = {name: np.abs(p - before[name]).max() for name, p in found.items()}
+    floor = 0.1 * max(change.values())
+    errors = {
+        name: np.abs(ours[name] - p).max() / max(change[name], floor) for name, p in found.items()
+    }
+    worst = max(errors, key=lambda name: errors[name])
+    print(f"{tying}: {errors[worst]:.1e} in {worst}; norms {min(norms):.2f} to {max(norms):.2f}")
+    assert errors[worst] <= STEP_LIMIT
