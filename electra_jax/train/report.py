@@ -9,6 +9,7 @@ run again.
 import json
 import math
 import os
+import secrets
 import sys
 import time
 from collections.abc import Mapping
@@ -215,7 +216,7 @@ def _wandb_run(workdir: Path, project: str, config: Mapping[str, Any]) -> Any:
         ) from error
     path = workdir / "wandb.id"
     if not path.exists():
-        files.write_text(path, wandb.util.generate_id() + "\n")
+        files.write_text(path, secrets.token_hex(4) + "\n")
     return wandb.init(
         project=project,
         id=path.read_text("utf-8").strip(),
