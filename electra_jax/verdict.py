@@ -59,13 +59,13 @@ def _corrupted(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The held-out rows as the generator corrupts them, and where it did; int32 and bool [rows, L]."""
     program.use_compilation_cache()
-    compiled = program.build(run, data, mesh.build(run.mesh))
+    compiled = program.build(run, run.phases(data)[-1], mesh.build(run.mesh))
     params = compiled.place_params(checkpoint.read_params(folder)[1])
     source, t, extra = data.source("valid"), run.train, compiled.objective.extra()
     fakes, labels = [], []
     batches = loader.fixed_batches(source, t.batch, t.eval_batches, compiled.batch_sharding)
     for number, batch in enumerate(batches):
-        _, tokens = compiled.eval_step(params, extra, batch, np.int32(number))
+        _, tokens = compiled.eval_step(params, extra, batch, compiled.scalar(number * t.batch))
         fakes.append(jax.device_get(tokens["ids"]))
         labels.append(jax.device_get(tokens["label"]))
     return np.concatenate(fakes)[:rows], np.concatenate(labels)[:rows] > 0

@@ -100,7 +100,9 @@ def _of_run(model: Ngrams, prepared: Prepared, folder: Path, step: int | None) -
     run = options.run_spec(record["config"])
     if run.objective["name"] != "electra":
         raise UserError(f"the run in {folder} has no discriminator to compare with")
-    compiled = program.build(run, prepared, mesh.build(mesh.MeshSpec(data=-1, fsdp=1)))
+    compiled = program.build(
+        run, run.phases(prepared)[-1], mesh.build(mesh.MeshSpec(data=-1, fsdp=1))
+    )
     found, params, _ = checkpoint.read_params(folder, step)
     params, extra, t = compiled.place_params(params), compiled.objective.extra(), run.train
     valid = prepared.source("valid")

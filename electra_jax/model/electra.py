@@ -27,7 +27,9 @@ class ModelSpec:
     embedding: int
     positions: int
     types: int
-    generator_size: float  # ratio of width; heads are width // 64 and the feed-forward width 4 x width
+    generator_size: (
+        float  # ratio of width; heads are width // 64 and the feed-forward width 4 x width
+    )
     generator_layers: float  # ratio of depth
     tying: str  # embeddings (default) | none (the generator has its own) | all (one network serves both)
     dropout: float
@@ -49,7 +51,9 @@ class ModelSpec:
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"model.{name}={getattr(self, name)} must be in [0, 1)")
         if self.width % self.heads:
-            raise UserError(f"model.width={self.width} is not a multiple of model.heads={self.heads}")
+            raise UserError(
+                f"model.width={self.width} is not a multiple of model.heads={self.heads}"
+            )
         if self.tying != "all":
             width = round(self.generator_size * self.width)
             if width < 1 or round(self.generator_layers * self.layers) < 1:
@@ -74,7 +78,11 @@ class Dimensions:
     @property
     def generator_width(self) -> int:
         """round(ratio x width); the full width when everything is tied."""
-        return self.spec.width if self.spec.tying == "all" else round(self.spec.generator_size * self.spec.width)
+        return (
+            self.spec.width
+            if self.spec.tying == "all"
+            else round(self.spec.generator_size * self.spec.width)
+        )
 
     @property
     def generator_embedding(self) -> int:
@@ -94,9 +102,13 @@ class Dimensions:
         if self.spec.tying == "all":
             return self.discriminator
         layers = round(self.spec.generator_layers * self.spec.layers)
-        return self._encoder(layers, self.generator_embedding, width, max(1, width // 64), 4 * width)
+        return self._encoder(
+            layers, self.generator_embedding, width, max(1, width // 64), 4 * width
+        )
 
-    def _encoder(self, layers: int, embedding: int, width: int, heads: int, ffn: int) -> EncoderSpec:
+    def _encoder(
+        self, layers: int, embedding: int, width: int, heads: int, ffn: int
+    ) -> EncoderSpec:
         s = self.spec
         layer = LayerSpec(
             width, heads, ffn, s.dropout, s.attention_dropout, s.init_std, s.dtype, s.residual_dtype
@@ -107,7 +119,14 @@ class Dimensions:
         """The embedding module of this width."""
         s = self.spec
         return Embeddings(
-            self.vocab_size, s.positions, s.types, width, s.dropout, s.init_std, s.residual_dtype, name=name
+            self.vocab_size,
+            s.positions,
+            s.types,
+            width,
+            s.dropout,
+            s.init_std,
+            s.residual_dtype,
+            name=name,
         )
 
 
@@ -125,7 +144,9 @@ class Electra(nn.Module):
             self.generator = Encoder(d.generator)
         if s.tying == "none":
             self.generator_embeddings = d.embeddings(d.generator_width)
-        self.generator_head = GeneratorHead(d.generator_embedding, d.vocab_size, s.init_std, s.dtype)
+        self.generator_head = GeneratorHead(
+            d.generator_embedding, d.vocab_size, s.init_std, s.dtype
+        )
 
     def generate(
         self,
@@ -140,7 +161,9 @@ class Electra(nn.Module):
         tying = self.dims.spec.tying
         embeddings = self.generator_embeddings if tying == "none" else self.embeddings
         encoder = self.discriminator if tying == "all" else self.generator
-        hidden_BxLxD = _encode(embeddings, encoder, ids_BxL, types_BxL, docs_BxL, positions_BxL, noise)
+        hidden_BxLxD = _encode(
+            embeddings, encoder, ids_BxL, types_BxL, docs_BxL, positions_BxL, noise
+        )
         hidden_BxKxE, bias_V = self.generator_head(gather_positions(hidden_BxLxD, chosen_BxK))
         return hidden_BxKxE, embeddings.word, bias_V
 
@@ -161,7 +184,9 @@ class Electra(nn.Module):
     def __call__(self, ids_BxL: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Touches every parameter once, for `init`."""
         zeros_BxL = jnp.zeros_like(ids_BxL)
-        hidden_BxKxE, _, _ = self.generate(ids_BxL, zeros_BxL, zeros_BxL, zeros_BxL, zeros_BxL[:, :1])
+        hidden_BxKxE, _, _ = self.generate(
+            ids_BxL, zeros_BxL, zeros_BxL, zeros_BxL, zeros_BxL[:, :1]
+        )
         return hidden_BxKxE, self.discriminate(ids_BxL, zeros_BxL, zeros_BxL, zeros_BxL)
 
 

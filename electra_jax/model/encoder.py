@@ -31,10 +31,15 @@ class Encoder(nn.Module):
         if s.embedding != s.layer.width:
             # The original leaves this layer on TensorFlow's default initialiser, glorot uniform.
             project = nn.Dense(
-                s.layer.width, dtype=s.layer.dtype, kernel_init=nn.initializers.glorot_uniform(), name="project"
+                s.layer.width,
+                dtype=s.layer.dtype,
+                kernel_init=nn.initializers.glorot_uniform(),
+                name="project",
             )
             x_BxLxD = project(x_BxLxE).astype(s.layer.residual_dtype)
         layer = nn.remat(Layer) if s.remat else Layer
         for i in range(s.layers):
-            x_BxLxD = layer(s.layer, name=f"layer_{i}")(x_BxLxD, docs_BxL, noise and noise.at(1 + i))
+            x_BxLxD = layer(s.layer, name=f"layer_{i}")(
+                x_BxLxD, docs_BxL, noise and noise.at(1 + i)
+            )
         return x_BxLxD

@@ -18,7 +18,10 @@ class GeneratorHead(nn.Module):
     def __call__(self, hidden_BxKxD: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Transformed hidden states [B, K, E] in the compute dtype and bias [V], to go with the word table."""
         dense = nn.Dense(
-            self.embedding, dtype=self.dtype, kernel_init=truncated_normal(self.init_std), name="dense"
+            self.embedding,
+            dtype=self.dtype,
+            kernel_init=truncated_normal(self.init_std),
+            name="dense",
         )
         x_BxKxE = layer_norm(self.dtype, "norm")(gelu(dense(hidden_BxKxD)))
         return x_BxKxE, self.param("bias", nn.initializers.zeros, (padded_vocab(self.vocab_size),))
@@ -34,7 +37,10 @@ class DiscriminatorHead(nn.Module):
     def __call__(self, hidden_BxLxD: jax.Array) -> jax.Array:
         """Logits [B, L], float32."""
         dense = nn.Dense(
-            hidden_BxLxD.shape[-1], dtype=self.dtype, kernel_init=truncated_normal(self.init_std), name="dense"
+            hidden_BxLxD.shape[-1],
+            dtype=self.dtype,
+            kernel_init=truncated_normal(self.init_std),
+            name="dense",
         )
         out = nn.Dense(1, dtype="float32", kernel_init=nn.initializers.glorot_uniform(), name="out")
         return out(gelu(dense(hidden_BxLxD)))[..., 0]

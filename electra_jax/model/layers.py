@@ -1,5 +1,6 @@
 """The building blocks of a post-LN BERT encoder: embeddings, self-attention, feed-forward, layer."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -61,13 +62,19 @@ class Embeddings(nn.Module):
 
     def setup(self) -> None:
         normal = truncated_normal(self.init_std)
-        self.word = self.param("word", _zero_padded(normal, self.vocab_size), self.vocab_size, self.width)
+        self.word = self.param(
+            "word", _zero_padded(normal, self.vocab_size), self.vocab_size, self.width
+        )
         self.position = self.param("position", normal, (self.positions, self.width))
         self.type = self.param("type", normal, (self.types, self.width))
         self.norm = layer_norm(self.dtype)
 
     def __call__(
-        self, ids_BxL: jax.Array, types_BxL: jax.Array, positions_BxL: jax.Array, noise: Noise | None
+        self,
+        ids_BxL: jax.Array,
+        types_BxL: jax.Array,
+        positions_BxL: jax.Array,
+        noise: Noise | None,
     ) -> jax.Array:
         """Embeddings [B, L, E] in the residual dtype; dropout when there is noise."""
         x_BxLxE = (
@@ -78,7 +85,9 @@ class Embeddings(nn.Module):
         return noise_ops.dropout(self.norm(x_BxLxE), self.dropout, noise)
 
 
-def _zero_padded(normal: nn.initializers.Initializer, vocab_size: int):
+def _zero_padded(
+    normal: nn.initializers.Initializer, vocab_size: int
+) -> Callable[[jax.Array, int, int], jax.Array]:
     """An initialiser of the word table whose real rows do not depend on the padding, and whose padding is zero."""
 
     def init(key: jax.Array, rows: int, width: int) -> jax.Array:
@@ -98,7 +107,9 @@ class Layer(nn.Module):
         heads = (*x_BxLxD.shape[:2], s.heads, s.width // s.heads)
 
         def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(features, dtype=s.dtype, kernel_init=truncated_normal(s.init_std), name=name)
+            return nn.Dense(
+                features, dtype=s.dtype, kernel_init=truncated_normal(s.init_std), name=name
+            )
 
         def drop(x: jax.Array, site: int) -> jax.Array:
             return noise_ops.dropout(x, s.dropout, noise and noise.at(site))
@@ -107,7 +118,12 @@ class Layer(nn.Module):
             dense(s.width, name)(x_BxLxD).reshape(heads) for name in ("query", "key", "value")
         )
         mixed_BxLxHxC = attention(
-            q_BxLxHxC, k_BxLxHxC, v_BxLxHxC, docs_BxL, dropout=s.attention_dropout, noise=noise and noise.at(0)
+            q_BxLxHxC,
+            k_BxLxHxC,
+            v_BxLxHxC,
+            docs_BxL,
+            dropout=s.attention_dropout,
+            noise=noise and noise.at(0),
         )
         mixed_BxLxD = dense(s.width, "out")(mixed_BxLxHxC.reshape(x_BxLxD.shape))
         x_BxLxD = layer_norm(s.residual_dtype, "attention_norm")(x_BxLxD + drop(mixed_BxLxD, 1))

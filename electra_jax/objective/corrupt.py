@@ -17,19 +17,30 @@ class MaskOptions:
     """The config section `objective`: what is masked, shared by the objectives that mask."""
 
     mask_prob: float
-    mask_split: tuple[float, ...]  # [MASK], unchanged, random id; (0.85, 0.15, 0) in the original
+    mask_split: tuple[
+        float, float, float
+    ]  # [MASK], unchanged, random id; (0.85, 0.15, 0) in the original
     whole_word: bool
 
     def __post_init__(self) -> None:
         if not 0 < self.mask_prob < 1:
             raise UserError(f"objective.mask_prob={self.mask_prob} must be between 0 and 1")
-        if len(self.mask_split) != 3 or min(self.mask_split) < 0 or abs(sum(self.mask_split) - 1) > 1e-6:
+        if (
+            len(self.mask_split) != 3
+            or min(self.mask_split) < 0
+            or abs(sum(self.mask_split) - 1) > 1e-6
+        ):
             raise UserError(
                 f"objective.mask_split={self.mask_split} must be three shares ([MASK], unchanged, random) that add to 1"
             )
 
     def corrupt(
-        self, batch: dict[str, jax.Array], key: jax.Array, special: SpecialIds, vocab_size: int, slots: int
+        self,
+        batch: dict[str, jax.Array],
+        key: jax.Array,
+        special: SpecialIds,
+        vocab_size: int,
+        slots: int,
     ) -> dict[str, jax.Array]:
         """The batch with chosen int32 [B, K], weights float32 [B, K] and masked int32 [B, L]."""
         noise = noise_ops.for_rows(key, batch["rows"])
@@ -72,7 +83,9 @@ def choose(
     still fits, as BERT's whole-word masking does; a row may then get a few positions fewer.
     """
     length_B = jnp.sum(docs_BxL > 0, axis=1)
-    wanted_B = jnp.clip(jnp.round(mask_prob * length_B.astype(jnp.float32)), 1, slots).astype(jnp.int32)
+    wanted_B = jnp.clip(jnp.round(mask_prob * length_B.astype(jnp.float32)), 1, slots).astype(
+        jnp.int32
+    )
     candidate_BxL = docs_BxL > 0
     for forbidden in (special.cls, special.sep, special.mask, special.pad):
         candidate_BxL &= ids_BxL != forbidden
@@ -80,13 +93,17 @@ def choose(
     if whole_word:
         # A special is a word of its own, so no word runs across one.
         word_BxL = jnp.cumsum((word_starts_BxL > 0) | ~candidate_BxL, axis=1)
-        score_BxL = jnp.take_along_axis(score_BxL, jnp.minimum(word_BxL, ids_BxL.shape[1] - 1), axis=1)
+        score_BxL = jnp.take_along_axis(
+            score_BxL, jnp.minimum(word_BxL, ids_BxL.shape[1] - 1), axis=1
+        )
     # A full sort: top_k over batch-sharded scores makes the CPU partitioner gather them all.
     order_BxL = jnp.argsort(jnp.where(candidate_BxL, score_BxL, 2.0), axis=1, stable=True)
     if whole_word:
         words_BxL = jnp.where(candidate_BxL, word_BxL, 0)
         taken_BxL = _words_that_fit(jnp.take_along_axis(words_BxL, order_BxL, axis=1), wanted_B)
-        order_BxL = jnp.take_along_axis(order_BxL, jnp.argsort(~taken_BxL, axis=1, stable=True), axis=1)
+        order_BxL = jnp.take_along_axis(
+            order_BxL, jnp.argsort(~taken_BxL, axis=1, stable=True), axis=1
+        )
         count_B = jnp.sum(taken_BxL, axis=1)
     else:
         count_B = jnp.minimum(wanted_B, jnp.sum(candidate_BxL, axis=1))
@@ -100,7 +117,9 @@ def _words_that_fit(word_BxL: jax.Array, wanted_B: jax.Array) -> jax.Array:
     at_L = jnp.arange(length)
     first_BxL = jnp.diff(word_BxL, axis=1, prepend=-1) != 0
     start_BxL = jax.lax.cummax(jnp.where(first_BxL, at_L, 0), axis=1)
-    next_BxL = jnp.concatenate([jnp.where(first_BxL, at_L, length)[:, 1:], jnp.full_like(word_BxL[:, :1], length)], 1)
+    next_BxL = jnp.concatenate(
+        [jnp.where(first_BxL, at_L, length)[:, 1:], jnp.full_like(word_BxL[:, :1], length)], 1
+    )
     end_BxL = jax.lax.cummin(next_BxL, axis=1, reverse=True)
     size_BxL = jnp.where(first_BxL & (word_BxL > 0), end_BxL - at_L, 0)
 
@@ -136,7 +155,9 @@ def mask(
     return splice(ids_BxL, chosen_BxK, weights_BxK, new_BxK)
 
 
-def splice(ids_BxL: jax.Array, chosen_BxK: jax.Array, weights_BxK: jax.Array, new_BxK: jax.Array) -> jax.Array:
+def splice(
+    ids_BxL: jax.Array, chosen_BxK: jax.Array, weights_BxK: jax.Array, new_BxK: jax.Array
+) -> jax.Array:
     """ids with `new` written at the chosen positions of weight 1; positions within a row must be distinct."""
     old_BxK = jnp.take_along_axis(ids_BxL, chosen_BxK, axis=1)
     write_BxK = jnp.where(weights_BxK > 0, new_BxK, old_BxK).astype(ids_BxL.dtype)

@@ -16,7 +16,10 @@ from electra_jax.ops.vocab_head import HeadOutput, vocabulary_head
 from electra_jax.spec import UserError, from_config
 from electra_jax.text.tokenizer import SpecialIds
 
-_GENERATOR, _DISCRIMINATOR = 0, 1  # folded into the dropout key: the two networks drop independently
+_GENERATOR, _DISCRIMINATOR = (
+    0,
+    1,
+)  # folded into the dropout key: the two networks drop independently
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,6 @@ class ElectraObjective:
     special: SpecialIds
     slots: int
 
-    encoders = {"discriminator": "discriminator", "generator": "generator"}
-
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters of both networks; float32."""
         return Electra(self.dims).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
@@ -60,17 +61,29 @@ class ElectraObjective:
 
     def totals(self, batch: Batch) -> Sums:
         """Chosen positions and tokens that are not padding: the two denominators of the loss."""
-        return {"masked": jnp.sum(batch["weights"]), "valid": jnp.sum(batch["docs"] > 0).astype(jnp.float32)}
+        return {
+            "masked": jnp.sum(batch["weights"]),
+            "valid": jnp.sum(batch["docs"] > 0).astype(jnp.float32),
+        }
 
     def loss(
-        self, params: Params, batch: Batch, totals: Sums, keys: Keys, step: jax.Array, extra: dict[str, Any]
+        self,
+        params: Params,
+        batch: Batch,
+        totals: Sums,
+        keys: Keys,
+        step: jax.Array,
+        extra: dict[str, Any],
     ) -> tuple[jax.Array, Sums]:
         """The joint loss with dropout, from one forward pass of each network (the samples come from that pass too)."""
         del step, extra
         sums, _ = self._forward(params, batch, keys["sample"], keys["dropout"])
         mlm = sums["mlm_loss"] / (totals["masked"] + losses.EPSILON)
         detection = sums["disc_loss"] / (totals["valid"] + losses.EPSILON)
-        return self.options.generator_weight * mlm + self.options.discriminator_weight * detection, sums
+        return (
+            self.options.generator_weight * mlm + self.options.discriminator_weight * detection,
+            sums,
+        )
 
     def evaluate(
         self, params: Params, batch: Batch, keys: Keys, extra: dict[str, Any]
@@ -99,8 +112,12 @@ class ElectraObjective:
         context = (batch["types"], batch["docs"], batch["positions"])
         generated = self._generate(params, batch, context, sample_key, dropout_noise(_GENERATOR))
         # Corruption starts from the unmasked text: the discriminator sees [MASK] only if the generator drew it.
-        fake_BxL = corrupt.splice(batch["ids"], batch["chosen"], batch["weights"], generated.sampled_BxK)
-        replaced_BxL = (fake_BxL != batch["ids"]).astype(jnp.float32)  # a correct guess counts as original
+        fake_BxL = corrupt.splice(
+            batch["ids"], batch["chosen"], batch["weights"], generated.sampled_BxK
+        )
+        replaced_BxL = (fake_BxL != batch["ids"]).astype(
+            jnp.float32
+        )  # a correct guess counts as original
         logit_BxL = Electra(self.dims).apply(
             {"params": params},
             fake_BxL,
@@ -117,7 +134,12 @@ class ElectraObjective:
             "masked": jnp.sum(batch["weights"]),
             **losses.detection_sums(logit_BxL, replaced_BxL, valid_BxL),
         }
-        return sums, {"ids": fake_BxL, "score": logit_BxL, "label": replaced_BxL, "valid": valid_BxL}
+        return sums, {
+            "ids": fake_BxL,
+            "score": logit_BxL,
+            "label": replaced_BxL,
+            "valid": valid_BxL,
+        }
 
     def _generate(
         self,
@@ -132,7 +154,12 @@ class ElectraObjective:
         if self.options.uniform_generator:
             return _uniform(sample_noise, targets_BxK, batch["weights"], self.dims.vocab_size)
         hidden_BxKxE, table_VxE, bias_V = Electra(self.dims).apply(
-            {"params": params}, batch["masked"], *context, batch["chosen"], dropout, method=Electra.generate
+            {"params": params},
+            batch["masked"],
+            *context,
+            batch["chosen"],
+            dropout,
+            method=Electra.generate,
         )
         return vocabulary_head(
             hidden_BxKxE,

@@ -9,7 +9,9 @@ import numpy as np
 EPSILON = 1e-6  # added to the loss's denominators by the original
 
 # Thresholds on the logit for the training AUC: dense near 0, where every logit starts, and out to +-30.
-AUC_THRESHOLDS = np.sinh(np.linspace(-1, 1, 255) * np.arcsinh(30 / 0.02)).astype(np.float32) * np.float32(0.02)
+AUC_THRESHOLDS = np.sinh(np.linspace(-1, 1, 255) * np.arcsinh(30 / 0.02)).astype(
+    np.float32
+) * np.float32(0.02)
 
 
 def binary_cross_entropy(logit: jax.Array, label: jax.Array) -> jax.Array:
@@ -23,7 +25,9 @@ def masked_sum(x: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.sum(x.astype(jnp.float32) * weight.astype(jnp.float32))
 
 
-def detection_sums(logit_BxL: jax.Array, replaced_BxL: jax.Array, valid_BxL: jax.Array) -> dict[str, jax.Array]:
+def detection_sums(
+    logit_BxL: jax.Array, replaced_BxL: jax.Array, valid_BxL: jax.Array
+) -> dict[str, jax.Array]:
     """Counts behind accuracy, precision, recall, the replaced fraction and the binned AUC of the discriminator.
 
     A token is called replaced when its logit is above 0. `disc_above` [2, T] counts the original and the replaced
@@ -39,9 +43,9 @@ def detection_sums(logit_BxL: jax.Array, replaced_BxL: jax.Array, valid_BxL: jax
         "called": masked_sum(called_BxL, valid_BxL),
         "replaced": masked_sum(replaced_BxL, valid_BxL),
         "valid": jnp.sum(valid_BxL.astype(jnp.float32)),
-        "disc_above": jnp.stack([jnp.sum(above_BxLxT & g[..., None], axis=(0, 1)) for g in groups]).astype(
-            jnp.float32
-        ),
+        "disc_above": jnp.stack(
+            [jnp.sum(above_BxLxT & g[..., None], axis=(0, 1)) for g in groups]
+        ).astype(jnp.float32),
     }
 
 
@@ -58,13 +62,16 @@ def generator_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 def detection_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The discriminator's metrics over all tokens but padding; AUC from the thresholds (see `binned_auc`)."""
+    replaced, originals = sums["replaced"], sums["valid"] - sums["replaced"]
     return {
         "disc_loss": ratio(sums["disc_loss"], sums["valid"]),
         "disc_accuracy": ratio(sums["disc_correct"], sums["valid"]),
-        "disc_auc": binned_auc(np.asarray(sums["disc_above"]), sums["valid"] - sums["replaced"], sums["replaced"])[0],
+        "disc_auc": binned_auc(np.asarray(sums["disc_above"]), float(originals), float(replaced))[
+            0
+        ],
         "disc_precision": ratio(sums["true_positives"], sums["called"]),
-        "disc_recall": ratio(sums["true_positives"], sums["replaced"]),
-        "replaced_fraction": ratio(sums["replaced"], sums["valid"]),
+        "disc_recall": ratio(sums["true_positives"], replaced),
+        "replaced_fraction": ratio(replaced, sums["valid"]),
     }
 
 

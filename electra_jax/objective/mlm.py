@@ -26,8 +26,6 @@ class MlmObjective:
     special: SpecialIds
     slots: int
 
-    encoders = {"encoder": "encoder"}
-
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters, float32."""
         return MaskedLM(self.dims).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
@@ -45,7 +43,13 @@ class MlmObjective:
         return {"masked": jnp.sum(batch["weights"])}
 
     def loss(
-        self, params: Params, batch: Batch, totals: Sums, keys: Keys, step: jax.Array, extra: dict[str, Any]
+        self,
+        params: Params,
+        batch: Batch,
+        totals: Sums,
+        keys: Keys,
+        step: jax.Array,
+        extra: dict[str, Any],
     ) -> tuple[jax.Array, Sums]:
         """The masked-LM loss with dropout."""
         del step, extra

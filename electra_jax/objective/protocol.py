@@ -26,8 +26,6 @@ class Objective(Protocol):
     of the loss, so that the gradients of micro-batches add up to the gradient of the whole batch.
     """
 
-    encoders: Mapping[str, str]  # what is exported: folder name -> parameter prefix
-
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters, float32."""
         ...
@@ -45,7 +43,13 @@ class Objective(Protocol):
         ...
 
     def loss(
-        self, params: Params, batch: Batch, totals: Sums, keys: Keys, step: jax.Array, extra: dict[str, Any]
+        self,
+        params: Params,
+        batch: Batch,
+        totals: Sums,
+        keys: Keys,
+        step: jax.Array,
+        extra: dict[str, Any],
     ) -> tuple[jax.Array, Sums]:
         """This part's share of the loss of the whole batch, and metric sums."""
         ...
@@ -68,7 +72,9 @@ def make(
     options = dict(section)
     name = options.pop("name", None)
     if name is None:
-        raise UserError(f"config key objective.name is missing; expected one of: {', '.join(sorted(KNOWN))}")
+        raise UserError(
+            f"config key objective.name is missing; expected one of: {', '.join(sorted(KNOWN))}"
+        )
     if name not in KNOWN:
         raise unknown_name("objective", str(name), KNOWN)
     return importlib.import_module(KNOWN[name]).make(options, model, vocab_size, special, seq_len)

@@ -9,7 +9,9 @@ import numpy as np
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.noise import Noise
 
-SLOT_STRIDE = 1 << 20  # noise of (slot, id) has number slot * SLOT_STRIDE + id: padding and tiles do not move it
+SLOT_STRIDE = (
+    1 << 20
+)  # noise of (slot, id) has number slot * SLOT_STRIDE + id: padding and tiles do not move it
 DISALLOWED = 1000.0  # subtracted from the true id's logit by disallow_correct, as in the original
 
 
@@ -42,7 +44,10 @@ def vocabulary_head(
     `vocab_size` on are padding of the table and can be neither learned nor drawn. No gradient flows through samples.
     """
     logits_BxKxV = jnp.einsum(
-        "bke,ve->bkv", hidden_BxKxE, table_VxE.astype(hidden_BxKxE.dtype), preferred_element_type=jnp.float32
+        "bke,ve->bkv",
+        hidden_BxKxE,
+        table_VxE.astype(hidden_BxKxE.dtype),
+        preferred_element_type=jnp.float32,
     )
     logits_BxKxV += bias_V
     ids_V = jnp.arange(table_VxE.shape[0])

@@ -8,20 +8,23 @@ import numpy as np
 
 from electra_jax import files
 from electra_jax.data import loader
-from electra_jax.data.source import Prepared, Source, open_prepared
+from electra_jax.data.source import Source, open_prepared
 from electra_jax.objective.losses import exact_auc
 from electra_jax.spec import UserError
 from electra_jax.train import checkpoint, program, workdir
 from electra_jax.train.mesh import MeshSpec
 from electra_jax.train.mesh import build as build_mesh
-from electra_jax.train.options import RunSpec, check, run_spec
+from electra_jax.train.options import check, run_spec
 from electra_jax.train.program import Program
 
 
-def held_out(compiled: Program, params: Any, extra: Any, source: Source, batch: int, batches: int) -> dict[str, float]:
+def held_out(
+    compiled: Program, params: Any, extra: Any, source: Source, batch: int, batches: int
+) -> dict[str, float]:
     """Metric values over the first `batches` x `batch` held-out rows (all of them when there are fewer)."""
     totals: dict[str, np.ndarray] = {}
-    scores, labels = [], []
+    scores: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
     held = None
     fixed = loader.fixed_batches(source, batch, batches, compiled.batch_sharding)
     for number, rows in enumerate(fixed):
@@ -54,7 +57,9 @@ def _add(
         labels.append(tokens["label"][valid] > 0)
 
 
-def evaluate_workdir(folder: str | Path, step: int | None = None, data: str | None = None) -> dict[str, Any]:
+def evaluate_workdir(
+    folder: str | Path, step: int | None = None, data: str | None = None
+) -> dict[str, Any]:
     """Evaluates a checkpoint of a workdir and writes the result to its `evaluate-<step>.json`.
 
     `data` names another prepared folder made with the same tokenizer; its held-out split is used.
@@ -69,20 +74,23 @@ def evaluate_workdir(folder: str | Path, step: int | None = None, data: str | No
             f"--tokenizer {folder / 'tokenizer'}"
         )
     if not prepared.rows.get("valid"):
-        raise UserError(f"{prepared.path} has no held-out rows; prepare it with --valid-fraction or --valid-input")
+        raise UserError(
+            f"{prepared.path} has no held-out rows; prepare it with --valid-fraction or --valid-input"
+        )
     program.use_compilation_cache()
     mesh = build_mesh(MeshSpec(data=-1, fsdp=1))
-    check(run, prepared, mesh.size)
-    compiled = program.build(run, prepared, mesh)
+    phase = run.phases(prepared)[-1]
+    check(run, phase, mesh.size)
+    compiled = program.build(run, phase, mesh)
     step, params, extra = _restore(folder, step, compiled)
     values = held_out(
-        compiled, params, extra, prepared.source("valid"), run.train.batch, run.train.eval_batches
+        compiled, params, extra, prepared.source("valid"), phase.batch, run.train.eval_batches
     )
     result = {
         "step": step,
         "data": str(prepared.path),
         "fingerprint": prepared.fingerprint,
-        "rows": min(prepared.rows["valid"], run.train.batch * run.train.eval_batches),
+        "rows": min(prepared.rows["valid"], phase.batch * run.train.eval_batches),
         **{name: None if np.isnan(value) else value for name, value in values.items()},
     }
     files.write_json(folder / f"evaluate-{step}.json", result)

@@ -1,16 +1,16 @@
 """Pretraining from start to end: the loop, and what happens around a step."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from electra_jax.data import order
 from electra_jax.data.loader import Loader
-from electra_jax.data.source import Source
 from electra_jax.model.electra import count_parameters
 from electra_jax.objective.protocol import Batch, Sums
 from electra_jax.spec import UserError
@@ -19,15 +19,17 @@ from electra_jax.train.checkpoint import Checkpoints
 from electra_jax.train.clock import Clock
 from electra_jax.train.evaluate import held_out
 from electra_jax.train.lock import lock
-from electra_jax.train.options import TrainSpec
+from electra_jax.train.options import Phase
 from electra_jax.train.program import Program
-from electra_jax.train.speed import Speed
 from electra_jax.train.report import Report, summary
+from electra_jax.train.speed import Speed
 from electra_jax.train.step import State
 from electra_jax.train.workdir import Start
 
 
-def pretrain(config: Mapping[str, Any] | None, folder: str | Path, overrides: Sequence[str] = ()) -> None:
+def pretrain(
+    config: Mapping[str, Any] | None, folder: str | Path, overrides: Sequence[str] = ()
+) -> None:
     """Trains the run of a workdir to its last step: a new run from `config`, or the one that is there.
 
     Without a config, `overrides` ("section.key=value") apply to the config the workdir keeps. Raises UserError, before
@@ -36,22 +38,59 @@ def pretrain(config: Mapping[str, Any] | None, folder: str | Path, overrides: Se
     """
     clock = Clock()
     start = workdir.open_run(config, folder, overrides)
-    run = start.run
+    run, phases = start.run, start.run.phases(start.data)
     with clock.time("init"):
         program.use_compilation_cache()
         devices = mesh.build(run.mesh)
-        options.check(run, start.data, devices.size)
-        compiled = program.build(run, start.data, devices)
-    with lock(folder), clock.time("init"):  # makes the folder, so only now
-        with Checkpoints(folder, run.train.keep_last, run.train.keep_every) as checkpoints:
-            first, state = initial_state(start, compiled, checkpoints)
-            workdir.begin(start)
-            with Report(
-                folder, first, run.train.steps, run.report.tensorboard, run.report.wandb, start.config
-            ) as report:
-                _announce(report, start, compiled, first, state)
-                if first < run.train.steps:
-                    _train(start, compiled, checkpoints, report, clock, first, state)
+        for phase in phases:
+            options.check(run, phase, devices.size)
+        programs = [program.build(run, phase, devices) for phase in phases]
+    # The lock makes the folder, so only now.
+    with (
+        lock(folder),
+        clock.time("init"),
+        Checkpoints(folder, run.train.keep_last, run.train.keep_every) as checkpoints,
+    ):
+        done, state = initial_state(start, programs[0], checkpoints)
+        workdir.begin(start)
+        r = run.report
+        with Report(folder, done, run.train.steps, r.tensorboard, r.wandb, start.config) as report:
+            _announce(report, start, devices, done, state)
+            session = Session(start, checkpoints, report, clock)
+            for phase, compiled in zip(phases, programs, strict=True):
+                if done < phase.last:
+                    state = _train(session, phase, compiled, done, state)
+                    done = phase.last
+
+
+@dataclass(frozen=True)
+class Session:
+    """One start of a run: what every phase of it writes to."""
+
+    start: Start
+    checkpoints: Checkpoints
+    report: Report
+    clock: Clock
+
+    def save(self, done: int, state: State) -> None:
+        """A checkpoint, after everything logged so far is on disk."""
+        with self.clock.time("checkpoint"):
+            self.report.flush()
+            meta = {"config": self.start.config, "data": workdir.data_record(self.start.data)}
+            self.checkpoints.save(done, state, meta)
+
+    def evaluate(self, done: int, state: State, phase: Phase, compiled: Program) -> None:
+        """Held-out metrics, once per step; nothing where the data have no held-out rows."""
+        valid = phase.data.source("valid")
+        if not len(valid) or self.report.has(done, "valid"):
+            return
+        with self.clock.time("evaluate"):
+            batches = self.start.run.train.eval_batches
+            values = held_out(
+                compiled, state["params"], state["extra"], valid, phase.batch, batches
+            )
+            self.report.write(done, "valid", values)
+            self.report.say(f"step {done} held-out  {summary(values)}")
 
 
 def initial_state(start: Start, compiled: Program, checkpoints: Checkpoints) -> tuple[int, State]:
@@ -67,31 +106,18 @@ def initial_state(start: Start, compiled: Program, checkpoints: Checkpoints) -> 
     return 0, state
 
 
-def _train(
-    start: Start,
-    compiled: Program,
-    checkpoints: Checkpoints,
-    report: Report,
-    clock: Clock,
-    first: int,
-    state: State,
-) -> None:
-    t = start.run.train
-    source, valid = start.data.source("train"), start.data.source("valid")
-    log = OneStepLate(report, compiled, Speed(start, compiled, clock, first), t)
-
-    def evaluate(done: int, state: State) -> None:
-        if len(valid) and not report.has(done, "valid"):
-            with clock.time("evaluate"):
-                values = held_out(compiled, state["params"], state["extra"], valid, t.batch, t.eval_batches)
-                report.write(done, "valid", values)
-                report.say(f"step {done} held-out  {summary(values)}")
-
+def _train(session: Session, phase: Phase, compiled: Program, first: int, state: State) -> State:
+    """Steps first .. phase.last - 1."""
+    t, clock = session.start.run.train, session.clock
+    log = OneStepLate(session, compiled, Speed(session.start.run, phase, compiled, clock, first))
     if first == 0:
-        evaluate(0, state)
+        session.evaluate(0, state, phase, compiled)
     with clock.time("compile"):
         train_step = compiled.compile_train_step()
-    loader = Loader(source, rows_of_step(t, source), compiled.batch_sharding, first, t.steps)
+    rows_of_step = functools.partial(phase.rows, seed=t.seed)
+    loader = Loader(
+        phase.data.source("train"), rows_of_step, compiled.batch_sharding, first, phase.last
+    )
     with loader as batches, clock.time("step"), jax.transfer_guard("disallow"):
         for step, batch in _waiting(batches, clock):
             state, sums = train_step(state, batch)
@@ -99,17 +125,12 @@ def _train(
             log.push(done, sums)
             if done % t.eval_every == 0 or done == t.steps:
                 log.flush()
-                evaluate(done, state)
+                session.evaluate(done, state, phase, compiled)
             if done % t.checkpoint_every == 0 or done == t.steps:
                 log.flush()
-                with clock.time("checkpoint"):
-                    report.flush()
-                    checkpoints.save(done, state, {"config": start.config, "data": workdir.data_record(start.data)})
-
-
-def rows_of_step(t: TrainSpec, source: Source) -> Callable[[int], np.ndarray]:
-    """The data order of a run: step -> row numbers of its batch, a function of the seed."""
-    return lambda step: order.rows(step, t.batch, len(source), t.seed)
+                session.save(done, state)
+        log.flush()
+    return state
 
 
 def _waiting(batches: Loader, clock: Clock) -> Iterator[tuple[int, Batch]]:
@@ -126,8 +147,9 @@ def _waiting(batches: Loader, clock: Clock) -> Iterator[tuple[int, Batch]]:
 class OneStepLate:
     """Reads the metrics of step n - 1 while step n runs, so that the device never waits for the log."""
 
-    def __init__(self, report: Report, compiled: Program, speed: Speed, t: TrainSpec) -> None:
-        self._report, self._compiled, self._speed, self._t = report, compiled, speed, t
+    def __init__(self, session: Session, compiled: Program, speed: Speed) -> None:
+        self._report, self._t = session.report, session.start.run.train
+        self._compiled, self._speed = compiled, speed
         self._held: tuple[int, Sums] | None = None
 
     def push(self, done: int, sums: Sums) -> None:
@@ -163,13 +185,12 @@ class OneStepLate:
         )
 
 
-def _announce(report: Report, start: Start, compiled: Program, first: int, state: State) -> None:
+def _announce(report: Report, start: Start, devices: Mesh, first: int, state: State) -> None:
     run, data = start.run, start.data
     parameters = count_parameters(state["params"], run.dimensions(data.vocab_size))
-    devices = list(compiled.mesh.devices.flat)
     report.say(
         f"{parameters:,} trainable parameters; {data.rows['train']:,} rows of {data.seq_len} tokens; "
-        f"batch {run.train.batch} on {len(devices)} x {devices[0].device_kind}"
+        f"batch {run.train.batch} on {devices.size} x {devices.devices.flat[0].device_kind}"
     )
     if first == run.train.steps:
         report.say(f"{start.folder} is finished: all {first} steps are done")

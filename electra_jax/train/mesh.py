@@ -48,7 +48,9 @@ def build(spec: MeshSpec) -> Mesh:
             f"the axes must multiply to {devices}, with at most one of them -1"
         )
     # Auto, by name: make_mesh's own default, Explicit, breaks modules that gather from sharded tables.
-    return jax.make_mesh((sizes["data"], sizes["fsdp"]), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    return jax.make_mesh(
+        (sizes["data"], sizes["fsdp"]), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2
+    )
 
 
 def place(tree: Any, mesh: Mesh) -> Any:
@@ -71,7 +73,7 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 
 def _check_divides(name: str, shape: tuple[int, ...], spec: P, mesh: Mesh) -> None:
-    for size, axis in zip(shape, spec):
+    for size, axis in zip(shape, spec, strict=False):  # a spec may be shorter
         if axis is not None and size % mesh.shape[axis]:
             raise UserError(
                 f"mesh.{axis}={mesh.shape[axis]} does not divide {name} of shape {list(shape)}; "

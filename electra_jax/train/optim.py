@@ -63,13 +63,19 @@ class AdamMoments(NamedTuple):
     nu: Any
 
 
-def scale_by_adam_without_bias_correction(beta1: float, beta2: float, eps: float) -> optax.GradientTransformation:
+def scale_by_adam_without_bias_correction(
+    beta1: float, beta2: float, eps: float
+) -> optax.GradientTransformation:
     """m / (sqrt(v) + eps) with plain moving averages: BERT's and ELECTRA's Adam."""
 
     def init(params: Params) -> AdamMoments:
-        return AdamMoments(jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params))
+        return AdamMoments(
+            jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params)
+        )
 
-    def update(grads: Params, state: AdamMoments, params: Params | None = None) -> tuple[Params, AdamMoments]:
+    def update(
+        grads: Params, state: AdamMoments, params: Params | None = None
+    ) -> tuple[Params, AdamMoments]:
         del params
         mu = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, state.mu, grads)
         nu = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g * g, state.nu, grads)

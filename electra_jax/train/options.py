@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from electra_jax.data import order
 from electra_jax.data.source import Prepared
 from electra_jax.model.electra import Dimensions, ModelSpec
 from electra_jax.objective import protocol
@@ -31,11 +34,21 @@ class TrainSpec:
     max_skipped: int  # stop after this many non-finite steps in a row
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulation", "log_every", "eval_every", "checkpoint_every", "keep_last"):
+        for name in (
+            "steps",
+            "batch",
+            "accumulation",
+            "log_every",
+            "eval_every",
+            "checkpoint_every",
+            "keep_last",
+        ):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name}={getattr(self, name)} must be at least 1")
         if self.batch % self.accumulation:
-            raise UserError(f"train.batch={self.batch} is not a multiple of train.accumulation={self.accumulation}")
+            raise UserError(
+                f"train.batch={self.batch} is not a multiple of train.accumulation={self.accumulation}"
+            )
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,21 @@ class ReportSpec:
 
 
 @dataclass(frozen=True)
+class Phase:
+    """A stretch of a run on one prepared folder with one batch: steps first .. last - 1."""
+
+    data: Prepared
+    batch: int
+    accumulation: int
+    first: int
+    last: int
+
+    def rows(self, step: int, seed: int) -> np.ndarray:
+        """The rows of the step's batch: the run's data order, a function of the seed."""
+        return order.rows(step - self.first, self.batch, self.data.rows["train"], seed)
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """A whole run; `objective` stays a section, since each objective declares its own options."""
 
@@ -69,9 +97,16 @@ class RunSpec:
         """The model's dimensions for this vocabulary."""
         return Dimensions(self.model, vocab_size)
 
+    def phases(self, data: Prepared) -> tuple[Phase, ...]:
+        """The run as a list of phases, each compiled once; a config names one folder, so there is one phase."""
+        t = self.train
+        return (Phase(data, t.batch, t.accumulation, 0, t.steps),)
+
     def make_objective(self, data: Prepared) -> protocol.Objective:
         """The objective for this data."""
-        return protocol.make(self.objective, self.model, data.vocab_size, data.special, data.seq_len)
+        return protocol.make(
+            self.objective, self.model, data.vocab_size, data.special, data.seq_len
+        )
 
 
 def run_spec(config: Mapping[str, Any]) -> RunSpec:
@@ -93,18 +128,18 @@ def run_spec(config: Mapping[str, Any]) -> RunSpec:
     )
 
 
-def check(run: RunSpec, data: Prepared, devices: int) -> None:
+def check(run: RunSpec, phase: Phase, devices: int) -> None:
     """Raises UserError for options that clash with the data or with each other."""
-    t = run.train
+    data = phase.data
     if data.seq_len > run.model.positions:
         raise UserError(
             f"data at {data.path} has rows of {data.seq_len} tokens, more than model.positions={run.model.positions}; "
             f"prepare it with --seq-len {run.model.positions} or set --config.model.positions={data.seq_len}"
         )
-    rows = t.batch // t.accumulation
+    rows = phase.batch // phase.accumulation
     if rows % devices:
         raise UserError(
-            f"train.batch={t.batch} / accumulation={t.accumulation} = {rows} rows a micro-batch do not divide over "
-            f"{devices} devices; the nearest batch that does is "
-            f"{max(1, round(rows / devices)) * devices * t.accumulation}"
+            f"train.batch={phase.batch} / accumulation={phase.accumulation} = {rows} rows a micro-batch do not divide "
+            f"over {devices} devices; the nearest batch that does is "
+            f"{max(1, round(rows / devices)) * devices * phase.accumulation}"
         )

@@ -12,10 +12,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from electra_jax.data.source import Prepared
 from electra_jax.objective.protocol import Batch, Objective, Sums
 from electra_jax.train import mesh as meshes
-from electra_jax.train.options import RunSpec
+from electra_jax.train.options import Phase, RunSpec
 from electra_jax.train.step import State, init_state, make_train_step, step_keys
 
 EVALUATION_SEED = 0  # of the fixed masks and samples of held-out evaluation, the same in every run
@@ -34,7 +33,9 @@ class Program:
     abstract_batch: dict[str, jax.ShapeDtypeStruct]
     init: Callable[[], State]
     train_step: Any  # jitted (state, batch) -> (state, sums); the state is donated
-    eval_step: EvalStep  # (params, extra, batch, number of its first row) -> (sums, per-token arrays)
+    eval_step: (
+        EvalStep  # (params, extra, batch, number of its first row) -> (sums, per-token arrays)
+    )
 
     @property
     def batch_sharding(self) -> NamedSharding:
@@ -61,9 +62,9 @@ def place_array(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
         return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 
-def build(run: RunSpec, data: Prepared, mesh: Mesh) -> Program:
-    """The programs of a run on this data and mesh."""
-    objective = run.make_objective(data)
+def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
+    """The programs of one phase of a run on this mesh."""
+    objective = run.make_objective(phase.data)
     t = run.train
 
     def init() -> State:
@@ -75,30 +76,36 @@ def build(run: RunSpec, data: Prepared, mesh: Mesh) -> Program:
         # Masks and samples belong to the held-out row, whatever the batch it comes in.
         keys = step_keys(EVALUATION_SEED, jnp.zeros((), jnp.int32))
         rows_B = first_row + jnp.arange(batch["ids"].shape[0])
-        return objective.evaluate(params, objective.corrupt(batch | {"rows": rows_B}, keys["mask"]), keys, extra)
+        return objective.evaluate(
+            params, objective.corrupt(batch | {"rows": rows_B}, keys["mask"]), keys, extra
+        )
 
     shapes = jax.eval_shape(init)
     state_sharding = meshes.place(shapes, mesh)
     abstract_state = jax.tree.map(
-        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, state_sharding
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
+        shapes,
+        state_sharding,
     )
     rows, everywhere = NamedSharding(mesh, meshes.ROWS), NamedSharding(mesh, P())
-    batch = jax.ShapeDtypeStruct((t.batch, data.seq_len), jnp.int32, sharding=rows)
-    train_step = make_train_step(objective, run.optim, t.steps, t.accumulation, t.seed)
+    batch = jax.ShapeDtypeStruct((phase.batch, phase.data.seq_len), jnp.int32, sharding=rows)
+    train_step = make_train_step(objective, run.optim, t.steps, phase.accumulation, t.seed)
     return Program(
         objective=objective,
         mesh=mesh,
         abstract_state=abstract_state,
         abstract_batch=dict.fromkeys(FIELDS, batch),
         init=jax.jit(init, out_shardings=state_sharding),
-        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(state_sharding, everywhere)),
+        train_step=jax.jit(
+            train_step, donate_argnums=0, out_shardings=(state_sharding, everywhere)
+        ),
         eval_step=jax.jit(eval_step, out_shardings=everywhere),
     )
 
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(Path(home) / "electra_jax" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -3,22 +3,24 @@
 from electra_jax.objective.corrupt import slot_count
 from electra_jax.train import flops
 from electra_jax.train.clock import Clock
+from electra_jax.train.options import Phase, RunSpec
 from electra_jax.train.program import Program
-from electra_jax.train.workdir import Start
 
 
 class Speed:
     """Speeds since the last time it was asked; pauses for compilation, evaluation and checkpoints do not count."""
 
-    def __init__(self, start: Start, compiled: Program, clock: Clock, first: int) -> None:
-        run, data = start.run, start.data
+    def __init__(
+        self, run: RunSpec, phase: Phase, compiled: Program, clock: Clock, first: int
+    ) -> None:
+        data = phase.data
         self._clock, self._done = clock, first
         self._devices = list(compiled.mesh.devices.flat)
         self._dtype = run.model.dtype
-        self._tokens = run.train.batch * data.seq_len
+        self._tokens = phase.batch * data.seq_len
         self._flops = flops.train_flops_per_step(
             run.dimensions(data.vocab_size),
-            run.train.batch,
+            phase.batch,
             data.seq_len,
             slot_count(run.objective["mask_prob"], data.seq_len),
             "uniform" if run.objective.get("uniform_generator") else run.objective["name"],

@@ -30,7 +30,8 @@ def init_state(objective: Objective, spec: OptimSpec, seed: int) -> State:
 def step_keys(seed: int, step: jax.Array) -> Keys:
     """The keys of a step: a function of the seed and the step number alone."""
     names = ("mask", "sample", "dropout")
-    return dict(zip(names, jax.random.split(jax.random.fold_in(jax.random.key(seed), step), len(names))))
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), step), len(names))
+    return dict(zip(names, keys, strict=True))
 
 
 def make_train_step(
@@ -75,7 +76,12 @@ def make_train_step(
             },
             "extra": state["extra"],
         }
-        reported = {"grad_norm": norm, "learning_rate": rate, "total_loss": loss, **state["skipped"]}
+        reported = {
+            "grad_norm": norm,
+            "learning_rate": rate,
+            "total_loss": loss,
+            **state["skipped"],
+        }
         return state, sums | {f"step/{name}": value for name, value in reported.items()}
 
     return train_step

@@ -1,8 +1,8 @@
 """What a workdir knows of its run: the resolved config, the data it was started on, where it began.
 
-    config.json     written once, when the run starts: config, data fingerprint, versions
-    tokenizer/      copied from the prepared data
-    checkpoints/    metrics.jsonl    tensorboard/    evaluate-<step>.json
+config.json     written once, when the run starts: config, data fingerprint, versions
+tokenizer/      copied from the prepared data
+checkpoints/    metrics.jsonl    tensorboard/    evaluate-<step>.json
 """
 
 import importlib.metadata
@@ -49,7 +49,9 @@ class Start:
     resumed: bool  # the workdir already holds a run
 
 
-def open_run(config: Mapping[str, Any] | None, folder: str | Path, overrides: Sequence[str] = ()) -> Start:
+def open_run(
+    config: Mapping[str, Any] | None, folder: str | Path, overrides: Sequence[str] = ()
+) -> Start:
     """The run of a workdir: a new one from `config`, or the one it holds with `overrides` ("key.path=value") applied.
 
     Raises UserError when there is neither, when both are there and differ, when the data are not those the run was
@@ -58,10 +60,14 @@ def open_run(config: Mapping[str, Any] | None, folder: str | Path, overrides: Se
     folder = Path(folder)
     record = read_record(folder) if (folder / RECORD).exists() else None
     if record is None and (folder / "checkpoints").exists():
-        raise UserError(f"{folder} has checkpoints but no {RECORD}; it is not a workdir of this program")
+        raise UserError(
+            f"{folder} has checkpoints but no {RECORD}; it is not a workdir of this program"
+        )
     if record is None and config is None:
         hint = "it was imported; " if (folder / imported.RECORD).exists() else ""
-        raise UserError(f"{folder} holds no run to resume ({hint}no {RECORD}); give --config to start one")
+        raise UserError(
+            f"{folder} holds no run to resume ({hint}no {RECORD}); give --config to start one"
+        )
     asked = _plain(config) if config is not None else _overridden(record["config"], overrides)  # type: ignore[index]
     run = run_spec(asked)
     if record is not None:
@@ -119,17 +125,23 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"{folder} is not a workdir: it has no {RECORD}; start a run with electra-jax pretrain") from None
+        raise UserError(
+            f"{folder} is not a workdir: it has no {RECORD}; start a run with electra-jax pretrain"
+        ) from None
     except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); restore it or start another workdir") from None
+        raise UserError(
+            f"{path} is not JSON ({error}); restore it or start another workdir"
+        ) from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise UserError(f"{path} was not written by this version of electra-jax (expected format {FORMAT!r})")
+        raise UserError(
+            f"{path} was not written by this version of electra-jax (expected format {FORMAT!r})"
+        )
     return record
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config as JSON gives it back: nested dicts, tuples as lists."""
-    as_dict = config.to_dict() if hasattr(config, "to_dict") else config  # type: ignore[union-attr]
+    as_dict = config.to_dict() if hasattr(config, "to_dict") else config
     return json.loads(json.dumps(as_dict))
 
 
@@ -159,7 +171,9 @@ def _same_data(folder: Path, old: Mapping[str, Any], data: Prepared) -> None:
     changed = [f"{k}: was {old.get(k)!r}, now {new[k]!r}" for k in new if old.get(k) != new[k]]
     if changed:
         raise UserError(
-            f"{data.path} is not the data that the run in {folder} was started on; " + "; ".join(changed) + ". "
+            f"{data.path} is not the data that the run in {folder} was started on; "
+            + "; ".join(changed)
+            + ". "
             "Point --config.data.path at the original folder, or choose another --workdir"
         )
 
@@ -171,9 +185,13 @@ def _fits_import(folder: Path, run: RunSpec, data: Prepared) -> None:
     dims, record = found
     wrong = imported.conflicts(dims, run.dimensions(data.vocab_size))
     if run.objective.get("name") != record["objective"]:
-        wrong.append(f"objective.name is {run.objective.get('name')}, imported {record['objective']}")
+        wrong.append(
+            f"objective.name is {run.objective.get('name')}, imported {record['objective']}"
+        )
     if wrong:
-        raise UserError(f"the model imported into {folder} differs from the config or data: " + "; ".join(wrong))
+        raise UserError(
+            f"the model imported into {folder} differs from the config or data: " + "; ".join(wrong)
+        )
     from electra_jax.text import tokenizer
 
     if tokenizer.load(folder / "tokenizer").hash != data.tokenizer_hash:
