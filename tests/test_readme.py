@@ -84,18 +84,6 @@ def test_the_table_of_recipes_is_that_of_the_configs():
         assert int(steps[:-1]) * scale == train.steps
 
 
-def test_the_map_names_every_file():
-    """Catches a module that was added, moved or removed without its line in docs/architecture.md."""
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    picture = text[text.index("electra_jax/") : text.index("configs/  ")]
-    modules = (ROOT / "electra_jax").rglob("*.py")
-    assert set(re.findall(r"\w+\.py", picture)) == {
-        path.name
-        for path in modules
-        if not path.name.startswith("__") and "configs" not in path.parts
-    }
-
-
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory) -> Path:
     """A folder in which the README's commands were typed one after another, on small corpora."""
