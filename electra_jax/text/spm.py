@@ -1,9 +1,12 @@
 """SentencePiece models as `tokenizers` definitions, so that one library encodes everything.
 
-The conversion was compared with the sentencepiece library on English, German, Korean and Chinese
-text; docs/text.md gives the rates. NFC runs before a model's own NFKC tables because the
-`tokenizers` library looks up whole grapheme clusters and would take the shortest match, where
-sentencepiece takes the longest.
+Compared with the sentencepiece library on 40,000 paragraphs of English, German, Korean and Chinese:
+no paragraph differs for models trained here, unigram or BPE. Of a unigram model whose scores are
+not rounded (see vocab.py), 7 of 12,000 differed, at ties that float32 and float64 break
+differently. Of 20,000 made-up strings of unusual characters, 0.7% differ: a character that the
+model's rules change, followed by a combining one in the same grapheme (a capital with a keycap),
+because `tokenizers` applies the rules to whole graphemes. NFC before the rules mends the common
+case, accents written as two characters.
 """
 
 import base64
