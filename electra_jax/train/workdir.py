@@ -183,7 +183,8 @@ def _fits_import(folder: Path, run: RunSpec, data: Prepared) -> None:
     if found is None:
         return
     dims, record = found
-    wrong = imported.conflicts(dims, run.dimensions(data.vocab_size))
+    asked = run.dimensions(data.vocab_size)
+    wrong = imported.conflicts(dims, asked, record["objective"])
     if run.objective.get("name") != record["objective"]:
         wrong.append(
             f"objective.name is {run.objective.get('name')}, imported {record['objective']}"
