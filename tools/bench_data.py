@@ -104,10 +104,8 @@ def measure(args: argparse.Namespace) -> None:
         n = len(rows)
         shuffled = read_speed(rows, lambda step: order.rows(step, BATCH, n, seed=0))
         in_order = read_speed(rows, lambda step: np.arange(step * BATCH, (step + 1) * BATCH) % n)
-        print(
-            f"read, training order  {shuffled:8,.0f} rows/s of {args.seq_len} tokens, one process"
-        )
-        print(f"read, in sequence     {in_order:8,.0f} rows/s")
+        print(f"read, training order  {shuffled}, of {args.seq_len} tokens, one process")
+        print(f"read, in sequence     {in_order}")
 
 
 def read(paths: Sequence[str], most: int) -> tuple[list[str], int]:
@@ -193,13 +191,16 @@ def links(paths: Sequence[str], folder: Path) -> list[str]:
     return sorted(map(str, folder.iterdir()))
 
 
-def read_speed(rows: source.Source, numbers: Callable[[int], np.ndarray]) -> float:
+def read_speed(rows: source.Source, numbers: Callable[[int], np.ndarray]) -> str:
     """Rows/s, finding their numbers included."""
-    begin, step = time.perf_counter(), 0
+    begin, cpu, step = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - begin < READ_SECONDS:
         rows.rows(numbers(step))
         step += 1
-    return step * BATCH / (time.perf_counter() - begin)
+    wall = step * BATCH / (time.perf_counter() - begin)
+    return (
+        f"{wall:8,.0f} rows/s  ({step * BATCH / (time.process_time() - cpu):,.0f} per processor s)"
+    )
 
 
 if __name__ == "__main__":
