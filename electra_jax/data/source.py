@@ -15,7 +15,7 @@ from electra_jax.text.tokenizer import SpecialIds
 
 # Random access: no read-ahead, no threads of the reader's own.
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
-_READER_BUFFER = 32 * 1024
+_READER_BUFFER = 8 * 1024
 
 
 @dataclasses.dataclass(frozen=True)
