@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from electra_jax.convert import hf
 from electra_jax.model.electra import Dimensions, Electra, MaskedLM, ModelSpec
 from electra_jax.model.layers import padded_vocab
 from electra_jax.text import tokenizer
@@ -137,6 +139,28 @@ def make_workdir(
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def exported_once(
+    make_dims: Callable[..., Dimensions],
+    make_workdir: Callable[..., Path],
+    small_vocabulary: Tokenizer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A tiny random pair: `run` is its workdir, `hf` its export."""
+    folder = tmp_path_factory.mktemp("pair")
+    hf.export(
+        make_workdir(folder / "run", make_dims(vocab_size=small_vocabulary.size)), folder / "hf"
+    )
+    return folder
+
+
+@pytest.fixture
+def exported(tmp_path: Path, exported_once: Path) -> Path:
+    """The export of a tiny random pair, to be changed at will; its workdir is ../run."""
+    shutil.copytree(exported_once, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "hf"
 
 
 def rows_of(

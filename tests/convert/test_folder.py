@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,10 @@ from transformers import ElectraForPreTraining
 
 from electra_jax.convert import folder, hf
 from electra_jax.convert.folder import DISCRIMINATOR, MASKED_LM
-from electra_jax.model.electra import Dimensions
 from electra_jax.spec import UserError
 from electra_jax.text.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.torch
-
-
-@pytest.fixture
-def exported(
-    tmp_path: Path,
-    make_dims: Callable[..., Dimensions],
-    make_workdir: Callable[..., Path],
-    small_vocabulary: Tokenizer,
-) -> Path:
-    """The export of a tiny random pair."""
-    dims = make_dims(vocab_size=small_vocabulary.size)
-    hf.export(make_workdir(tmp_path / "run", dims), tmp_path / "hf")
-    return tmp_path / "hf"
 
 
 def change_config(path: Path, **changes: Any) -> None:

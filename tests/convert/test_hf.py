@@ -35,16 +35,6 @@ Rows = Callable[..., dict[str, np.ndarray]]
 transformers.utils.logging.disable_progress_bar()
 
 
-@pytest.fixture
-def exported(
-    tmp_path: Path, make_dims: MakeDims, make_workdir: MakeWorkdir, small_vocabulary: Tokenizer
-) -> Path:
-    """The export of a tiny random pair."""
-    dims = make_dims(vocab_size=small_vocabulary.size)
-    hf.export(make_workdir(tmp_path / "run", dims), tmp_path / "hf")
-    return tmp_path / "hf"
-
-
 def same_files(first: Path, second: Path, but: set[str] = frozenset()) -> None:
     """Asserts that two folders hold the same files with the same bytes."""
     names = {str(p.relative_to(first)) for p in first.rglob("*") if p.is_file()}
