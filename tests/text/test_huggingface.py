@@ -1,6 +1,7 @@
 """transformers reads our folders, and we read theirs, with the same ids."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,19 @@ def test_sentencepiece_library(shared, paragraphs, tmp_path, kind, lowercase, st
         found = ours.encode_batch(texts)
         assert found == library.encode(texts), name
         assert found == ids_of(hf, texts), name
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_accents_in_two_characters(small_corpus, tmp_path, kind):
+    """Catches the shortest rule taken for a letter and its accent (E + acute to e, not to e with
+    acute), as `tokenizers` does on its own."""
+    vocab.train([str(small_corpus)], kind, 280, tmp_path / "tok", True, False)
+    ours = tokenizer.load(tmp_path / "tok")
+    library = sentencepiece.SentencePieceProcessor(str(tmp_path / "tok" / "spiece.model"))
+    composed = "Größe und Maß, ÄPFEL und Öl: naïve CAFÉ résumé"
+    apart = unicodedata.normalize("NFD", composed)
+    assert apart != composed
+    assert ours.encode(apart) == library.encode(apart) == ours.encode(composed)
 
 
 def foreign(tmp_path: Path, small_corpus: Path, **options) -> Path:
