@@ -63,6 +63,13 @@ def test_links_lead_somewhere(page):
             assert heading in anchors, f"{page.name} links to {target}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page):
+    """Catches a page that sends its reader to a file that was renamed."""
+    named = re.findall(r"\b(?:electra_jax|configs|tools|tests)/[\w/]+\.py\b", page.read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_the_table_of_recipes_is_that_of_the_configs():
     """Catches a recipe that was changed and a table that was not."""
     rows = re.findall(
