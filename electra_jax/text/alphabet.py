@@ -1,6 +1,6 @@
 """Which characters a vocabulary holds: counted exactly, after normalisation."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 import tokenizers
@@ -11,7 +11,7 @@ from electra_jax.text import wordpiece
 # default, made for Chinese and Japanese) ...
 COVERAGE = 0.9995
 # ... and at least this many (BERT's trainers keep 1,000), if they are no more than a 16th of the
-# vocabulary and occur twice; never more than a quarter of it.
+# vocabulary and occur twice; their entries never take more than half of it.
 _FEWEST = 1000
 _CODE_POINTS = 0x110000
 
@@ -43,28 +43,31 @@ class CharacterCounts:
         return counts
 
 
-def choose(counts: dict[str, int], size: int) -> list[str]:
+def ranked(counts: dict[str, int]) -> list[str]:
+    """Characters, the most frequent first."""
+    return sorted(counts, key=lambda c: (-counts[c], c))
+
+
+def choose(
+    counts: dict[str, int], size: int, entries_of: Callable[[str], list[str]] = lambda c: [c]
+) -> list[str]:
     """The characters, by code point, that a vocabulary of `size` should hold (see COVERAGE)."""
     chosen: list[str] = []
-    total, covered = sum(counts.values()), 0
+    total, covered, room = sum(counts.values()), 0, size // 2
     fewest = min(_FEWEST, size // 16)
-    for character in sorted(counts, key=lambda c: (-counts[c], c))[: max(1, size // 4)]:
+    for character in ranked(counts):
         rare = len(chosen) >= fewest or counts[character] == 1
-        if covered >= COVERAGE * total and rare:
+        room -= len(entries_of(character))
+        if room < 0 or (covered >= COVERAGE * total and rare):
             break
         chosen.append(character)
         covered += counts[character]
     return sorted(chosen)
 
 
-def entries(characters: Iterable[str], backend: tokenizers.Tokenizer) -> list[str]:
-    """The vocabulary entries of an alphabet: each character as it begins a word and, unless it is
-    always a word of its own (punctuation, ideographs), as it goes on in one ("##c")."""
-    characters = list(characters)
-    inside = [f"{wordpiece.PREFIX}{c}" for c in characters if not _stands_alone(c, backend)]
-    return characters + inside
-
-
-def _stands_alone(character: str, backend: tokenizers.Tokenizer) -> bool:
+def forms(character: str, backend: tokenizers.Tokenizer) -> list[str]:
+    """The WordPiece entries of a character: as it begins a word and, unless it is always a word of
+    its own (punctuation, ideographs), as it goes on in one ("##c")."""
     text = backend.normalizer.normalize_str(f"a{character}a")
-    return len(backend.pre_tokenizer.pre_tokenize_str(text)) > 1
+    alone = len(backend.pre_tokenizer.pre_tokenize_str(text)) > 1
+    return [character] if alone else [character, f"{wordpiece.PREFIX}{character}"]

@@ -76,8 +76,10 @@ def _wordpiece(texts: Iterable[str], size: int, lowercase: bool, strip: bool) ->
     """
     blank = wordpiece.definition(_SPECIAL, _NAMES["unk"], lowercase, strip)
     backend = tokenizer.backend(blank, _NAMES)
-    characters = _characters(texts, backend.normalizer.normalize_str, size)
-    entries = alphabet.entries(characters, backend)
+    forms = functools.cache(functools.partial(alphabet.forms, backend=backend))
+    counts = _count(texts, backend.normalizer.normalize_str)
+    characters = alphabet.choose(counts, size, forms)
+    entries = sorted(entry for character in characters for entry in forms(character))
     trainer = tokenizers.trainers.WordPieceTrainer(
         vocab_size=size,
         min_frequency=2,  # a merge seen once is no pattern
@@ -89,17 +91,20 @@ def _wordpiece(texts: Iterable[str], size: int, lowercase: bool, strip: bool) ->
     )
     backend.train_from_iterator(texts, trainer)
     ids = backend.get_vocab(with_added_tokens=False)
-    if len(ids) < size:
-        raise _too_small(size, len(ids))
     trained = sorted(ids, key=ids.__getitem__)
+    if len(trained) < size:  # nothing left to merge: rarer characters fill the rest
+        trained += [e for c in alphabet.ranked(counts) for e in forms(c) if e not in ids]
+        if len(trained) < size:
+            raise _too_small(size, len(trained))
+        trained = trained[:size]
     return Tokenizer(wordpiece.definition(trained, _NAMES["unk"], lowercase, strip), _NAMES)
 
 
-def _characters(texts: Iterable[str], normalize: Callable[[str], str], size: int) -> list[str]:
+def _count(texts: Iterable[str], normalize: Callable[[str], str]) -> dict[str, int]:
     counts = alphabet.CharacterCounts()
     for text in texts:
         counts.add(text)
-    return alphabet.choose(counts.normalized(normalize), size)
+    return counts.normalized(normalize)
 
 
 def _sentencepiece(
@@ -113,7 +118,7 @@ def _sentencepiece(
         "model_type": kind,
         "vocab_size": size,
         "character_coverage": alphabet.COVERAGE,
-        "required_chars": "".join(_characters(texts, normalize, size)),
+        "required_chars": "".join(alphabet.choose(_count(texts, normalize), size)),
         "pad_id": 0,
         "unk_id": 1,
         "bos_id": 2,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from electra_jax.spec import UserError
-from electra_jax.text import tokenizer
+from electra_jax.text import tokenizer, vocab
 from electra_jax.text.special import SpecialIds
 
 ENTRIES = [
@@ -69,6 +69,17 @@ def test_text_never_spells_a_special_token(trained):
     special = {loaded.special.pad, loaded.special.cls, loaded.special.sep, loaded.special.mask}
     assert not special & set(loaded.encode(text))
     assert not special & set(loaded.encode_flat([text])[0].tolist())
+
+
+@pytest.mark.parametrize("kind", vocab.KINDS)
+def test_cased_text_never_spells_a_special_token(small_corpus, tmp_path, kind):
+    """Catches the same where case is kept, and "[MASK]" is an entry that text could match."""
+    vocab.train([str(small_corpus)], kind, 200, tmp_path / "tok", lowercase=False)
+    loaded = tokenizer.load(tmp_path / "tok")
+    special = set(loaded.special) - {loaded.special.unk}
+    for text in ("a [MASK] b[SEP]c", "[CLS][PAD]", "\uff3bMASK]"):
+        assert not special & set(loaded.encode(text))
+        assert not special & set(loaded.encode_flat([text])[0].tolist())
 
 
 def test_saved_folder_says_it_all(trained, tmp_path):
