@@ -120,11 +120,11 @@ def _parse_config(
         ("attention_dropout", "attention_probs_dropout_prob", 0.1),
         ("init_std", "initializer_range", 0.02),
     ):
-        value = config.get(key, default)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1:
-            problems.append(f"{key} is {value!r}, expected a number in [0, 1)")
+        rate = config.get(key, default)
+        if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 <= rate < 1:
+            problems.append(f"{key} is {rate!r}, expected a number in [0, 1)")
         else:
-            rates[field] = float(value)
+            rates[field] = float(rate)
     notes = config.get("electra_jax")
     if notes is not None and not isinstance(notes, dict):
         problems.append(f"electra_jax is {notes!r}, expected a JSON object")
