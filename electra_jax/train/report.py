@@ -22,9 +22,6 @@ from tqdm import tqdm
 
 from electra_jax import files
 from electra_jax.spec import UserError
-from electra_jax.train.clock import Clock
-
-__all__ = ["Clock", "Report", "rewind", "summary"]
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
