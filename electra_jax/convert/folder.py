@@ -115,12 +115,12 @@ def _parse_config(
             f"num_attention_heads {numbers['heads']}"
         )
     rates = {}
-    for field, key, default in (
+    for field, key, usual in (
         ("dropout", "hidden_dropout_prob", 0.1),
         ("attention_dropout", "attention_probs_dropout_prob", 0.1),
         ("init_std", "initializer_range", 0.02),
     ):
-        rate = config.get(key, default)
+        rate = config.get(key, usual)
         if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 <= rate < 1:
             problems.append(f"{key} is {rate!r}, expected a number in [0, 1)")
         else:
