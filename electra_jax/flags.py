@@ -157,7 +157,7 @@ def _parsers() -> tuple["_Parser", dict[str, argparse.ArgumentParser]]:
         choices=("pair", "single", "full"),
         default="pair",
         help="pair: the original's A/B segments; single: one segment a row; "
-        "full: rows filled across documents (default: pair)",
+        "full: rows filled to the end, whatever the paragraphs (default: pair)",
     )
     c.add_argument(
         "--overflow",
