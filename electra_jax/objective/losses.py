@@ -15,9 +15,9 @@ AUC_THRESHOLDS = np.sinh(np.linspace(-1, 1, 255) * np.arcsinh(30 / 0.02)).astype
 
 
 def binary_cross_entropy(logit: jax.Array, label: jax.Array) -> jax.Array:
-    """Sigmoid cross-entropy per element, float32, stable for large logits."""
-    logit = logit.astype(jnp.float32)
-    return jnp.maximum(logit, 0) - logit * label + jnp.log1p(jnp.exp(-jnp.abs(logit)))
+    """Sigmoid cross-entropy per element for labels 0 and 1, float32, stable for large logits."""
+    # Not max(x, 0) - x y + log1p(exp(-|x|)): its pieces add to a wrong slope at exactly 0.
+    return jax.nn.softplus(logit.astype(jnp.float32) * (1 - 2 * label))
 
 
 def masked_sum(x: jax.Array, weight: jax.Array) -> jax.Array:
