@@ -1,0 +1,22 @@
+"""Objectives by name: what a config section must say."""
+
+import pytest
+
+from electra_jax.spec import UserError
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("electar", {}, "Did you mean 'electra'"),
+        ("mlm", {"temperature": 1.0}, "unknown config key 'objective.temperature'"),
+        ("electra", {"temprature": 1.0}, "Did you mean 'objective.temperature'"),
+        ("electra", {"temperature": 0.0}, "objective.temperature=0.0 must be above 0"),
+        ("electra", {"whole_word": 1}, "expected bool"),
+        (None, {}, "objective.name is missing; expected one of: electra, mlm"),
+    ],
+)
+def test_mistakes_in_the_section(make_objective, name, changes: dict, message: str):
+    """Catches a mistyped name or option that is passed over."""
+    with pytest.raises(UserError, match=message):
+        make_objective(name, **changes)
