@@ -6,14 +6,14 @@ the train step as `pretrain` compiles them, in float32. Both get the same weight
 on prepared rows of real text with padding and two segments; dropout is off.
 
 Float64 on their side makes them the truth: what is left is the rounding of our float32. Reached on
-the CPU, in every tying mode (the unit roundoff of float32 is 6e-8), and asserted:
+the CPU, in every tying mode (the unit roundoff of float32 is 6e-8):
 
-- loss: 2.5e-7 of itself (asserted: 1e-6);
+- loss: 2e-7 of itself (asserted: 1e-6);
 - every gradient: 5e-7 of the tensor's largest entry (2e-6);
-- parameters after ten steps: 4e-5 of the largest change of the tensor (1.5e-4). Adam divides a
+- parameters after ten steps: 2e-5 of the largest change of the tensor (1e-4). Adam divides a
   gradient by its own size, so entries whose gradient is next to nothing show their rounding whole.
 
-Each of MISTAKES, made on their side, lands at least ten times beyond a limit.
+Each of MISTAKES, made on their side, lands more than a hundred times beyond a limit.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ from electra_jax.train.step import make_train_step, step_keys
 
 pytestmark = pytest.mark.torch
 LENGTH, ROWS, SEED, STEPS = 64, 8, 3, 10
-LOSS_LIMIT, GRADIENT_LIMIT, STEP_LIMIT = 1e-6, 2e-6, 1.5e-4
+LOSS_LIMIT, GRADIENT_LIMIT, STEP_LIMIT = 1e-6, 2e-6, 1e-4
 OPTIM = OptimSpec(
     name="adam",
     peak_lr=1e-3,
@@ -169,7 +169,7 @@ def weights(objective: Any) -> dict[str, Any]:
         if name.endswith("scale"):
             value += 1
         if name == "generator_head/bias":
-            value[[1, 5, 6, 7]] = 4  # some tokens are common: guesses come true
+            value[1] = 6  # [UNK] is the commonest token of these rows: some guesses come true
         if x.shape[0] == padded_vocab(objective.dims.vocab_size):
             value[objective.dims.vocab_size :] = 0
         flat[name] = value
@@ -374,9 +374,9 @@ def test_loss_and_every_gradient(cases: Callable[[str], Case], tying: str) -> No
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_found(cases: Callable[[str], Case], mistake: str) -> None:
-    """A limit so wide that a known mistake passes under it: each must be ten times too far off."""
+    """A limit so wide that a known mistake passes under it: each must be a hundred times too far off."""
     found = disagreement(cases("embeddings"), MISTAKES[mistake])
-    assert max(found.values()) > 10, found
+    assert max(found.values()) > 100, found
 
 
 def torch_step(
