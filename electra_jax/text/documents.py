@@ -9,6 +9,7 @@ wrong, `read` streams documents in flat memory and raises UserError at the byte,
 the content is at fault.
 """
 
+import contextlib
 import glob
 import itertools
 import json
@@ -68,8 +69,8 @@ def check(paths: Sequence[str], text_key: str = "text") -> None:
         if os.path.getsize(path) == 0:
             raise _empty(path)
         if kind in _PARQUET:
-            _parquet_file(path, text_key)
-            continue
+            with _parquet_file(path, text_key):
+                continue
         opening = list(itertools.islice(streams.lines(path), 2))  # of a short file, all
         if not opening:
             raise _empty(path)
@@ -179,7 +180,8 @@ def _field(where: str, record: object, text_key: str) -> str:
     return text
 
 
-def _parquet_file(path: str, text_key: str) -> Any:  # a pyarrow.parquet.ParquetFile
+@contextlib.contextmanager
+def _parquet_file(path: str, text_key: str) -> Iterator[Any]:  # of pyarrow.parquet.ParquetFile
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -187,51 +189,56 @@ def _parquet_file(path: str, text_key: str) -> Any:  # a pyarrow.parquet.Parquet
         raise UserError(
             "reading .parquet needs the pyarrow package: pip install 'electra-jax[parquet]'"
         ) from None
-    source: Any = path
-    if streams.split_suffix(path)[1]:  # Parquet is read from its end: unpack it to a nameless file
-        source = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the reader
-        for block in streams.blocks(path):
-            source.write(block)
-        source.seek(0)
-    try:
-        file = pq.ParquetFile(source, memory_map=False)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is not a readable Parquet file: {error}") from None
-    schema = file.schema_arrow
+    packed = streams.split_suffix(path)[1] != ""
+    with tempfile.TemporaryFile() if packed else open(path, "rb") as source:
+        if packed:  # Parquet is read from its end: unpack it to a nameless file
+            for block in streams.blocks(path):
+                source.write(block)
+            source.seek(0)
+        try:
+            file = pq.ParquetFile(source)
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{path} is not a readable Parquet file: {error}") from None
+        _check_column(path, text_key, file.schema_arrow)
+        if file.metadata.num_rows == 0:
+            raise _empty(path)
+        yield file
+
+
+def _check_column(path: str, text_key: str, schema: Any) -> None:
+    from pyarrow import types
+
     if text_key not in schema.names:
         raise UserError(
             f"{path}: no column {text_key!r}; columns found: {', '.join(map(repr, schema.names))}. "
             "Name the right one with --text-key"
         )
     kind = schema.field(text_key).type
-    value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(value) or pa.types.is_large_string(value)):
+    value = kind.value_type if types.is_dictionary(kind) else kind
+    if not (types.is_string(value) or types.is_large_string(value)):
         raise UserError(f"{path}: column {text_key!r} is of type {kind}; expected string")
-    if file.metadata.num_rows == 0:
-        raise _empty(path)
-    return file
 
 
 def _parquet_texts(path: str, text_key: str, consumed: Consumed | None) -> Iterator[str]:
-    file = _parquet_file(path, text_key)
-    import pyarrow as pa  # present: the line above needs it
-
     row = 0
-    try:
-        for batch in file.iter_batches(batch_size=256, columns=[text_key]):
-            for text in batch.column(0).to_pylist():
-                if text is None:
-                    raise UserError(
-                        f"{path}: row {row} (counted from 0) has null in {text_key!r}; expected a "
-                        "string"
-                    )
-                yield text
-                row += 1
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: a text at row {row} or soon after is not UTF-8: {error}"
-        ) from None
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is damaged near row {row}: {error}") from None
+    with _parquet_file(path, text_key) as file:
+        import pyarrow as pa  # present: the line above needs it
+
+        try:
+            for batch in file.iter_batches(batch_size=256, columns=[text_key]):
+                for text in batch.column(0).to_pylist():
+                    if text is None:
+                        raise UserError(
+                            f"{path}: row {row} (counted from 0) has null in {text_key!r}; "
+                            "expected a string"
+                        )
+                    yield text
+                    row += 1
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{path}: a text at row {row} or soon after is not UTF-8: {error}"
+            ) from None
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{path} is damaged near row {row}: {error}") from None
     if consumed is not None:
         consumed(os.path.getsize(path))
