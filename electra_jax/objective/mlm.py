@@ -16,12 +16,14 @@ from electra_jax.ops.vocab_head import vocabulary_head
 from electra_jax.spec import from_config
 from electra_jax.text.tokenizer import SpecialIds
 
+Options = corrupt.MaskOptions  # the config section `objective`: what is masked, nothing else
+
 
 @dataclass(frozen=True)
 class MlmObjective:
     """Masked-LM loss, a mean over the chosen positions of the batch."""
 
-    options: corrupt.MaskOptions
+    options: Options
     dims: Dimensions
     special: SpecialIds
     slots: int
@@ -105,6 +107,6 @@ def make(
     options: Mapping[str, Any], model: ModelSpec, vocab_size: int, special: SpecialIds, seq_len: int
 ) -> MlmObjective:
     """The objective from its config section."""
-    checked = from_config(corrupt.MaskOptions, options, "objective")
+    checked = from_config(Options, options, "objective")
     slots = corrupt.slot_count(checked.mask_prob, seq_len)
     return MlmObjective(checked, Dimensions(model, vocab_size), special, slots)

@@ -1,5 +1,6 @@
 """What the train step asks of an objective, and the registry of objectives by name."""
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -68,7 +69,11 @@ class Objective(Protocol):
 def make(
     section: Mapping[str, Any], model: ModelSpec, vocab_size: int, special: SpecialIds, seq_len: int
 ) -> Objective:
-    """Builds the objective a config section names, for data of this vocabulary and length."""
+    """Builds the objective a config section names, for data of this vocabulary and length.
+
+    The section may keep options that only other objectives know, so that `--config.objective.name=mlm` is all it
+    takes to train a recipe with another objective; a key that none knows is a UserError.
+    """
     options = dict(section)
     name = options.pop("name", None)
     if name is None:
@@ -77,4 +82,10 @@ def make(
         )
     if name not in KNOWN:
         raise unknown_name("objective", str(name), KNOWN)
-    return importlib.import_module(KNOWN[name]).make(options, model, vocab_size, special, seq_len)
+    modules = {known: importlib.import_module(path) for known, path in KNOWN.items()}
+    fields = {
+        known: {f.name for f in dataclasses.fields(m.Options)} for known, m in modules.items()
+    }
+    foreign = set().union(*fields.values()) - fields[name]
+    own = {key: value for key, value in options.items() if key not in foreign}
+    return modules[name].make(own, model, vocab_size, special, seq_len)
