@@ -16,10 +16,10 @@ from electra_jax import files
 from electra_jax.convert import exportable, hf
 from electra_jax.data import build
 from electra_jax.data.source import Prepared, open_prepared
-from electra_jax.model.electra import Dimensions
+from electra_jax.model.electra import Dimensions, ModelSpec
 from electra_jax.spec import UserError, load_config
 from electra_jax.text.tokenizer import Tokenizer
-from electra_jax.train import arrays, checkpoint, workdir
+from electra_jax.train import arrays, checkpoint, imported, loop, workdir
 
 MakeRun = Callable[..., Path]
 
@@ -44,8 +44,6 @@ def trees(
 ) -> dict[int, dict[str, np.ndarray]]:
     """Step -> the parameters saved at it."""
     model = load_config("tiny").model.to_dict()
-    from electra_jax.model.electra import ModelSpec
-
     dims = Dimensions(ModelSpec(**model), prepared.vocab_size)
     return {10: initial(dims, 1), 20: initial(dims, 2)}
 
@@ -151,3 +149,26 @@ def test_what_is_no_workdir(run: Path, tmp_path: Path) -> None:
     (tmp_path / "hf" / "mine").touch()
     with pytest.raises(UserError, match="already exists"):
         hf.export(run, tmp_path / "hf")
+
+
+@pytest.mark.slow
+def test_an_import_is_trained_on(run: Path, tmp_path: Path, prepared: Prepared) -> None:
+    """Training that starts afresh instead of from the import, or an export that returns the import."""
+    hf.export(run, tmp_path / "hf")
+    again = tmp_path / "again"
+    hf.import_(tmp_path / "hf" / "discriminator", tmp_path / "hf" / "generator", again)
+    steps = [
+        f"train.{name}=2" for name in ("steps", "eval_every", "checkpoint_every", "eval_batches")
+    ]
+    changes = [f"data.path={prepared.path}", "model.dropout=0.2", *steps]
+    with pytest.raises(UserError, match=r"model\.width is 128, imported 64"):
+        loop.pretrain(load_config("tiny", [*changes, "model.width=128"]), again)
+    # The rate is 0 at step 0, so the second of two steps is the one that moves.
+    loop.pretrain(load_config("tiny", changes), again)
+    before, found = imported.read(again), exportable.read(again)
+    assert before is not None and found.facts.step == 2
+    name = "discriminator/layer_0/up/kernel"
+    moved = np.abs(found.params[name] - before.params[name]).max()
+    assert 0 < moved < 1e-2
+    assert "imported weights: `discriminator`, `generator`" in found.facts.origin
+    assert "mlm_loss" in found.facts.metrics
