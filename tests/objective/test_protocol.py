@@ -9,7 +9,7 @@ from electra_jax.spec import UserError
     ("name", "changes", "message"),
     [
         ("electar", {}, "Did you mean 'electra'"),
-        ("mlm", {"temperature": 1.0}, "unknown config key 'objective.temperature'"),
+        ("mlm", {"temprature": 1.0}, "unknown config key 'objective.temprature'"),
         ("electra", {"temprature": 1.0}, "Did you mean 'objective.temperature'"),
         ("electra", {"temperature": 0.0}, "objective.temperature=0.0 must be above 0"),
         ("electra", {"whole_word": 1}, "expected bool"),
@@ -20,3 +20,9 @@ def test_mistakes_in_the_section(make_objective, name, changes: dict, message: s
     """Catches a mistyped name or option that is passed over."""
     with pytest.raises(UserError, match=message):
         make_objective(name, **changes)
+
+
+def test_a_recipe_changes_its_objective_by_name_alone(make_objective):
+    """Catches a config of ELECTRA that cannot be trained as a masked LM without cutting keys."""
+    section = {"temperature": 1.0, "discriminator_weight": 50.0, "uniform_generator": False}
+    assert make_objective("mlm", **section) == make_objective("mlm")
