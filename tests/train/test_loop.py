@@ -1,0 +1,184 @@
+"""The loop: killed and resumed it gives what it gives undisturbed; every line once; when it stops."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from electra_jax.spec import UserError
+from electra_jax.train import checkpoint, evaluate, hardware, loop, workdir
+from electra_jax.train import mesh as meshes
+from electra_jax.train.arrays import flatten
+from electra_jax.train.options import Phase
+
+pytestmark = pytest.mark.slow
+TIMES = {"tokens_per_s", "model_flops_per_s", "mfu", "mfu_of_matmul", "data_wait", "goodput"}
+EVERY = ("train.log_every=1",)  # 20 steps, evaluation and checkpoint at 10 and 20
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One device, programs compiled once for all tests here, no measured matmul."""
+    one = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("data", "fsdp"))
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(meshes, "build", lambda spec: one)
+        patch.setattr(evaluate, "build_mesh", lambda spec: one)
+        patch.setattr(hardware, "_time_matmuls", lambda size, dtype: 1.0)
+        yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+def kill_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    """The rows of this step are never read."""
+    rows = Phase.rows
+
+    def killed(self: Phase, at: int, seed: int) -> np.ndarray:
+        if at == step:
+            raise Killed
+        return rows(self, at, seed)
+
+    patch.setattr(Phase, "rows", killed)
+
+
+@pytest.fixture(scope="module")
+def runs(config: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """The same run undisturbed, and killed at steps 13 and 3 (before any checkpoint) on the way."""
+    folder = tmp_path_factory.mktemp("runs")
+    loop.pretrain(config(*EVERY), folder / "whole")
+    for step in (3, 13):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            kill_at(step, patch)
+            loop.pretrain(config(*EVERY) if step == 3 else None, folder / "killed")
+    assert lines(folder / "killed")[-1]["step"] > 10
+    loop.pretrain(None, folder / "killed")
+    return SimpleNamespace(whole=folder / "whole", killed=folder / "killed")
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def untimed(folder: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines(folder)]
+
+
+def test_parameters_bit_for_bit(runs):
+    """Catches any state of a run that its checkpoint lacks: a generator, an iterator, a counter."""
+    whole, killed = (checkpoint.read_params(f) for f in (runs.whole, runs.killed))
+    assert whole[0] == killed[0] == 20
+    for name, x in flatten(whole[1]).items():
+        assert x.tobytes() == flatten(killed[1])[name].tobytes(), name
+
+
+def test_lines_are_the_same_and_there_once(runs):
+    """Catches lines of repeated steps, lines lost at the kill, and numbers that are not those of the
+    step they are under."""
+    assert untimed(runs.whole) == untimed(runs.killed)
+    keys = [(line["step"], line["split"]) for line in lines(runs.whole)]
+    assert len(set(keys)) == len(keys)
+    assert set(keys) == {(s, "train") for s in range(1, 21)} | {(s, "valid") for s in (0, 10, 20)}
+
+
+def test_what_a_line_says(runs):
+    """Catches a rate of another step, a metric left out, and padding of numbers that are not there."""
+    by_step = {(line["step"], line["split"]): line for line in lines(runs.whole)}
+    for done in (1, 3, 10, 20):
+        step = done - 1  # the step a line reports is 0-based step done - 1
+        rate = 1e-3 * (1 - step / 20) * min(1, step / 5)
+        assert by_step[done, "train"]["learning_rate"] == pytest.approx(rate, rel=1e-5)
+    first, last = by_step[1, "train"], by_step[20, "train"]
+    assert set(last) >= TIMES | {"grad_norm", "skipped", "generator_entropy", "disc_auc"}
+    assert last["mfu"] is None  # no vendor's peak for a CPU
+    assert last["tokens_per_s"] > 0
+    assert last["skipped"] == 0
+    assert last["mlm_loss"] < first["mlm_loss"]
+    assert set(by_step[0, "valid"]) <= set(first)
+
+
+def test_evaluating_the_workdir_gives_the_line_of_its_step(runs):
+    """Catches evaluation with other rows, masks or samples than those of the run."""
+    held = {line["step"]: line for line in lines(runs.whole) if line["split"] == "valid"}
+    for step in (10, None):
+        result = evaluate.evaluate_workdir(runs.whole, step)
+        line = held[result["step"]]
+        for name in set(line) - {"step", "split"}:
+            assert result[name] == line[name], name
+        written = json.loads((runs.whole / f"evaluate-{result['step']}.json").read_text())
+        assert written == result
+    assert set(held) == {0, 10, 20}
+
+
+def test_a_finished_run_is_left_alone(runs, capsys):
+    """Catches a start that trains on, or writes a line again, after the last step."""
+    before = (runs.whole / "metrics.jsonl").read_bytes()
+    loop.pretrain(None, runs.whole)
+    assert (runs.whole / "metrics.jsonl").read_bytes() == before
+    assert "is finished: all 20 steps are done" in capsys.readouterr().err
+
+
+def test_what_it_announces(runs, config, prepared, tmp_path, capsys):
+    """Catches the number of parameters counted with padding, or not printed."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_at(0, patch)
+        loop.pretrain(config(*EVERY), tmp_path)
+    said = capsys.readouterr().err
+    from electra_jax.model.electra import count_parameters
+
+    start = workdir.open_run(None, runs.whole)
+    dims = start.run.dimensions(prepared.vocab_size)
+    count = count_parameters(checkpoint.read_params(runs.whole)[1], dims)
+    assert f"{count:,} trainable parameters" in said
+    assert f"{prepared.rows['train']:,} rows of 32 tokens; batch 8 on 1 x cpu" in said
+
+
+def test_too_many_steps_that_are_not_finite(config, tmp_path):
+    """Catches a run that computes NaN for days: it stops with what to do, the last finite parameters
+    are kept, and what was not finite is null in the lines."""
+    broken = config(
+        *EVERY,
+        "optim.peak_lr=1e25",
+        "optim.warmup=0",
+        "train.max_skipped=4",
+        "train.checkpoint_every=2",
+    )
+    with pytest.raises(UserError, match="not finite in 5 steps in a row.*lower --config.optim"):
+        loop.pretrain(broken, tmp_path)
+    last = lines(tmp_path)[-1]
+    assert last["split"] == "train"
+    assert last["grad_norm"] is None
+    assert last["skipped"] == 5
+    _, params, _ = checkpoint.read_params(tmp_path)
+    assert all(np.isfinite(x).all() for x in flatten(params).values())
+
+
+def test_no_implicit_transfer_in_the_loop(config, tmp_path, monkeypatch):
+    """Catches the guard lifted: a number that reaches the device unasked stops the run."""
+    push = loop.OneStepLate.push
+
+    def careless(self, done, sums):
+        jax.jit(lambda x: x + 1)(np.ones(3))
+        push(self, done, sums)
+
+    monkeypatch.setattr(loop.OneStepLate, "push", careless)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+        loop.pretrain(config(*EVERY), tmp_path)
+
+
+def test_another_micro_batch_gives_the_same_run(config, runs, tmp_path):
+    """Catches an option that is called free but is not: losses agree to rounding."""
+    loop.pretrain(config(*EVERY, "train.accumulation=2"), tmp_path)
+    for ours, theirs in zip(untimed(tmp_path), untimed(runs.whole), strict=True):
+        assert ours["mlm_loss"] == pytest.approx(theirs["mlm_loss"], rel=1e-4)
+        assert ours["disc_loss"] == pytest.approx(theirs["disc_loss"], rel=1e-4)

@@ -1,0 +1,217 @@
+"""Meshes and placement: one rule for every array, and a mesh that changes no number."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from electra_jax.data.source import Prepared
+from electra_jax.objective.corrupt import MaskOptions
+from electra_jax.spec import UserError, load_config
+from electra_jax.text.tokenizer import SpecialIds
+from electra_jax.train import mesh as meshes
+from electra_jax.train import program, step
+from electra_jax.train.arrays import flatten
+from electra_jax.train.mesh import PLACEMENT, ROWS, MeshSpec
+from electra_jax.train.options import run_spec
+from electra_jax.train.program import Program
+
+SPECIAL = SpecialIds(pad=0, unk=1, cls=2, sep=3, mask=4)
+BATCH, LENGTH, VOCAB = 16, 24, 300  # padded to 384, a size that nothing else has
+DATA = Prepared(Path("rows"), LENGTH, {"train": 99, "valid": 9}, VOCAB, SPECIAL, "", "", {})
+SMALL = ("model.layers=1", "model.ffn=128", "model.positions=40", f"train.batch={BATCH}")
+
+
+def mesh(data: int, fsdp: int) -> Mesh:
+    return Mesh(np.array(jax.devices()[: data * fsdp]).reshape(data, fsdp), ("data", "fsdp"))
+
+
+def make(on: Mesh, *overrides: str) -> Program:
+    run = run_spec(load_config("tiny", [*SMALL, *overrides]).to_dict())
+    return program.build(run, run.phases(DATA)[0], on)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@pytest.mark.parametrize(
+    ("objective", "tying"),
+    [("electra", "embeddings"), ("electra", "none"), ("electra", "all"), ("mlm", "embeddings")],
+)
+def test_every_array_has_exactly_one_rule(objective: str, tying: str, optimizer: str):
+    """Catches a pattern so wide that it takes another's arrays, and a new array that falls to a rule
+    it was not meant for: matrices of networks and word tables are split, all else is copied."""
+    overrides = (f"objective.name={objective}", f"model.tying={tying}", f"optim.name={optimizer}")
+    state = flatten(make(mesh(4, 2), *overrides).abstract_state)
+    assert len(state) > 80
+    for name, leaf in state.items():
+        rules = [spec for pattern, spec in PLACEMENT if re.search(pattern, name)]
+        assert len(rules) == 1, name
+        split = len(leaf.shape) == 2 and not name.endswith(("/position", "/type"))
+        assert leaf.sharding.spec == (P("fsdp", None) if split else P()), name
+    moments = {name for name in state if name.startswith("opt_state")}
+    params = {name for name in state if name.startswith("params/")}
+    assert len(moments) == 2 * len(params) + (optimizer == "adamw")
+
+
+def test_an_array_without_a_rule_is_an_error():
+    """Catches an array that is silently copied to every device."""
+    tree = {"params": {"head": {"gate": jnp.zeros((2, 2))}}}
+    with pytest.raises(UserError, match="no placement rule matches params/head/gate"):
+        meshes.place(tree, mesh(1, 1))
+
+
+def test_a_split_that_does_not_divide_names_the_array():
+    """Catches XLA's own error, which names no array and no setting."""
+    with pytest.raises(
+        UserError, match=r"mesh.fsdp=8 does not divide .*/project/kernel .*that divides 12"
+    ):
+        make(mesh(1, 8), "model.embedding=12")
+
+
+@pytest.mark.parametrize(
+    ("data", "fsdp", "shape"), [(-1, 1, (8, 1)), (-1, 2, (4, 2)), (2, -1, (2, 4)), (4, 2, (4, 2))]
+)
+def test_what_is_left(data: int, fsdp: int, shape: tuple[int, int]):
+    """Catches -1 that takes all devices, or the wrong axis; and Explicit axes, which break gathers."""
+    built = meshes.build(MeshSpec(data, fsdp))
+    assert (built.shape["data"], built.shape["fsdp"]) == shape
+    assert set(built.axis_types) == {jax.sharding.AxisType.Auto}
+
+
+@pytest.mark.parametrize(
+    ("data", "fsdp", "message"),
+    [
+        (3, 1, "mesh data=3 x fsdp=1 does not fit 8 devices; the axes must multiply to 8"),
+        (-1, 3, "mesh data=-1 x fsdp=3 does not fit 8 devices"),
+        (-1, -1, "with at most one of them -1"),
+        (0, 8, "mesh.data=0 must be at least 1"),
+        (8, -2, "mesh.fsdp=-2 must be at least 1"),
+    ],
+)
+def test_impossible_meshes_are_refused(data: int, fsdp: int, message: str):
+    """Catches a mesh that leaves devices idle without a word."""
+    with pytest.raises(UserError, match=message):
+        meshes.build(MeshSpec(data, fsdp))
+
+
+def batches(sharding: NamedSharding) -> list[dict[str, jax.Array]]:
+    draw = np.random.default_rng(0)
+    out = []
+    for _ in range(5):
+        docs = (np.arange(LENGTH) < draw.integers(3, LENGTH + 1, (BATCH, 1))).astype(np.int32)
+        ids = draw.integers(5, VOCAB, docs.shape).astype(np.int32) * docs
+        ids[:, 0] = SPECIAL.cls
+        at = np.tile(np.arange(LENGTH, dtype=np.int32), (BATCH, 1))
+        rows = {"ids": ids, "types": at // 12, "docs": docs, "word_starts": docs, "positions": at}
+        out.append({name: jax.device_put(x, sharding) for name, x in rows.items()})
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained() -> Callable[[int, int], tuple[Any, list[dict], str]]:
+    """(parameters, sums of five steps, compiled text) on a mesh, made once."""
+    held: dict[tuple[int, int], Any] = {}
+
+    def run(data: int, fsdp: int) -> tuple[Any, list[dict], str]:
+        if (data, fsdp) not in held:
+            built = make(mesh(data, fsdp), "optim.warmup=0")
+            compiled = built.compile_train_step()
+            # From one place: what init gives on this mesh is another test's matter.
+            state = jax.device_put(
+                jax.device_get(make(mesh(1, 1), "optim.warmup=0").init()),
+                jax.tree.map(lambda s: s.sharding, built.abstract_state),
+            )
+            sums = []
+            for batch in batches(built.batch_sharding):
+                state, found = compiled(state, batch)
+                sums.append(jax.device_get(found))
+            held[data, fsdp] = jax.device_get(state["params"]), sums, compiled.as_text()
+        return held[data, fsdp]
+
+    return run
+
+
+COUNTS = ("masked", "valid", "replaced", "sampled_correct", "mlm_correct", "disc_correct", "called")
+LOSSES = ("mlm_loss", "disc_loss", "entropy", "step/total_loss", "step/grad_norm")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("data", "fsdp"), [(8, 1), (4, 2), (1, 8)])
+def test_a_mesh_changes_no_number(trained, data: int, fsdp: int):
+    """Catches masks, samples or dropout that depend on the device, means over a shard, and a
+    gradient summed twice: five steps, dropout on, counts equal and losses equal to rounding."""
+    params, expected, _ = trained(1, 1)
+    other, found, _ = trained(data, fsdp)
+    for t, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+        for name in COUNTS:
+            assert ours[name] == theirs[name], (t, name)
+        for name in LOSSES:
+            assert ours[name] == pytest.approx(float(theirs[name]), rel=1e-5), (t, name)
+    for name, x in flatten(params).items():
+        if "key/bias" not in name:  # its gradient is zero but for rounding
+            assert np.abs(flatten(other)[name] - x).max() < 2e-5, name
+
+
+def test_initial_parameters_do_not_depend_on_the_mesh():
+    """Catches random numbers drawn shard by shard; only the last bits may differ, where a compiler
+    cuts its vectors otherwise."""
+    one, eight = (make(mesh(*shape)).init() for shape in ((1, 1), (4, 2)))
+    assert eight["params"]["embeddings"]["word"].sharding.spec == P("fsdp", None)
+    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True):
+        assert np.abs(np.asarray(x) - np.asarray(y)).max() < 2e-8
+
+
+MOVES = ("all-gather", "all-to-all", "collective-permute", "reduce-scatter")
+
+
+def moves(text: str) -> set[str]:
+    """The collectives of a compiled program that move whole arrays (sums are all-reduces)."""
+    return {op for op in MOVES if re.search(rf" {op}(-start)?\(", text)}
+
+
+@pytest.mark.slow
+def test_data_parallel_steps_only_add_up(trained):
+    """Catches a gather that the partitioner cannot split and answers with the whole batch on every
+    device, and logits at every position instead of the chosen ones."""
+    text = trained(8, 1)[2]
+    assert not moves(text)
+    assert " all-reduce" in text
+    rows = BATCH // 8
+    for shape in (f"{rows},{LENGTH},384", f"{rows * LENGTH},384", f"{BATCH},{LENGTH},384"):
+        assert f"[{shape}]" not in text
+    assert re.search(rf"\[({rows},3|{rows * 3}),384\]", text)  # three slots a row
+
+
+@pytest.mark.parametrize("whole_word", [False, True])
+def test_masking_moves_no_rows(whole_word: bool):
+    """Catches sorts, scans and scatters over a split batch that first bring all of it together."""
+    options = MaskOptions(0.15, (0.8, 0.1, 0.1), whole_word)
+    rows = NamedSharding(mesh(8, 1), ROWS)
+    batch = {
+        name: jax.ShapeDtypeStruct((16, 24), jnp.int32, sharding=rows)
+        for name in ("ids", "docs", "word_starts")
+    } | {"rows": jax.ShapeDtypeStruct((16,), jnp.int32, sharding=rows)}
+
+    def corrupted(batch: dict) -> dict:
+        return options.corrupt(batch, jax.random.key(0), SPECIAL, VOCAB, 3)
+
+    text = jax.jit(corrupted, out_shardings=rows).lower(batch).compile().as_text()
+    assert not moves(text)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_micro_batches_move_no_rows(parts: int):
+    """Catches micro-batches of neighbouring rows, which lie on other devices."""
+    rows = NamedSharding(mesh(8, 1), ROWS)
+    x = jax.ShapeDtypeStruct((16, 4), jnp.float32, sharding=rows)
+
+    def total(x: jax.Array) -> jax.Array:
+        return step.accumulate(lambda part: jnp.sum(jnp.sin(part["x"])), {"x": x}, parts)
+
+    assert not moves(jax.jit(total).lower(x).compile().as_text())
