@@ -17,7 +17,7 @@ Each of MISTAKES, made on their side, lands more than a hundred times beyond a l
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from electra_jax.model.layers import padded_vocab
 from electra_jax.objective import protocol
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.vocab_head import vocabulary_head
+from electra_jax.spec import from_config, load_config
 from electra_jax.train import arrays
 from electra_jax.train.optim import OptimSpec, direction
 from electra_jax.train.step import make_train_step, step_keys
@@ -43,29 +44,11 @@ from electra_jax.train.step import make_train_step, step_keys
 pytestmark = pytest.mark.torch
 LENGTH, ROWS, SEED, STEPS = 64, 8, 3, 10
 LOSS_LIMIT, GRADIENT_LIMIT, STEP_LIMIT = 1e-6, 2e-6, 1e-4
-OPTIM = OptimSpec(
-    name="adam",
-    peak_lr=1e-3,
-    warmup=4,
-    lr_power=1.0,
-    beta1=0.9,
-    beta2=0.999,
-    eps=1e-6,
-    weight_decay=0.01,
-    clip_norm=1.0,
-)
+NO_DROPOUT = ["model.dropout=0.0", "model.attention_dropout=0.0"]
+CONFIG = load_config("tiny", [*NO_DROPOUT, "model.generator_layers=0.5", "optim.warmup=4"])
+OPTIM = from_config(OptimSpec, CONFIG.optim, "optim")
 TOTAL_STEPS = 20
-OBJECTIVE = {
-    "name": "electra",
-    "mask_prob": 0.15,
-    "mask_split": (0.85, 0.15, 0.0),
-    "whole_word": False,
-    "temperature": 1.0,
-    "disallow_correct": False,
-    "uniform_generator": False,
-    "generator_weight": 1.0,
-    "discriminator_weight": 50.0,
-}
+MODES = ("embeddings", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("none", "all")))
 Flat = dict[str, np.ndarray]
 Batch = dict[str, np.ndarray]
 
@@ -97,7 +80,6 @@ class Case:
     """One tying mode: its objective, weights, corrupted batch, and our loss and gradient on it."""
 
     objective: Any
-    dims: Dimensions
     params: dict[str, Any]
     batch: Batch
     loss: float
@@ -137,25 +119,8 @@ def rows(prepared: Prepared) -> Batch:
 
 
 def make_objective(tying: str, prepared: Prepared) -> Any:
-    spec = ModelSpec(
-        layers=2,
-        width=64,
-        heads=2,
-        ffn=160,
-        embedding=32,
-        positions=64,
-        types=2,
-        generator_size=0.5,
-        generator_layers=0.5,
-        tying=tying,
-        dropout=0.0,
-        attention_dropout=0.0,
-        init_std=0.02,
-        dtype="float32",
-        residual_dtype="float32",
-        remat="none",
-    )
-    return protocol.make(OBJECTIVE, spec, prepared.vocab_size, prepared.special, LENGTH)
+    spec = replace(from_config(ModelSpec, CONFIG.model, "model"), tying=tying)
+    return protocol.make(CONFIG.objective, spec, prepared.vocab_size, prepared.special, LENGTH)
 
 
 def weights(objective: Any) -> dict[str, Any]:
@@ -228,7 +193,7 @@ def cases(prepared: Prepared, rows: Batch) -> Callable[[str], Case]:
         value, grads, batch = run(params)
         batch = {name: np.asarray(x) for name, x in batch.items()}
         gradient = arrays.flatten(jax.device_get(grads))
-        made[tying] = Case(objective, objective.dims, params, batch, float(value), gradient)
+        made[tying] = Case(objective, params, batch, float(value), gradient)
         return made[tying]
 
     return case
@@ -242,12 +207,9 @@ class Theirs:
         self.tables = pair.discriminator_table(dims), pair.generator_table(dims)
         tensors = names.export(arrays.flatten(params), self.tables, self.padded, "the test")
         self.models = []
-        for values, encoder, architecture in zip(
-            tensors,
-            (dims.discriminator, dims.generator),
-            (ElectraForPreTraining, ElectraForMaskedLM),
-            strict=True,
-        ):
+        encoders = dims.discriminator, dims.generator
+        classes = ElectraForPreTraining, ElectraForMaskedLM
+        for values, encoder, architecture in zip(tensors, encoders, classes, strict=True):
             shape, options = pair.shape_of(dims, encoder), folder.Options(0.0, 0.0)
             config = folder.hf_config(shape, options, architecture.__name__, 0)
             config |= {"hidden_act": truth.activation, "layer_norm_eps": truth.eps}
@@ -325,11 +287,6 @@ class Theirs:
         return dict(found.values())
 
 
-def slow(*values: Any) -> Any:
-    """A parameter that compiles for long."""
-    return pytest.param(*values, marks=pytest.mark.slow)
-
-
 def gradient_error(ours: Flat, theirs: Flat) -> tuple[float, str]:
     """The largest distance of a gradient, relative to the tensor's largest entry, and where.
 
@@ -348,7 +305,7 @@ def gradient_error(ours: Flat, theirs: Flat) -> tuple[float, str]:
 
 def disagreement(case: Case, truth: Truth) -> dict[str, float]:
     """Distance of loss and gradients in units of their limits."""
-    theirs = Theirs(case.dims, case.params, truth)
+    theirs = Theirs(case.objective.dims, case.params, truth)
     loss = theirs.loss(case.batch)
     loss.backward()
     error, worst = gradient_error(case.gradient, theirs.in_our_names(lambda p: p.grad))
@@ -357,7 +314,7 @@ def disagreement(case: Case, truth: Truth) -> dict[str, float]:
     return {"loss": apart / LOSS_LIMIT, "gradient": error / GRADIENT_LIMIT}
 
 
-@pytest.mark.parametrize("tying", ["embeddings", slow("none"), slow("all")])
+@pytest.mark.parametrize("tying", MODES)
 def test_loss_and_every_gradient(cases: Callable[[str], Case], tying: str) -> None:
     """Any difference in what is computed: see MISTAKES for those this test has been seen to find."""
     case = cases(tying)
@@ -367,7 +324,7 @@ def test_loss_and_every_gradient(cases: Callable[[str], Case], tying: str) -> No
     assert 0 < replaced[case.batch["weights"] > 0].mean() < 1
     found = disagreement(case, Truth())
     assert max(found.values()) <= 1, found
-    padding = slice(case.dims.vocab_size, None)
+    padding = slice(case.objective.dims.vocab_size, None)
     assert not case.gradient["embeddings/word"][padding].any()
     assert not case.gradient["generator_head/bias"][padding].any()
 
@@ -403,11 +360,11 @@ def torch_step(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tying", ["embeddings", "none", "all"])
+@pytest.mark.parametrize("tying", ("embeddings", "none", "all"))
 def test_ten_steps(cases: Callable[[str], Case], rows: Batch, tying: str) -> None:
     """Bias correction, a decayed bias, decay before clipping, the warmup of BERT, a step off by one."""
     case = cases(tying)
-    objective, theirs = case.objective, Theirs(case.dims, case.params, Truth())
+    objective, theirs = case.objective, Theirs(case.objective.dims, case.params, Truth())
     train_step = jax.jit(make_train_step(objective, OPTIM, TOTAL_STEPS, 1, SEED))
 
     @jax.jit
