@@ -58,7 +58,7 @@ def make_train_step(
             return grads, (value, sums)
 
         grads, (loss, sums) = accumulate(gradient, batch, accumulation)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         rate = optim.learning_rate(spec, state["step"], total_steps)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, opt_state = descend.update(
