@@ -120,41 +120,10 @@ def test_initialisers(fresh):
     assert len(firsts) == len(kernels)  # no two drawn from one key
 
 
-def generate(tiny, params, **changes) -> tuple[jax.Array, ...]:
-    b = tiny.batch | changes
-    at = (b["ids"], b["types"], b["docs"], b["positions"], tiny.chosen)
-    return Electra(tiny.dims).apply({"params": params}, *at, method=Electra.generate)
-
-
 def discriminate(tiny, params, **changes) -> jax.Array:
     b = tiny.batch | changes
     at = (b["ids"], b["types"], b["docs"], b["positions"])
     return Electra(tiny.dims).apply({"params": params}, *at, method=Electra.discriminate)
-
-
-def test_the_whole_embedding_module_is_shared(tiny):
-    """Catches sharing of the word table alone: positions, types and the LayerNorm get gradients
-    from both networks, and each network only those of its own encoder and head."""
-
-    @jax.jit
-    def gradients(params):
-        masked_lm = jax.grad(lambda p: jnp.sum(generate(tiny, p)[0] ** 3))(params)
-        return masked_lm, jax.grad(lambda p: jnp.sum(discriminate(tiny, p) ** 3))(params)
-
-    generator, discriminator = (
-        {name: float(np.abs(x).max()) for name, x in flatten(tree).items()}
-        for tree in jax.device_get(gradients(tiny.params))
-    )
-    shared = [name for name in generator if name.startswith("embeddings/")]
-    assert len(shared) == 5
-    for name in shared:
-        assert generator[name] > 0, name
-        assert discriminator[name] > 0, name
-    for name in generator:
-        if name.startswith("generator") and name not in shared:
-            assert discriminator[name] == 0, name
-        if name.startswith("discriminator") and name not in shared:
-            assert generator[name] == 0, name
 
 
 def test_nothing_crosses_documents_or_comes_from_pads(tiny):

@@ -1,5 +1,6 @@
 """A tiny model section and rows with every kind of token, for the objectives' tests."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -115,15 +116,18 @@ def keys() -> dict[str, jax.Array]:
 def evaluated(batch, keys, random_params) -> Callable[[Any], dict[str, Any]]:
     """Corruption and evaluation of an objective on the batch, as numpy."""
 
-    def run(objective: Any, params: Any = None) -> dict[str, Any]:
-        params = random_params(objective) if params is None else params
-
-        def both(params):
+    @functools.cache
+    def compiled(objective: Any) -> Any:
+        def both(params: Any) -> Any:
             corrupted = objective.corrupt(jax.tree.map(jnp.asarray, batch), keys["mask"])
             sums, tokens = objective.evaluate(params, corrupted, keys, {})
             return corrupted, objective.totals(corrupted), sums, tokens
 
-        corrupted, totals, sums, tokens = jax.device_get(jax.jit(both)(params))
+        return jax.jit(both)
+
+    def run(objective: Any, params: Any = None) -> dict[str, Any]:
+        params = random_params(objective) if params is None else params
+        corrupted, totals, sums, tokens = jax.device_get(compiled(objective)(params))
         return {"batch": corrupted, "totals": totals, "sums": sums, **tokens}
 
     return run

@@ -158,6 +158,7 @@ def test_a_mesh_changes_no_number(trained, data: int, fsdp: int):
             assert np.abs(flatten(other)[name] - x).max() < 2e-5, name
 
 
+@pytest.mark.slow
 def test_initial_parameters_do_not_depend_on_the_mesh():
     """Catches random numbers drawn shard by shard; only the last bits may differ, where a compiler
     cuts its vectors otherwise."""
