@@ -14,8 +14,8 @@ from electra_jax import files
 from electra_jax.spec import UserError
 from electra_jax.text import builtin, documents
 
-VOCABULARY = 4096
-LENGTH = 64
+VOCABULARY = 1024
+LENGTH = 32
 HELD_OUT = 0.1  # of the documents; the corpus is too small for the usual hundredth
 
 # Metric, its name here, what is better, and how to get there by counting words (electra_jax.train.baselines).
@@ -66,7 +66,7 @@ def run(workdir: str, inputs: Sequence[str] | None = None) -> None:
     _say("Hugging Face folders of both networks")
     _command("export", "--workdir", trained, "--output", home / "hf")
     _say("A held-out sentence with one word replaced, as the discriminator sees it")
-    print(verdict.of_a_sentence(trained, seed=0))
+    print(verdict.of_sentences(trained, seed=0))
     _say(f"Done in {time.perf_counter() - started:.0f} s. What to type next")
     print(_next(home))
 

@@ -1,12 +1,11 @@
-"""What the quickstart shows of a run: numbers to hold its metrics against, and its verdict on a sentence."""
+"""What the quickstart shows of a run: numbers to hold its metrics against, and its verdict on sentences."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from electra_jax.data import loader
@@ -21,6 +20,7 @@ ENDS = frozenset(".!?。！？")  # what a sentence ends with
 SHORTEST, LONGEST = 8, 20  # words of a sentence to show
 FAMILIAR = 5  # a word that is put in stands at least this often in the training text
 LETTERS = 3  # and has at least this many letters, or one that is not ASCII
+MANY = 200  # sentences to judge
 READ_ROWS = 4096
 BAR = 20  # characters of a full bar
 
@@ -30,6 +30,14 @@ class Sentence(NamedTuple):
 
     ids: np.ndarray
     words: list[range]
+
+
+class Trial(NamedTuple):
+    """A sentence, the number of the word that was replaced in it, and its token ids after that."""
+
+    sentence: Sentence
+    at: int
+    fake: np.ndarray
 
 
 def by_counting(folder: str | Path) -> dict[str, float]:
@@ -71,35 +79,47 @@ def _corrupted(
     return np.concatenate(fakes)[:rows], np.concatenate(labels)[:rows] > 0
 
 
-def of_a_sentence(folder: str | Path, seed: int) -> str:
-    """Lines of text: a held-out sentence with one word replaced, both drawn by `seed`, and every word's score.
+def of_sentences(folder: str | Path, seed: int) -> str:
+    """Lines of text: a held-out sentence with one word replaced and every word's score; then the tally over many.
 
-    The score of a word is the highest probability of having been replaced among its tokens.
+    Sentences, words and replacements are drawn by `seed`. The score of a word is the highest probability of having
+    been replaced among its tokens, the sentence being read alone.
     """
     run, data = _open(folder)
     words = tokenizer.load(data.path / "tokenizer")
-    known = _familiar(data, words)
-    rng = np.random.default_rng(seed)
-    sentence, at = _sentence(data, words, known, rng)
-    spot = sentence.words[at].start
-    fake = sentence.ids.copy()
-    fake[spot] = rng.choice(known[known != sentence.ids[spot]])
-    probability = _probabilities(folder, run, data, fake)
-    score = np.array([probability[word.start : word.stop].max() for word in sentence.words])
-    guess = int(score.argmax())
-    was = words.decode(sentence.ids[spot : spot + 1].tolist())
-    lines = []
-    for number, word in enumerate(sentence.words):
-        text = words.decode(fake[word.start : word.stop].tolist())
-        notes = [f"replaced: was {was!r}"] * (number == at) + ["<- its guess"] * (number == guess)
-        bar = "#" * round(score[number] * BAR)
-        lines.append(f"{text:>20} {score[number]:6.1%} {bar:{BAR}} {'  '.join(notes)}".rstrip())
-    place = 1 + int((score > score[at]).sum())
-    right = f"RIGHT: of {len(score)} words it finds the replaced one the most suspicious."
-    wrong = (
-        f"WRONG: of {len(score)} words it finds the replaced one only number {place} in suspicion."
+    trials = _trials(data, words, np.random.default_rng(seed))
+    scores = _scores(folder, run, data, trials)
+    right = sum(
+        int(score.argmax()) == trial.at for trial, score in zip(trials, scores, strict=True)
     )
-    return "\n".join([*lines, right if guess == at else wrong])
+    chance = sum(1 / len(trial.sentence.words) for trial in trials)
+    n = len(trials)
+    tally = f"Over {n} such sentences it is right in {right / n:.0%}; guessing would be in {chance / n:.0%}."
+    return "\n".join([*_lines(trials[0], scores[0], words), tally])
+
+
+def _lines(trial: Trial, score: np.ndarray, words: tokenizer.Tokenizer) -> list[str]:
+    ids, guess = trial.sentence.ids, int(score.argmax())
+    first = trial.sentence.words[trial.at].start
+    was = words.decode(ids[first : first + 1].tolist())
+    lines = []
+    for number, word in enumerate(trial.sentence.words):
+        text = words.decode(trial.fake[word.start : word.stop].tolist())
+        notes = [f"replaced: was {was!r}"] * (number == trial.at) + ["<- its guess"] * (
+            number == guess
+        )
+        bar = "#" * round(float(score[number]) * BAR)
+        lines.append(f"{text:>20} {score[number]:6.1%} {bar:{BAR}} {'  '.join(notes)}".rstrip())
+    place = 1 + int((score > score[trial.at]).sum())
+    if guess == trial.at:
+        return [
+            *lines,
+            f"RIGHT: of {len(score)} words it finds the replaced one the most suspicious.",
+        ]
+    return [
+        *lines,
+        f"WRONG: of {len(score)} words it finds the replaced one only number {place} in suspicion.",
+    ]
 
 
 def _open(folder: str | Path) -> tuple[RunSpec, Prepared]:
@@ -129,23 +149,25 @@ def _is_word(text: str) -> bool:
     return text.isalpha() and (len(text) >= LETTERS or not text.isascii())
 
 
-def _sentence(
-    data: Prepared, words: tokenizer.Tokenizer, known: np.ndarray, rng: np.random.Generator
-) -> tuple[Sentence, int]:
-    """A sentence of the held-out text and the number of a word in it that is one familiar token."""
+def _trials(data: Prepared, words: tokenizer.Tokenizer, rng: np.random.Generator) -> list[Trial]:
+    """Sentences of the held-out text, each with a word that is one familiar token replaced by another such."""
+    known = _familiar(data, words)
     found = [sentence for rows in _blocks(data, "valid") for sentence in _sentences(rows, words)]
+    trials: list[Trial] = []
     for number in rng.permutation(len(found)).tolist():
         sentence = found[number]
-        spots = [
-            i
-            for i, word in enumerate(sentence.words)
-            if len(word) == 1 and sentence.ids[word.start] in known
-        ]
-        if spots and len(known) > 1:
-            return sentence, int(rng.choice(spots))
-    raise UserError(
-        "the held-out text has no sentence to show: its words are all too rare or too long"
-    )
+        single = [i for i, word in enumerate(sentence.words) if len(word) == 1]
+        spots = [i for i in single if sentence.ids[sentence.words[i].start] in known]
+        if spots and len(known) > 1 and len(trials) < MANY:
+            at = int(rng.choice(spots))
+            spot, fake = sentence.words[at].start, sentence.ids.copy()
+            fake[spot] = rng.choice(known[known != sentence.ids[spot]])
+            trials.append(Trial(sentence, at, fake))
+    if not trials:
+        raise UserError(
+            "the held-out text has no sentence to show: its words are too rare or too long"
+        )
+    return trials
 
 
 def _sentences(rows: dict[str, np.ndarray], words: tokenizer.Tokenizer) -> Iterator[Sentence]:
@@ -166,18 +188,26 @@ def _sentences(rows: dict[str, np.ndarray], words: tokenizer.Tokenizer) -> Itera
                 begin = i + 1
 
 
-def _probabilities(folder: str | Path, run: RunSpec, data: Prepared, ids: np.ndarray) -> np.ndarray:
-    """The probability of having been replaced for each token, read alone as [CLS] sentence [SEP]."""
+def _scores(
+    folder: str | Path, run: RunSpec, data: Prepared, trials: Sequence[Trial]
+) -> list[np.ndarray]:
+    """Of each trial, the score of each word: its most suspicious token's probability of having been replaced."""
     _, params, _ = checkpoint.read_params(folder)
-    ids_BxL = jnp.asarray([[data.special.cls, *ids.tolist(), data.special.sep]], jnp.int32)
-    one_BxL = jnp.ones_like(ids_BxL)
-    positions_BxL = jnp.arange(ids_BxL.shape[1], dtype=jnp.int32)[None]
+    ids_BxL = np.full((len(trials), data.seq_len), data.special.pad, np.int32)
+    for row, trial in zip(ids_BxL, trials, strict=True):
+        row[: len(trial.fake) + 2] = [data.special.cls, *trial.fake.tolist(), data.special.sep]
+    docs_BxL = (ids_BxL != data.special.pad).astype(np.int32)
+    positions_BxL = np.broadcast_to(np.arange(data.seq_len, dtype=np.int32), ids_BxL.shape)
     logits_BxL = Electra(run.dimensions(data.vocab_size)).apply(
         {"params": params},
         ids_BxL,
-        0 * one_BxL,
-        one_BxL,
+        np.zeros_like(ids_BxL),
+        docs_BxL,
         positions_BxL,
         method=Electra.discriminate,
     )
-    return np.asarray(jax.nn.sigmoid(logits_BxL))[0, 1:-1]
+    probability_BxL = np.asarray(jax.nn.sigmoid(logits_BxL))[:, 1:]
+    return [
+        np.array([row[word.start : word.stop].max() for word in trial.sentence.words])
+        for row, trial in zip(probability_BxL, trials, strict=True)
+    ]
