@@ -156,7 +156,7 @@ def mask(split, ids, chosen, weights):
 @pytest.mark.parametrize("split", [(0.85, 0.15, 0.0), (0.8, 0.1, 0.1), (0.0, 0.0, 1.0)])
 def test_shares_of_masked_kept_and_random(split: tuple[float, float, float]):
     """Catches 80/10/10 for everything, a random share that was asked for none, random ids from a
-    narrow range or drawn with the noise that decided the share, and slots of weight 0 written."""
+    narrow range, and slots of weight 0 written."""
     many, slots = 2000, 20
     ids = np.tile(np.arange(600, 700, dtype=np.int32), (many, 1))  # no id that a draw gives
     chosen = np.tile(np.arange(0, 100, 5, dtype=np.int32), (many, 1))

@@ -212,7 +212,7 @@ def test_accumulation_equals_the_large_batch(dropout: float):
     spec = dataclasses.replace(OPTIM, warmup=0, peak_lr=1e-3)
     first = jax.device_get(jax.jit(lambda: steps.init_state(objective, spec, 0))())
     results = []
-    for parts in (1, 2, 4):
+    for parts in (1, 2, 4) if dropout else (1, 4):
         step = jax.jit(steps.make_train_step(objective, spec, 10, parts, 0))
         state, sums = step(first, text_batch())
         results.append(jax.device_get((state, sums)))
