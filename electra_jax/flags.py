@@ -21,6 +21,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         if overrides and command != "pretrain":
             commands[command].error(f"--config.{overrides[0]}: only pretrain takes a config")
         _refuse_unknown_flags(commands[command], rest[1:])
+    elif command.startswith("-"):
+        _refuse_unknown_flags(parser, rest)
     elif not command:
         parser.error(f"no command; one of {', '.join(commands)}")
     options = parser.parse_args(rest)

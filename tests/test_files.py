@@ -93,8 +93,12 @@ def test_the_slower_of_two_is_refused(tmp_path: Path):
 
 def test_a_file_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Catches a reader seeing half a file, or a failed write that costs the old content."""
-    path = tmp_path / "x.json"
+    path, reader = tmp_path / "x.json", tmp_path / "reader"
+    files.write_text(path, "old")
+    os.link(path, reader)  # somebody who has the old file open
     files.write_json(path, {"a": "é"})
+    assert reader.read_text() == "old"
+    reader.unlink()
     assert json.loads(path.read_text()) == {"a": "é"}
     assert "é" in path.read_text(encoding="utf-8")
 
