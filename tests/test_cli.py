@@ -158,7 +158,9 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]):
 
 def test_a_closed_pipe_is_no_error():
     """Catches a BrokenPipeError traceback from `electra-jax ... | head`."""
-    command = [sys.executable, "-m", "electra_jax", "--help"]
+    script = "import sys; from electra_jax import cli; cli._COMMANDS['evaluate'] = lambda options: print('result'); "
+    script += "sys.exit(cli.main(['evaluate', '--workdir', 'run']))"
+    command = [sys.executable, "-c", script]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()  # long before Python is up
     assert process.stderr.read() == b""
