@@ -1,5 +1,6 @@
 """Held-out evaluation: fixed rows, fixed masks and samples, no dropout, rank-exact AUC."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def evaluate_workdir(
         )
     program.use_compilation_cache()
     mesh = build_mesh(MeshSpec(data=-1, fsdp=1))
-    phase = run.phases(prepared)[-1]
+    # Evaluation has no micro-batches: a run made for other devices is refused only if its batch does not divide.
+    phase = dataclasses.replace(run.phases(prepared)[-1], accumulation=1)
     check(run, phase, mesh.size)
     compiled = program.build(run, phase, mesh)
     step, params, extra = _restore(folder, step, compiled)

@@ -31,7 +31,7 @@ class TrainSpec:
     checkpoint_every: int
     keep_last: int  # checkpoints
     keep_every: int  # keep checkpoints at multiples of this for good; 0: none
-    max_skipped: int  # stop after this many non-finite steps in a row
+    max_skipped: int  # non-finite steps in a row that are passed over; one more stops the run
 
     def __post_init__(self) -> None:
         for name in (
