@@ -8,7 +8,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from electra_jax.data import loader
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.model.electra import Electra
 from electra_jax.spec import UserError
@@ -52,31 +51,24 @@ def by_counting(folder: str | Path) -> dict[str, float]:
     numbers = np.arange(min(len(valid), t.batch * t.eval_batches))
     pairs = baselines.count(valid, numbers, data.vocab_size, special)
     unigram = baselines.language_model(counted, pairs)["unigram"]
-    rows, (fake, replaced) = valid.rows(numbers), _corrupted(folder, run, data, len(numbers))
+    made = _replacements(folder, run, data)
     return {
         "mlm_loss": unigram["mlm_loss_copying"],
         "mlm_accuracy": unigram["mlm_accuracy_copying"],
-        "disc_auc": baselines.detector(counted, rows["docs"], fake, replaced)["unigram"],
-        "disc_accuracy": 1 - float(replaced[rows["docs"] > 0].mean()),
+        "disc_auc": baselines.detector(counted, made.docs, made.fake, made.replaced)["unigram"],
+        "disc_accuracy": 1 - float(made.replaced[made.docs > 0].mean()),
         "disc_recall": 0.0,
     }
 
 
-def _corrupted(
-    folder: str | Path, run: RunSpec, data: Prepared, rows: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The held-out rows as the generator corrupts them, and where it did; int32 and bool [rows, L]."""
+def _replacements(folder: str | Path, run: RunSpec, data: Prepared) -> baselines.Replacements:
+    """What the trained generator puts into the held-out rows that `evaluate` measures a run on."""
     program.use_compilation_cache()
     compiled = program.build(run, run.phases(data)[-1], mesh.build(run.mesh))
     params = compiled.place_params(checkpoint.read_params(folder)[1])
-    source, t, extra = data.source("valid"), run.train, compiled.objective.extra()
-    fakes, labels = [], []
-    batches = loader.fixed_batches(source, t.batch, t.eval_batches, compiled.batch_sharding)
-    for number, batch in enumerate(batches):
-        _, tokens = compiled.eval_step(params, extra, batch, compiled.scalar(number * t.batch))
-        fakes.append(jax.device_get(tokens["ids"]))
-        labels.append(jax.device_get(tokens["label"]))
-    return np.concatenate(fakes)[:rows], np.concatenate(labels)[:rows] > 0
+    t, extra = run.train, compiled.objective.extra()
+    valid = data.source("valid")
+    return baselines.replacements(compiled, params, extra, valid, t.batch, t.eval_batches)
 
 
 def of_sentences(folder: str | Path, seed: int) -> str:

@@ -11,10 +11,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 Table = dict[str, dict[str, Any]]  # path -> {"shape": [..], "dtype": "..", "checksum": int}
 
 
+def path_name(path: tuple[Any, ...]) -> str:
+    """A tree path as `a/b/c`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
 def flatten(tree: Any) -> dict[str, Any]:
     """Leaf by path, such as "params/discriminator/layer_0/query/kernel"."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return {path_name(path): leaf for path, leaf in leaves}
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:

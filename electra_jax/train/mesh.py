@@ -9,6 +9,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from electra_jax.spec import UserError
+from electra_jax.train.arrays import path_name
 
 ROWS = P(("data", "fsdp"))  # batches: rows over every device
 
@@ -65,11 +66,6 @@ def place(tree: Any, mesh: Mesh) -> Any:
         raise UserError(f"no placement rule matches {name}; add one to PLACEMENT in train/mesh.py")
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
-
-
-def path_name(path: tuple[Any, ...]) -> str:
-    """A tree path as `a/b/c`."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _check_divides(name: str, shape: tuple[int, ...], spec: P, mesh: Mesh) -> None:
