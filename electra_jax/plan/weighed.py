@@ -1,0 +1,290 @@
+"""What a compiled program costs, read from its text: operations, collectives, kernels, buffers, memory."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from electra_jax.plan import work
+from electra_jax.plan.hlo import Computation, Instruction, Module, Source, parse
+
+COLLECTIVES = (
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+    "ragged-all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+)
+KERNEL = "tpu_custom_call"  # the target of hand-written (Pallas) kernels
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An instruction of the control flow; figures are of all its runs in one call of the program, on one device."""
+
+    name: str
+    opcode: str
+    op_name: str
+    source: Source | None
+    runs: int
+    cycles: int | None  # by the compiler's own estimate, where it made one
+    flops: int  # of matrix products
+    bytes: int  # moved in main memory
+    kernel: (
+        bool  # hand-written: figures are those its author declared, else its operands and results
+    )
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One exchange between devices; `bytes` is the whole array on one device, times the runs.
+
+    That is what all-reduce, reduce-scatter, all-to-all and permute take and what all-gather gives.
+    """
+
+    kind: str
+    op_name: str
+    source: Source | None
+    runs: int
+    bytes: int
+    group: int  # devices that exchange
+    started: bool  # a start and a done with other work between them, not one blocking instruction
+    hidden_cycles: int  # of the work between start and done, all runs
+
+    @property
+    def sent(self) -> float:
+        """Bytes a device sends, in the best known algorithm (a ring)."""
+        share = (self.group - 1) / self.group
+        if self.kind == "all-reduce":
+            return 2 * share * self.bytes
+        if self.kind.startswith("collective"):
+            return float(self.bytes)
+        return share * self.bytes
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """An array in main memory that is neither argument nor result; bytes with padding."""
+
+    array: str
+    bytes: int
+    op_name: str
+    source: Source | None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes per device by kind, from the compiler's buffer assignment."""
+
+    arguments: int
+    outputs: int
+    temporaries: int
+    aliased: int  # outputs that take the place of arguments
+    code: int
+
+    @property
+    def total(self) -> int:
+        """What must fit."""
+        return self.arguments + self.outputs - self.aliased + self.temporaries + self.code
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """One call of a compiled program on one device."""
+
+    operations: tuple[Operation, ...]
+    collectives: tuple[Collective, ...]
+    buffers: tuple[Buffer, ...]  # largest first
+    memory: Memory | None  # None: weighed from text alone
+    unknown_loops: tuple[str, ...]  # counted as if they turned once
+
+    @cached_property
+    def flops(self) -> int:
+        """FLOPs of the matrix products that are executed, kernels included."""
+        return sum(o.flops for o in self.operations)
+
+    @cached_property
+    def bytes(self) -> int:
+        """Bytes moved in main memory."""
+        return sum(o.bytes for o in self.operations)
+
+    @cached_property
+    def cycles(self) -> int:
+        """The compiler's estimates, summed; hand-written kernels and collectives have none."""
+        return sum(o.cycles or 0 for o in self.operations)
+
+    @property
+    def kernels(self) -> tuple[Operation, ...]:
+        """The hand-written ones."""
+        return tuple(o for o in self.operations if o.kernel)
+
+    def bytes_by_collective(self) -> dict[str, int]:
+        """Kind -> bytes."""
+        total: Counter[str] = Counter()
+        for c in self.collectives:
+            total[c.kind] += c.bytes
+        return dict(total)
+
+
+def weigh(compiled: Any) -> Weighed:
+    """Weighs what `jax.jit(f).lower(...).compile()` returned."""
+    stats = compiled.memory_analysis()
+    memory = stats and Memory(
+        arguments=stats.argument_size_in_bytes,
+        outputs=stats.output_size_in_bytes,
+        temporaries=stats.temp_size_in_bytes,
+        aliased=stats.alias_size_in_bytes,
+        code=stats.generated_code_size_in_bytes,
+    )
+    return weigh_text(compiled.as_text(), memory)
+
+
+def weigh_text(text: str, memory: Memory | None = None) -> Weighed:
+    """Weighs the text of a compiled program."""
+    module = parse(text)
+    operations: list[Operation] = []
+    collectives: list[Collective] = []
+    for instruction, computation, runs in module.control():
+        operation = _operation(module, instruction, computation, runs)
+        if operation is not None:
+            operations.append(operation)
+        collectives += _collectives(module, instruction, computation, runs)
+    return Weighed(
+        operations=tuple(operations),
+        collectives=tuple(collectives),
+        buffers=tuple(sorted(_buffers(module), key=lambda b: -b.bytes)),
+        memory=memory,
+        unknown_loops=module.unknown_loops,
+    )
+
+
+def _operation(
+    module: Module, instruction: Instruction, computation: Computation, runs: int
+) -> Operation | None:
+    kernel = instruction.opcode == "custom-call" and instruction.target == KERNEL
+    flops = work.flops(module, instruction, computation)
+    moved = work.traffic(module, instruction, computation)
+    if kernel:
+        flops, moved = _declared(instruction, moved)
+    cycles = instruction.cycles
+    if not (cycles or flops or moved):
+        return None
+    return Operation(
+        name=instruction.name,
+        opcode=instruction.opcode,
+        op_name=instruction.op_name,
+        source=module.source(instruction),
+        runs=runs,
+        cycles=None if cycles is None else cycles * runs,
+        flops=flops * runs,
+        bytes=moved * runs,
+        kernel=kernel,
+    )
+
+
+def _declared(kernel: Instruction, moved: int) -> tuple[int, int]:
+    """(FLOPs, bytes) of a kernel: its author's cost estimate, else no FLOPs and its operands and results."""
+    found = re.search(r'"cost_estimate":(\{[^}]*\})', kernel.attributes)
+    if not found:
+        return 0, moved
+    cost = json.loads(found[1])
+    return int(cost.get("flops", 0)), int(cost.get("bytes_accessed", moved))
+
+
+def _collectives(
+    module: Module, instruction: Instruction, computation: Computation, runs: int
+) -> Iterator[Collective]:
+    """The exchanges an instruction stands for: itself, or those that a fusion or an async wrapper holds."""
+    started = instruction.opcode.endswith("-start")
+    hidden = _between(instruction, computation) * runs if started else 0
+    body = module.body(instruction)
+    for inner, around in [(i, body) for i in body.values()] or [(instruction, computation)]:
+        kind = inner.opcode.removesuffix("-start")
+        if kind in COLLECTIVES:
+            taken = sum(a.bytes for n in inner.operands for a in around[n].outputs)
+            group = _group(inner.attributes)
+            yield Collective(
+                kind=kind,
+                op_name=inner.op_name,
+                source=module.source(inner),
+                runs=runs,
+                bytes=taken * (group if kind == "all-gather" else 1) * runs,
+                group=group,
+                started=started,
+                hidden_cycles=hidden,
+            )
+
+
+def _group(attributes: str) -> int:
+    """Devices of a replica group, in each of the notations XLA has had."""
+    if named := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", attributes):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
+        size = 1
+        for axis in re.findall(r"'(\w+)'", named[2]):
+            size *= int(sizes[axis])
+        return size
+    if iota := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", attributes):
+        return int(iota[2])
+    if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", attributes):
+        return listed[1].count(",") + 1
+    if pairs := re.search(r"source_target_pairs=\{(.*?)\}\}", attributes):
+        return pairs[1].count("{")
+    return 1
+
+
+def _between(start: Instruction, computation: Computation) -> int:
+    """Estimated cycles of what is scheduled between a start and its done."""
+    total, running = 0, False
+    for instruction in computation.values():
+        if instruction is start:
+            running = True
+        elif (
+            running and start.name in instruction.operands and instruction.opcode.endswith("-done")
+        ):
+            return total
+        elif running:
+            total += instruction.cycles or 0
+    return 0
+
+
+def _buffers(module: Module) -> Iterator[Buffer]:
+    results = _results(module.computations[module.entry])
+    for instruction, _, _ in module.control():
+        opcode = instruction.opcode
+        if opcode in work.FREE or opcode.endswith("-done"):
+            continue
+        outputs: Sequence[Any] = instruction.outputs
+        if opcode.endswith("-start"):
+            outputs = (
+                outputs[1:2] if opcode == "slice-start" else outputs[: len(instruction.operands)]
+            )
+        for index, array in enumerate(outputs):
+            if array.in_hbm and (instruction.name, index) not in results and array.allocated:
+                source = module.source(instruction)
+                yield Buffer(str(array), array.allocated, instruction.op_name, source)
+
+
+def _results(entry: Computation) -> set[tuple[str, int]]:
+    """(instruction, index of output) of everything the program returns."""
+    found: set[tuple[str, int]] = set()
+
+    def trace(name: str, index: int) -> None:
+        instruction = entry[name]
+        found.add((name, index))
+        if instruction.opcode == "tuple":
+            trace(instruction.operands[index], 0)
+        elif instruction.opcode == "get-tuple-element":
+            at = re.search(r"index=(\d+)", instruction.attributes)
+            trace(instruction.operands[0], int(at[1]) if at else 0)
+        elif instruction.opcode in ("bitcast", "copy-done"):
+            trace(instruction.operands[0], 0)
+
+    root = next(i for i in entry.values() if i.root)
+    for index in range(len(root.operands) if root.opcode == "tuple" else len(root.outputs)):
+        trace(root.name, index)
+    return found
