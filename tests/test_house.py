@@ -27,10 +27,11 @@ ALLOWED = {
     "data": BASE | {"ops", "model", "text"},
     "train": BASE | {"ops", "model", "text", "objective", "data"},
     "convert": BASE | {"ops", "model", "text", "objective", "data", "train"},
+    "finetune": BASE | {"ops", "model", "text", "objective", "data", "train", "convert"},
     "plan": BASE | {"ops", "model", "text", "objective", "data", "train", "convert"},
     "verdict": BASE | {"ops", "model", "text", "objective", "data", "train", "convert"},
     "quickstart": BASE | {"text", "data", "train", "convert", "verdict"},
-    "cli": BASE | {"flags", "quickstart", "text", "data", "train", "convert", "plan"},
+    "cli": BASE | {"flags", "quickstart", "text", "data", "train", "convert", "finetune", "plan"},
 }
 FORBIDDEN = {"torch", "transformers", "tensorflow", "pytest"}
 LONGEST = 400  # lines; a longer file has a second sentence in it that should move out

@@ -1,4 +1,4 @@
-"""Texts of prepared TFDS data sets, read by record number without TensorFlow."""
+"""Texts and records of prepared TFDS data sets, read by number without TensorFlow."""
 
 import os
 import re
@@ -7,39 +7,47 @@ from typing import Any
 
 from electra_jax.spec import UserError
 
-_PREFIX = "tfds:"
+PREFIX = "tfds:"
 _AT_ONCE = 256  # records fetched together
 _USE = "write tfds:NAME[/config][:version][:split], for example tfds:wiki40b/en:train"
 
 
 def is_name(path: str) -> bool:
     """Whether `path` names a TFDS data set (`tfds:...`), not a file."""
-    return path.startswith(_PREFIX)
+    return path.startswith(PREFIX)
 
 
 def check(name: str, text_key: str) -> None:
     """Raises UserError unless the data set is prepared, ArrayRecord, and has a text `text_key`."""
-    _open(name, text_key)
+    _check_text(name, _open(name)[1], text_key)
 
 
 def texts(name: str, text_key: str) -> Iterator[str]:
     """Yields the field `text_key` of the data set's records, in the order of their numbers."""
-    records = _open(name, text_key)
-    for start in range(0, len(records), _AT_ONCE):
-        numbers = range(start, min(start + _AT_ONCE, len(records)))
+    source, fields = _open(name)
+    _check_text(name, fields, text_key)
+    for number, record in _numbered(name, source):
+        text = record[text_key]
+        if text is None:
+            raise UserError(f"{name} is cut short: record {number} cannot be read")
         try:
-            found = [record[text_key] for record in records.__getitems__(list(numbers))]
-        except RuntimeError as error:  # what ArrayRecord raises
-            raise UserError(f"{name} is damaged: {_first_line(error)}") from None
-        for number, text in zip(numbers, found, strict=True):
-            if text is None:
-                raise UserError(f"{name} is cut short: record {number} cannot be read")
-            try:
-                yield text.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{name}: record {number} is not UTF-8 at byte {error.start} of {text_key!r}"
-                ) from None
+            yield text.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{name}: record {number} is not UTF-8 at byte {error.start} of {text_key!r}"
+            ) from None
+
+
+def records(name: str) -> Iterator[dict[str, Any]]:
+    """Yields the data set's records as plain values: texts, numbers, names of classes, lists."""
+    source, fields = _open(name)
+    for number, record in _numbered(name, source):
+        try:
+            yield {key: _plain(feature, record[key]) for key, feature in fields.items()}
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{name}: record {number} is not UTF-8 at byte {error.start} of a text"
+            ) from None
 
 
 def whole(text: str) -> str:
@@ -47,7 +55,49 @@ def whole(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _open(name: str, text_key: str) -> Any:  # a TFDS data source: len() and __getitems__()
+def _numbered(name: str, source: Any) -> Iterator[tuple[int, Any]]:
+    """(number, record) of a data source, many fetched together."""
+    for start in range(0, len(source), _AT_ONCE):
+        numbers = range(start, min(start + _AT_ONCE, len(source)))
+        try:
+            found = source.__getitems__(list(numbers))
+        except RuntimeError as error:  # what ArrayRecord raises
+            raise UserError(f"{name} is damaged: {_first_line(error)}") from None
+        yield from zip(numbers, found, strict=True)
+
+
+def _plain(feature: Any, value: Any) -> Any:
+    """A value of a record without numpy, bytes or the numbers of classes."""
+    import tensorflow_datasets as tfds
+
+    if isinstance(feature, tfds.features.FeaturesDict):
+        return {key: _plain(inner, value[key]) for key, inner in feature.items()}
+    if isinstance(feature, tfds.features.Sequence):
+        inner = feature.feature
+        if isinstance(inner, tfds.features.FeaturesDict):
+            return {key: [_plain(f, v) for v in value[key]] for key, f in inner.items()}
+        return [_plain(inner, item) for item in value]
+    if isinstance(feature, tfds.features.ClassLabel):
+        return feature.int2str(int(value)) if value >= 0 else str(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    return value.item() if value.ndim == 0 else value.tolist()
+
+
+def _check_text(name: str, fields: dict[str, Any], text_key: str) -> None:
+    import tensorflow_datasets as tfds
+
+    if text_key not in fields:
+        known = ", ".join(map(repr, fields)) or "none"
+        raise UserError(
+            f"{name}: no field {text_key!r}; fields found: {known}. Name it with --text-key"
+        )
+    if not isinstance(kind := fields[text_key], tfds.features.Text):
+        raise UserError(f"{name}: field {text_key!r} is {kind}; expected Text")
+
+
+def _open(name: str) -> tuple[Any, dict[str, Any]]:
+    """The data source (len() and __getitems__()) and the fields of its records."""
     import tensorflow_datasets as tfds
 
     builder, split = _builder(name)
@@ -62,13 +112,6 @@ def _open(name: str, text_key: str) -> Any:  # a TFDS data source: len() and __g
         )
     features = builder.info.features
     fields = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
-    if text_key not in fields:
-        known = ", ".join(map(repr, fields)) or "none"
-        raise UserError(
-            f"{name}: no field {text_key!r}; fields found: {known}. Name it with --text-key"
-        )
-    if not isinstance(kind := fields[text_key], tfds.features.Text):
-        raise UserError(f"{name}: field {text_key!r} is {kind}; expected Text")
     if split not in builder.info.splits:
         raise UserError(
             f"{name}: no split {split!r}; splits found: {', '.join(builder.info.splits)}"
@@ -80,7 +123,7 @@ def _open(name: str, text_key: str) -> Any:  # a TFDS data source: len() and __g
             f"{name} is not complete: {len(missing)} of the {len(shards)} files of its split "
             f"{split} are missing, the first is {missing[0]}"
         )
-    return builder.as_data_source(split=split)
+    return builder.as_data_source(split=split), fields
 
 
 def _builder(name: str) -> tuple[Any, str]:
@@ -88,7 +131,7 @@ def _builder(name: str) -> tuple[Any, str]:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import read_only_builder
 
-    what, *options = name[len(_PREFIX) :].split(":")
+    what, *options = name[len(PREFIX) :].split(":")
     versions = [option for option in options if re.fullmatch(r"\d+\.\d+\.\d+", option)]
     splits = [option for option in options if option not in versions]
     if not what or len(versions) > 1 or len(splits) > 1 or "" in splits:

@@ -1,9 +1,10 @@
 """One Tokenizer over WordPiece and SentencePiece: text to ids, and a folder that says all of it.
 
-Three ways to encode, all giving the same ids without special tokens:
+Four ways to encode, all giving the same ids without special tokens:
 
     encode(text) -> list[int]
     encode_batch(texts) -> list[list[int]]      the `tokenizers` library, all the cores it may use
+    encode_offsets(texts) -> list[(ids, characters)]  the same, with where each token stands
     encode_flat(texts) -> (ids, lengths)        numpy, one core, several times faster: a cache of
                                                 words makes up for it (for bulk work in processes)
 
@@ -85,6 +86,24 @@ class Tokenizer:
     def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """(ids int32 [sum of lengths], lengths int64 [texts]) of all texts, one after the other."""
         return self._cache.encode(texts)
+
+    def encode_offsets(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(ids int32 [n], characters int32 [n, 2]) of each text: token i is text[start:stop].
+
+        The space that a SentencePiece token stands for is not part of its characters, so that a
+        stretch of tokens begins and ends with what can be seen. The ids are those of `encode`.
+        """
+        found = []
+        encodings = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        for text, encoding in zip(texts, encodings, strict=True):
+            places = np.array(encoding.offsets, np.int32).reshape(-1, 2)
+            if self.kind != "wordpiece":
+                for token, (start, stop) in enumerate(places):
+                    while start < stop and text[start].isspace():
+                        start += 1
+                    places[token, 0] = start
+            found.append((np.array(encoding.ids, np.int32), places))
+        return found
 
     def decode(self, ids: Sequence[int]) -> str:
         """Readable text; special tokens are left out, lost case and spaces do not come back."""

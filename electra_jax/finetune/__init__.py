@@ -1,0 +1,1 @@
+"""Fine-tuning: tasks, features, heads, metrics, and the training of a pretrained encoder."""

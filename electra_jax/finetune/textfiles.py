@@ -1,0 +1,82 @@
+"""Tables of texts and pairs of texts, with a class or a score: the layout of GLUE and its kin."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from electra_jax.finetune import tables
+from electra_jax.finetune.examples import TextExample
+from electra_jax.finetune.wanted import NOT_A_CLASS, Wanted
+from electra_jax.spec import UserError
+
+Names = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A TSV, CSV or JSON-lines file with a row an example.
+
+    `text`, `pair`, `label` and `id` are column names, each with the spellings met in the wild, the
+    first that a file has counts. `columns` names the columns of a file without a header.
+    `rename`: label as written -> name of the class. `no_gold`: labels that mean that annotators
+    disagreed; such rows are left out, as is the custom. `lenient`: rows that official files are
+    known to have broken (too few columns, no text) are left out and counted.
+    """
+
+    text: Names
+    pair: Names = ()
+    label: Names = ("label",)
+    id: Names = ()
+    columns: Names = ()
+    rename: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    no_gold: Names = ()
+    lenient: bool = False
+
+    def read(self, path: str, wanted: Wanted) -> list[TextExample]:
+        """The examples of a file; UserError names the line that is at fault."""
+        found: list[TextExample] = []
+        broken: list[str] | None = [] if self.lenient and wanted.labelled else None
+        unsure = strange = 0
+        for number, (line, row) in enumerate(tables.rows(path, self.columns, broken)):
+            where = f"{path}:{line}"
+            text = row[tables.column(path, row, self.text, "--text")]
+            pair = row[tables.column(path, row, self.pair, "--pair")] if self.pair else None
+            if self.lenient and "" in (text, pair):
+                if broken is None:  # a test file: every row is to have its prediction
+                    text, pair = text or " ", pair if pair is None else pair or " "
+                else:
+                    broken.append(f"{where}: empty text")
+                    continue
+            else:
+                text = wanted.text(text, where, "text")
+                pair = None if pair is None else wanted.text(pair, where, "pair")
+            said = self._said(path, row, wanted)
+            if said in self.no_gold and said is not None:
+                unsure += 1
+                continue
+            label: str | float | None = None
+            if said is not None and wanted.labelled:
+                label = wanted.label(where, said)
+            elif said is not None and said not in NOT_A_CLASS:
+                try:
+                    label = wanted.label(where, said)
+                except UserError:
+                    strange += 1
+            name = next((name for name in self.id if name in row), None)
+            found.append(TextExample(str(row[name] if name else number), text, pair, label))
+        if broken:
+            wanted.notes.append(f"{path}: {len(broken)} rows left out, the first: {broken[0]}")
+        if unsure:
+            wanted.notes.append(f"{path}: {unsure} rows without a gold label left out")
+        if strange:
+            wanted.notes.append(f"{path}: {strange} labels are none of the task's; taken as absent")
+        if not found:
+            raise UserError(f"{path} has no usable row")
+        return found
+
+    def _said(self, path: str, row: tables.Row, wanted: Wanted) -> str | None:
+        """The label of a row, as the task names it."""
+        if not wanted.labelled and not any(name in row for name in self.label):
+            return None
+        value = row[tables.column(path, row, self.label, "--label")]
+        said = "" if value is None else str(value).strip()
+        return self.rename.get(said, said)

@@ -1,0 +1,76 @@
+"""What a task asks of a file, and the checks that every kind of file shares."""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+
+from electra_jax.spec import UserError, nearest
+
+NOT_A_CLASS = ("", "-", "--", "-1", "None", "null")  # how files say that a row has no label
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What a reader is to check and how it is to go on.
+
+    `labelled`: the split must have labels (train and dev; a test file need not). `labels`: the
+    classes, or None where the training data say them. `scores`: the range of a regression label,
+    or None. `impossible`: questions without an answer are part of the task. `carry_on`: texts that
+    are empty and answers that are not where the file says are passed over, not refused. `notes`
+    collects what the user should hear of, `empty` the places of empty texts.
+    """
+
+    labelled: bool = True
+    labels: tuple[str, ...] | None = None
+    regress: bool = False
+    scores: tuple[float, float] | None = None
+    impossible: bool = True
+    carry_on: bool = False
+    notes: list[str] = dataclasses.field(default_factory=list)
+    empty: list[str] = dataclasses.field(default_factory=list)
+
+    def text(self, value: object, where: str, column: str) -> str:
+        """A text that is not empty, as it stands. Raises UserError for anything else."""
+        if not isinstance(value, str):
+            raise UserError(f"{where}: {column!r} is a {type(value).__name__}; expected a text")
+        if value.strip():
+            return value
+        if not self.carry_on:
+            raise UserError(
+                f"{where}: the text {column!r} is empty. Mend the file, or keep such with --carry-on"
+            )
+        self.empty.append(where)
+        return value
+
+    def label(self, where: str, said: str) -> str | float:
+        """The label that `said` means. Raises UserError, beginning with `where`, for none."""
+        if self.regress:
+            return self._score(where, said)
+        if not said:
+            raise UserError(f"{where}: the label is empty")
+        if self.labels is not None and said not in self.labels:
+            raise unknown_label(where, said, self.labels)
+        return said
+
+    def _score(self, where: str, said: str) -> float:
+        try:
+            value = float(said)
+        except ValueError:
+            raise UserError(f"{where}: label {said!r} is not a number") from None
+        if not math.isfinite(value):
+            raise UserError(f"{where}: label {said!r} is not finite")
+        if self.scores is not None and not self.scores[0] <= value <= self.scores[1]:
+            low, high = self.scores
+            raise UserError(
+                f"{where}: label {said} is outside the task's range, {low:g} to {high:g}"
+            )
+        return value
+
+
+def unknown_label(where: str, said: str, labels: Iterable[str]) -> UserError:
+    """The error for a label that is no class of the task, with the nearest that is."""
+    labels = list(labels)
+    guess = nearest(said, labels)
+    hint = f" Did you mean {guess!r}?" if guess else ""
+    shown = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
+    return UserError(f"{where}: unknown label {said!r}.{hint} Labels: {shown}")
