@@ -4,7 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -153,7 +153,8 @@ def weigh_text(text: str, memory: Memory | None = None) -> Weighed:
         operation = _operation(module, instruction, computation, runs)
         if operation is not None:
             operations.append(operation)
-        collectives += _collectives(module, instruction, computation, runs)
+    for name, runs in module.runs.items():
+        collectives += _collectives(module, name, runs)
     return Weighed(
         operations=tuple(operations),
         collectives=tuple(collectives),
@@ -196,33 +197,68 @@ def _declared(kernel: Instruction, moved: int) -> tuple[int, int]:
     return int(cost.get("flops", 0)), int(cost.get("bytes_accessed", moved))
 
 
-def _collectives(
-    module: Module, instruction: Instruction, computation: Computation, runs: int
-) -> Iterator[Collective]:
-    """The exchanges an instruction stands for: itself, or those that a fusion or an async wrapper holds."""
-    started = instruction.opcode.endswith("-start")
-    hidden = _between(instruction, computation) * runs if started else 0
-    body = module.body(instruction)
-    for inner, around in [(i, body) for i in body.values()] or [(instruction, computation)]:
-        kind = inner.opcode.removesuffix("-start")
-        if kind in COLLECTIVES:
-            taken = sum(a.bytes for n in inner.operands for a in around[n].outputs)
-            group = _group(inner.attributes)
-            yield Collective(
-                kind=kind,
-                op_name=inner.op_name,
-                source=module.source(inner),
-                runs=runs,
-                bytes=taken * (group if kind == "all-gather" else 1) * runs,
-                group=group,
-                started=started,
-                hidden_cycles=hidden,
-            )
+def _collectives(module: Module, name: str, runs: int) -> list[Collective]:
+    """The exchanges of a computation, in the order they begin.
+
+    An exchange runs beside other work in one of two ways: from a `-start` to its `-done`, or, on a TPU, through a
+    chain of fusions that all name its channel, the first with AsyncCollectiveStart and the last with ...Done in it.
+    """
+    found: list[Collective] = []
+    open_: dict[
+        str, tuple[int, int]
+    ] = {}  # name or channel -> (place in found, cycles when it started)
+    cycles = 0
+    computation = module.computations[name]
+    for instruction in computation.values():
+        done = instruction.opcode.endswith("-done") and instruction.operands[0] in open_
+        if done:
+            _close(found, open_.pop(instruction.operands[0]), cycles * runs)
+        body = module.body(instruction)
+        targets = {i.target for i in body.values()}
+        for inner, around in [(i, body) for i in body.values()] or [(instruction, computation)]:
+            kind = inner.opcode.removesuffix("-start")
+            if kind not in COLLECTIVES:
+                continue
+            channel = re.search(r"channel_id=\d+", inner.attributes)
+            key = channel[0] if channel else inner.name
+            if key in open_ and "AsyncCollectiveStart" not in targets:
+                if "AsyncCollectiveDone" in targets:
+                    _close(found, open_.pop(key), cycles * runs)
+                continue
+            if "AsyncCollectiveStart" in targets:
+                open_[key] = len(found), cycles * runs
+            elif instruction.opcode.endswith("-start"):
+                open_[instruction.name] = len(found), cycles * runs
+            found.append(_collective(module, inner, around, kind, runs))
+        cycles += instruction.cycles or 0
+    return found
+
+
+def _close(found: list[Collective], opened: tuple[int, int], cycles: int) -> None:
+    place, before = opened
+    found[place] = replace(found[place], started=True, hidden_cycles=cycles - before)
+
+
+def _collective(
+    module: Module, instruction: Instruction, computation: Computation, kind: str, runs: int
+) -> Collective:
+    taken = sum(a.bytes for n in instruction.operands for a in computation[n].outputs)
+    group = _group(instruction.attributes)
+    return Collective(
+        kind=kind,
+        op_name=instruction.op_name,
+        source=module.source(instruction),
+        runs=runs,
+        bytes=taken * (group if kind == "all-gather" else 1) * runs,
+        group=group,
+        started=False,
+        hidden_cycles=0,
+    )
 
 
 def _group(attributes: str) -> int:
     """Devices of a replica group, in each of the notations XLA has had."""
-    if named := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", attributes):
+    if named := re.search(r"replica_groups=mesh\[([^\]]*)\].*?\{([^}]*)\}", attributes):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
         size = 1
         for axis in re.findall(r"'(\w+)'", named[2]):
@@ -235,21 +271,6 @@ def _group(attributes: str) -> int:
     if pairs := re.search(r"source_target_pairs=\{(.*?)\}\}", attributes):
         return pairs[1].count("{")
     return 1
-
-
-def _between(start: Instruction, computation: Computation) -> int:
-    """Estimated cycles of what is scheduled between a start and its done."""
-    total, running = 0, False
-    for instruction in computation.values():
-        if instruction is start:
-            running = True
-        elif (
-            running and start.name in instruction.operands and instruction.opcode.endswith("-done")
-        ):
-            return total
-        elif running:
-            total += instruction.cycles or 0
-    return 0
 
 
 def _buffers(module: Module) -> Iterator[Buffer]:

@@ -43,6 +43,7 @@ def test_a_kernel_has_what_its_author_declared(tpu):
     "groups",
     [
         "mesh['axis_0'=4,'axis_1'=2] {'axis_0','axis_1'}",
+        "mesh['axis_0'=8,'axis_1'=3], device_ids=([4,2]T(1,0)) {'axis_0'}",
         "[1,8]<=[8]",
         "{{0,1,2,3,4,5,6,7}}",
     ],
@@ -78,6 +79,25 @@ ENTRY"""
     )
     (gather,) = [c for c in weigh_text(text).collectives if c.kind == "all-gather"]
     assert (gather.bytes, gather.group, gather.started) == (1024 * 256 * 4, 8, True)
+
+
+def test_a_chain_of_fusions_is_one_exchange(tpu):
+    """Catches a gather that a TPU spreads over many fusions and that counts in each of them."""
+    piece = """
+%piece_{0} (p.{0}: f32[128,256]) -> f32[1024,256] {{
+  %p.{0} = f32[128,256]{{1,0}} parameter(0)
+  %g.{0} = f32[1024,256]{{1,0}} all-gather(%p.{0}), channel_id=7, replica_groups=[1,8]<=[8]
+  ROOT %c.{0} = f32[1024,256]{{1,0}} custom-call(%g.{0}), custom_call_target="{1}"
+}}
+"""
+    targets = ["AsyncCollectiveStart", "Other", "AsyncCollectiveDone"]
+    pieces = "".join(piece.format(n, target) for n, target in enumerate(targets))
+    run = "  %r.{0} = f32[1024,256]{{1,0}} fusion(%sum), kind=kCustom, calls=%piece_{0}{1}\n"
+    cycles = ', backend_config={"estimated_cycles":"70"}'
+    runs = run.format(0, "") + run.format(1, cycles) + run.format(2, "")
+    text = tpu.replace("\nENTRY", pieces + "\nENTRY").replace("  %kernel =", runs + "  %kernel =")
+    (gather,) = [c for c in weigh_text(text).collectives if c.kind == "all-gather"]
+    assert (gather.bytes, gather.started, gather.hidden_cycles) == (1024 * 256 * 4, True, 70)
 
 
 def test_buffers_are_what_is_neither_argument_nor_result(tpu):

@@ -1,0 +1,38 @@
+"""What the planner knows of each TPU chip beyond its peak: memory, bandwidths, links, clock."""
+
+from dataclasses import dataclass
+
+from electra_jax.train import hardware
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One JAX device of a topology (a whole chip: v4 and v5p run as one device of two cores)."""
+
+    kind: str  # as JAX names the device
+    cores: int  # TensorCores, which names such as v4-8 count
+    hbm_gib: float  # as sold; the compiler may keep some for itself and says so when a program does not fit
+    bandwidth: float  # of main memory, bytes/s
+    clock: float  # Hz of the compiler's estimated cycles
+    link: float  # bytes/s of one interconnect link in one direction
+    dimensions: int  # of the torus that a full pod is
+    wraps: int  # a side of the slice closes to a ring when it is a multiple of this
+
+    @property
+    def peak(self) -> float:
+        """Dense bfloat16 FLOP/s."""
+        peak = hardware.peak_of(self.kind)
+        assert peak is not None  # every kind of CHIPS is in the table; a test checks
+        return peak
+
+
+# Memory, bandwidth and interconnect: cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e, read 2026-11-22. A link is the
+# page's bidirectional bandwidth per chip / 2 directions / the ports (2 a dimension); that of v4, which its page does
+# not give, and the clocks of v4 and v5p: Jouppi et al., "TPU v4" (ISCA 2023), table 4. The other clocks: peak / the
+# FLOPs that a large bfloat16 product has per estimated cycle.
+CHIPS = {
+    "v4": Chip("TPU v4", 2, 32, 1200e9, 1.05e9, 50e9, 3, 4),
+    "v5e": Chip("TPU v5 lite", 1, 16, 819e9, 1.5e9, 50e9, 2, 16),
+    "v5p": Chip("TPU v5", 2, 95, 2765e9, 1.75e9, 100e9, 3, 4),
+    "v6e": Chip("TPU v6 lite", 1, 32, 1638e9, 1.75e9, 100e9, 2, 16),
+}
