@@ -1,6 +1,7 @@
 """The device mesh and the placement of every array: one ordered table of (path pattern, spec)."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +32,12 @@ class MeshSpec:
     fsdp: int  # rows and parameters split
 
 
-def build(spec: MeshSpec) -> Mesh:
-    """The mesh over all devices of all processes; UserError when the axes do not multiply to their number."""
-    devices = jax.device_count()
+def build(spec: MeshSpec, over: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh over these devices, by default all of all processes; UserError when its axes do not multiply to them.
+
+    Programs can be compiled for devices that are not there, those of a named topology.
+    """
+    devices = jax.device_count() if over is None else len(over)
     sizes = {"data": spec.data, "fsdp": spec.fsdp}
     free = [name for name, size in sizes.items() if size == -1]
     fixed = 1
@@ -50,7 +54,10 @@ def build(spec: MeshSpec) -> Mesh:
         )
     # Auto, by name: make_mesh's own default, Explicit, breaks modules that gather from sharded tables.
     return jax.make_mesh(
-        (sizes["data"], sizes["fsdp"]), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2
+        (sizes["data"], sizes["fsdp"]),
+        ("data", "fsdp"),
+        axis_types=(AxisType.Auto,) * 2,
+        devices=over,
     )
 
 

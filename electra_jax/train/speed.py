@@ -7,6 +7,18 @@ from electra_jax.train.options import Phase, RunSpec
 from electra_jax.train.program import Program
 
 
+def useful_flops(run: RunSpec, phase: Phase) -> float:
+    """Useful FLOPs of a train step over all devices (see flops.py)."""
+    data = phase.data
+    return flops.train_flops_per_step(
+        run.dimensions(data.vocab_size),
+        phase.batch,
+        data.seq_len,
+        slot_count(run.objective["mask_prob"], data.seq_len),
+        "uniform" if run.objective.get("uniform_generator") else run.objective["name"],
+    )
+
+
 class Speed:
     """Speeds since the last time it was asked; pauses for compilation, evaluation and checkpoints do not count."""
 
@@ -18,13 +30,7 @@ class Speed:
         self._devices = list(compiled.mesh.devices.flat)
         self._dtype = run.model.dtype
         self._tokens = phase.batch * data.seq_len
-        self._flops = flops.train_flops_per_step(
-            run.dimensions(data.vocab_size),
-            phase.batch,
-            data.seq_len,
-            slot_count(run.objective["mask_prob"], data.seq_len),
-            "uniform" if run.objective.get("uniform_generator") else run.objective["name"],
-        )
+        self._flops = useful_flops(run, phase)
         flops.matmul_peak(self._dtype)  # measured now, not while steps run
 
     def since_last(self, done: int) -> dict[str, float | None]:
