@@ -16,7 +16,14 @@ from electra_jax import flags
 from electra_jax.spec import load_config
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")])
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "CHANGELOG.md",
+        ROOT / "launch" / "README.md",
+        *ROOT.glob("docs/**/*.md"),
+    ]
+)
 # What a test cannot afford: each must occur in the README, or this list has fallen behind it.
 SMALLER = {
     "--size 30522": "--size 1000",

@@ -1,0 +1,212 @@
+"""launch/tpu.sh against a cloud that loses calls and takes machines away."""
+
+import re
+
+import pytest
+
+MACHINE = ("--name", "e", "--zone", "z", "--type", "v5e-8")
+RUN = ("--config", "small", "--workdir", "gs://bucket/run", "--config.data.path=gs://bucket/data")
+
+
+def test_a_run_from_nothing_to_its_end(world):
+    """Catches a step left out: queue, wait, install on the host, start with the arguments, log, end."""
+    world.program(0)
+    done = world.run("tpu.sh", "run", *MACHINE, "--", *RUN)
+    assert done.returncode == 0, done.stdout
+    assert "step 1 of start 1" in done.stdout
+    assert world.lines("starts") == ["pretrain " + " ".join(RUN)]
+    create = next(line for line in world.lines("calls") if " create " in line)
+    assert "--node-id=e" in create and "--spot" not in create
+    assert "--accelerator-type=v5litepod-8 " in create
+    assert "--runtime-version=v2-alpha-tpuv5-lite" in create
+    assert any("electra_jax[tpu,gcs]" in line for line in world.lines("calls"))
+
+
+def test_spot_machines_are_replaced_until_the_run_is_finished(world):
+    """Catches a run that ends with a preemption, announced (75) or not, or keeps a dead machine."""
+    world.program(75, "taken", 0)
+    done = world.run("tpu.sh", "run", *MACHINE, "--spot", "--", *RUN)
+    assert done.returncode == 0, done.stdout
+    assert len(world.lines("starts")) == 3
+    assert world.lines("created") == ["e", "e"]
+    assert world.lines("deleted") == ["e"]
+    assert all("--spot" in line for line in world.lines("calls") if " create " in line)
+
+
+def test_a_failure_stops_with_its_status_and_the_end_of_the_log(world):
+    """Catches a launcher that restarts a failing program for ever, or hides why it failed."""
+    world.program(2, 0)
+    done = world.run("tpu.sh", "run", *MACHINE, "--", *RUN)
+    assert done.returncode == 2
+    assert len(world.lines("starts")) == 1
+    assert "step 1 of start 1" in done.stdout and "exit 2" in done.stdout
+    assert (world.state / "queue" / "e").exists()
+
+
+def test_restarts_are_counted(world):
+    """Catches money spent on a run that is preempted at every start."""
+    world.program(*[75] * 5)
+    done = world.run("tpu.sh", "run", *MACHINE, "--max-restarts", "2", "--", *RUN)
+    assert done.returncode == 2
+    assert len(world.lines("starts")) == 3
+
+
+@pytest.mark.parametrize("how", ["fail_at", "lose_at"])
+def test_a_failing_create_rents_once(world, how):
+    """Catches a second machine after the answer to the request was lost, or none after it failed."""
+    world.fail_at("gcloud", 2, how=how)
+    assert world.run("tpu.sh", "create", *MACHINE).returncode == 0
+    assert " create " in world.lines("calls")[1]
+    assert world.lines("created") == ["e"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["fail_at", "lose_at"])
+def test_no_failing_call_rents_twice_or_loses_the_run(world, how):
+    """Catches a call whose failure, or lost answer, leads to a second machine or a stuck script."""
+    world.program(0)
+    world.run("tpu.sh", "run", *MACHINE, "--", *RUN)
+    calls = sum(line.startswith("gcloud") for line in world.lines("calls"))
+    assert calls > 8
+    for call in range(1, calls + 1):
+        for path in sorted(world.state.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        world.program(0, 0, 0)
+        world.fail_at("gcloud", call, how=how)
+        done = world.run("tpu.sh", "run", *MACHINE, "--", *RUN)
+        assert done.returncode == 0, (
+            f"call {call} ({world.lines('calls')[call - 1]})\n{done.stdout}"
+        )
+        assert world.lines("created") == ["e"], f"call {call}"
+
+
+def test_a_cloud_that_is_down_ends_in_words(world):
+    """Catches endless retries, and an error that says nothing."""
+    world.fail_at("gcloud", *range(1, 100))
+    done = world.run("tpu.sh", "run", *MACHINE, "--", *RUN)
+    assert done.returncode == 2
+    assert "UNAVAILABLE" in done.stdout and "gcloud cannot say" in done.stdout
+    assert len(world.lines("calls")) < 10
+
+
+def test_commands_may_be_given_twice(world):
+    """Catches a second machine from a second create, and a delete that fails when there is nothing."""
+    for _ in range(2):
+        assert world.run("tpu.sh", "create", *MACHINE).returncode == 0
+    assert world.lines("created") == ["e"]
+    assert "READY" in world.run("tpu.sh", "status", *MACHINE).stdout
+    for word in ("is deleted", "there is no e"):
+        done = world.run("tpu.sh", "delete", "--name", "e", "--zone", "z")
+        assert done.returncode == 0 and word in done.stdout
+
+
+def test_a_run_that_runs_is_joined_and_can_be_stopped(world):
+    """Catches two programs on one machine, and a stop that the watching script takes for a preemption."""
+    world.program("wait", 0)
+    with world.start("tpu.sh", "run", *MACHINE, "--", *RUN) as first:
+        world.wait_for(first, "step 1")
+        with world.start(
+            "tpu.sh", "resume", *MACHINE, "--", "--workdir", "gs://bucket/run"
+        ) as second:
+            world.wait_for(second, "step 1")
+            assert world.run("tpu.sh", "stop", *MACHINE).returncode == 0
+            rest, _ = second.communicate(timeout=30)
+            assert second.returncode == 75 and "saved" in rest
+        rest, _ = first.communicate(timeout=30)
+        assert first.returncode == 75 and "stopped on request" in rest
+    assert len(world.lines("starts")) == 1
+
+
+def test_every_host_of_every_slice_gets_its_part(world):
+    """Catches a pod slice of which only one host trains, and slices asked for one by one."""
+    world.program(0)
+    done = world.run(
+        "tpu.sh", "run", "--name", "e", "--zone", "z", "--type", "v5e-16", "--slices", "2", "--", *RUN,
+        FAKE_WORKERS="2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    create = next(line for line in world.lines("calls") if " create " in line)
+    assert "--node-count=2 --node-prefix=e" in create
+    hosts = sorted((world.state / "hosts").glob("*/*"))
+    assert len(hosts) == 4
+    assert all((host / ".electra_jax" / "env" / "bin" / "electra-jax").exists() for host in hosts)
+    assert all("pretrain" in (host / ".electra_jax" / "log").read_text() for host in hosts)
+
+
+def test_without_the_queue(world):
+    """Catches --direct machines asked for in the queue, or not replaced."""
+    world.program("taken", 0)
+    done = world.run("tpu.sh", "run", *MACHINE, "--direct", "--spot", "--", *RUN)
+    assert done.returncode == 0, done.stdout
+    assert world.lines("created") == ["e", "e"] and world.lines("deleted") == ["e"]
+    assert not any("queued-resources" in line for line in world.lines("calls"))
+
+
+def test_a_machine_that_somebody_deleted_stays_deleted(world):
+    """Catches a watching script that rents again what its user has just given back."""
+    world.program("wait")
+    with world.start("tpu.sh", "run", *MACHINE, "--", *RUN) as process:
+        world.wait_for(process, "step 1")
+        (pid,) = world.state.glob("hosts/e/0/.electra_jax/pid")
+        number = pid.read_text().strip()
+        assert world.run("tpu.sh", "delete", "--name", "e", "--zone", "z").returncode == 0
+        world.run_shell(f"kill -KILL -- -{number}")
+        rest, _ = process.communicate(timeout=30)
+    assert process.returncode == 2 and "was deleted" in rest
+    assert world.lines("created") == ["e"]
+
+
+@pytest.mark.parametrize(
+    ("type_", "accelerator", "runtime"),
+    [
+        ("v6e-8", "v6e-8", "v2-alpha-tpuv6e"),
+        ("v5p-8", "v5p-8", "v2-alpha-tpuv5"),
+        ("v4-8", "v4-8", "tpu-ubuntu2204-base"),
+    ],
+)
+def test_generations(world, type_, accelerator, runtime):
+    """Catches a generation whose machines come up with software that cannot drive them."""
+    done = world.run("tpu.sh", "create", "--name", "e", "--zone", "z", "--type", type_, "--dry-run")
+    assert f"--accelerator-type={accelerator}" in done.stdout
+    assert f"--runtime-version={runtime}" in done.stdout
+
+
+def test_a_dry_run_shows_every_command_and_gives_none(world):
+    """Catches a dry run that rents, or that shows something else than what would be run."""
+    dry = world.run("tpu.sh", "run", *MACHINE, "--dry-run", "--", *RUN)
+    assert dry.returncode == 0
+    assert world.lines("calls") == []
+    world.program(0)
+    world.run("tpu.sh", "run", *MACHINE, "--", *RUN)
+    calls = [line for line in world.lines("calls") if line.startswith("gcloud")]
+    given = [line for line in calls if " describe " not in line]
+    shown = [
+        re.sub(r"\\(.)", r"\1", line.removeprefix("+ "))
+        for line in dry.stdout.splitlines()
+        if line.startswith("+ gcloud")
+    ]
+    assert [line.replace("''", "") for line in shown] == [line.replace("''", "") for line in given]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("run", "--zone", "z", "--type", "v5e-8"), "--name"),
+        (("run", "--name", "e", "--type", "v5e-8"), "--zone"),
+        (("create", "--name", "e", "--zone", "z"), "--type"),
+        (("create", "--name", "e", "--zone", "z", "--type", "v9-8"), "v5e"),
+        (("run", *MACHINE, "--spot", "--", "--workdir", "run"), "gs://"),
+        (("run", "--name", "e", "--zone", "z", "--type", "v5e-16", "--", "--workdir", "run"), "gs://"),
+        (("run", *MACHINE), "--workdir"),
+        (("run", *MACHINE, "--direct", "--slices", "2", "--", *RUN), "--direct"),
+        (("run", *MACHINE, "--from", "none.whl", "--", *RUN), "none.whl"),
+        (("run", *MACHINE, "--tpye", "x"), "--tpye"),
+        (("fly",), "fly"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_before_anything_is_rented(world, arguments, word):
+    """Catches a mistake that is found when the machine already costs."""
+    done = world.run("tpu.sh", *arguments)
+    assert done.returncode == 2
+    assert done.stdout.startswith("error: ") and word in done.stdout
+    assert world.lines("calls") == []
