@@ -114,6 +114,16 @@ def _import(options: argparse.Namespace) -> None:
     )
 
 
+def _bench(options: argparse.Namespace) -> None:
+    from electra_jax.spec import load_config
+
+    config = load_config(options.config, options.overrides)
+    from electra_jax.bench import command, step
+
+    figures = command.run(config, options.seq_len, options.batch, options.data, options.rounds)
+    print(json.dumps(figures, indent=2) if options.json else step.table(figures))
+
+
 def _quickstart(options: argparse.Namespace) -> None:
     from electra_jax import quickstart
 
@@ -127,5 +137,6 @@ _COMMANDS = {
     "evaluate": _evaluate,
     "export": _export,
     "import": _import,
+    "bench": _bench,
     "quickstart": _quickstart,
 }

@@ -10,7 +10,7 @@ USAGE = 2  # exit status of a mistake of the user's
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The flags of one command; `command` is its name, `overrides` the ["section.key=value", ...] of pretrain.
+    """The flags of one command; `command` is its name, `overrides` the ["section.key=value", ...] of a config.
 
     Exits with status 2 and one line on stderr for what is not a command line of ours, with 0 after --help.
     """
@@ -18,8 +18,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     rest, overrides = _take_overrides(parser, arguments)
     command = rest[0] if rest else ""
     if command in commands:
-        if overrides and command != "pretrain":
-            commands[command].error(f"--config.{overrides[0]}: only pretrain takes a config")
+        if overrides and "--config" not in commands[command]._option_string_actions:
+            commands[command].error(f"--config.{overrides[0]}: {command} takes no config")
         _refuse_unknown_flags(commands[command], rest[1:])
     elif command.startswith("-"):
         _refuse_unknown_flags(parser, rest)
@@ -243,6 +243,31 @@ def _parsers() -> tuple["_Parser", dict[str, argparse.ArgumentParser]]:
         "--embeddings",
         choices=("discriminator", "average"),
         help="which to take when the two folders' embeddings differ (default: refuse)",
+    )
+
+    c = command(
+        "bench",
+        "measure the train step of a config: time, tokens and useful FLOPs per second, memory",
+        "electra-jax bench --config base --seq-len 512 --batch 64\n"
+        "  electra-jax bench --config small --data data/ --config.model.attention_dropout=0",
+    )
+    c.add_argument("--config", required=True, metavar="NAME|FILE.py[:ARG]", help="recipe")
+    c.add_argument(
+        "--seq-len", type=_at_least(8), metavar="N", help="tokens a row (default: model.positions)"
+    )
+    c.add_argument(
+        "--batch", type=_at_least(1), metavar="N", help="rows (default: the recipe's batch)"
+    )
+    c.add_argument("--data", help="prepared data (default: synthetic rows)")
+    c.add_argument(
+        "--rounds", type=_at_least(1), default=10, metavar="N", help="measurements (default: 10)"
+    )
+    c.add_argument("--json", action="store_true", help="print JSON")
+    c.add_argument(
+        "--config.SECTION.KEY",
+        metavar="VALUE",
+        dest="overrides",
+        help="set one value of the config",
     )
 
     c = command(

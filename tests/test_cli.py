@@ -109,7 +109,7 @@ def trained(made: Path) -> Path:
         ([], "no command; one of vocab"),
         (["--versio"], "Did you mean '--version'"),
         (["pretain"], "Did you mean 'pretrain'"),
-        (["xyz"], "Known: vocab, prepare, pretrain, evaluate, export, import, quickstart"),
+        (["xyz"], "Known: vocab, prepare, pretrain, evaluate, export, import, bench, quickstart"),
         (["vocab", "--kind", "bpe", "--size", "9", "--output", "o"], "--input"),
         (["vocab", "--inptu", "x"], "unknown flag '--inptu'. Did you mean '--input'"),
         (
@@ -134,7 +134,7 @@ def trained(made: Path) -> Path:
             "has no value",
         ),
         (["pretrain", "--workdir", "w", "--config", "tiny", "stray"], "stray"),
-        (["evaluate", "--workdir", "w", "--config.train.steps=1"], "only pretrain"),
+        (["evaluate", "--workdir", "w", "--config.train.steps=1"], "evaluate takes no config"),
         (["evaluate", "--work", "w"], "unknown flag '--work'"),
         (["export", "--workdir", "w", "--output", "o", "--step", "-1"], "too small"),
     ],

@@ -29,9 +29,11 @@ ALLOWED = {
     "convert": BASE | {"ops", "model", "text", "objective", "data", "train"},
     "finetune": BASE | {"ops", "model", "text", "objective", "data", "train", "convert"},
     "plan": BASE | {"ops", "model", "text", "objective", "data", "train", "convert"},
+    "bench": BASE | {"ops", "model", "text", "objective", "data", "train", "convert"},
     "verdict": BASE | {"ops", "model", "text", "objective", "data", "train", "convert"},
     "quickstart": BASE | {"text", "data", "train", "convert", "verdict"},
-    "cli": BASE | {"flags", "quickstart", "text", "data", "train", "convert", "finetune", "plan"},
+    "cli": BASE
+    | {"flags", "quickstart", "text", "data", "train", "convert", "finetune", "plan", "bench"},
 }
 FORBIDDEN = {"torch", "transformers", "tensorflow", "pytest"}
 LONGEST = 400  # lines; a longer file has a second sentence in it that should move out

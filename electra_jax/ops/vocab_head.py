@@ -8,11 +8,9 @@ import numpy as np
 
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.noise import Noise
+from electra_jax.ops.vocab_tiles import DISALLOWED, SLOT_STRIDE, HeadOptions, PerSlot, tiled_head
 
-SLOT_STRIDE = (
-    1 << 20
-)  # noise of (slot, id) has number slot * SLOT_STRIDE + id: padding and tiles do not move it
-DISALLOWED = 1000.0  # subtracted from the true id's logit by disallow_correct, as in the original
+TILE = 2048  # ids of a tile; a vocabulary that is no larger is taken whole
 
 
 class HeadOutput(NamedTuple):
@@ -37,12 +35,40 @@ def vocabulary_head(
     noise: Noise,
     temperature: float = 1.0,
     disallow_correct: bool = False,
+    tile: int | None = None,
 ) -> HeadOutput:
     """Softmax cross-entropy against the targets and a sample per position, argmax of logits / T + Gumbel noise.
 
     The product runs in the hidden states' dtype and accumulates in float32; everything after it is float32. Ids from
     `vocab_size` on are padding of the table and can be neither learned nor drawn. No gradient flows through samples.
+    `tile` (default TILE) is how many ids are computed at once; it changes nothing but rounding.
     """
+    options = HeadOptions(vocab_size, temperature, disallow_correct, TILE if tile is None else tile)
+    head = tiled_head if options.tile < table_VxE.shape[0] else whole_head
+    slot = head(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise, options)
+
+    def total(x_BxK: jax.Array) -> jax.Array:
+        return jnp.sum(x_BxK.astype(jnp.float32) * weights_BxK)
+
+    return HeadOutput(
+        loss=total(slot.loss),
+        correct=total(slot.likeliest == targets_BxK),
+        sampled_correct=total(slot.sampled == targets_BxK),
+        entropy=total(jax.lax.stop_gradient(slot.entropy)),
+        sampled_BxK=slot.sampled,
+        log_q_BxK=jax.lax.stop_gradient(slot.log_q),
+    )
+
+
+def whole_head(
+    hidden_BxKxE: jax.Array,
+    table_VxE: jax.Array,
+    bias_V: jax.Array,
+    targets_BxK: jax.Array,
+    noise: Noise,
+    options: HeadOptions,
+) -> PerSlot:
+    """The head on all logits at once: for vocabularies of one tile, and what the tiles are tested against."""
     logits_BxKxV = jnp.einsum(
         "bke,ve->bkv",
         hidden_BxKxE,
@@ -51,32 +77,25 @@ def vocabulary_head(
     )
     logits_BxKxV += bias_V
     ids_V = jnp.arange(table_VxE.shape[0])
-    if vocab_size < table_VxE.shape[0]:
-        logits_BxKxV = jnp.where(ids_V < vocab_size, logits_BxKxV, -jnp.inf)
+    if options.vocab_size < table_VxE.shape[0]:
+        logits_BxKxV = jnp.where(ids_V < options.vocab_size, logits_BxKxV, -jnp.inf)
     log_norm_BxK = jax.nn.logsumexp(logits_BxKxV, axis=-1)
     loss_BxK = log_norm_BxK - _pick(logits_BxKxV, targets_BxK)
 
     frozen_BxKxV = jax.lax.stop_gradient(logits_BxKxV)
     log_p_BxKxV = frozen_BxKxV - jax.lax.stop_gradient(log_norm_BxK)[..., None]
-    entropy_BxK = -jnp.sum(jnp.exp(log_p_BxKxV) * jnp.maximum(log_p_BxKxV, -1e9), axis=-1)
-    draw_BxKxV = frozen_BxKxV if temperature == 1.0 else frozen_BxKxV / temperature
-    if disallow_correct:
+    draw_BxKxV = frozen_BxKxV if options.temperature == 1.0 else frozen_BxKxV / options.temperature
+    if options.disallow_correct:
         draw_BxKxV = draw_BxKxV - DISALLOWED * (ids_V == targets_BxK[..., None])
     slots_K = jnp.arange(targets_BxK.shape[1], dtype=jnp.uint32) * np.uint32(SLOT_STRIDE)
     gumbel_BxKxV = noise_ops.gumbel(noise, slots_K[:, None] + ids_V.astype(jnp.uint32))
     sampled_BxK = jnp.argmax(draw_BxKxV + gumbel_BxKxV, axis=-1).astype(jnp.int32)
-    log_q_BxK = _pick(draw_BxKxV, sampled_BxK) - jax.nn.logsumexp(draw_BxKxV, axis=-1)
-
-    def total(x_BxK: jax.Array) -> jax.Array:
-        return jnp.sum(x_BxK.astype(jnp.float32) * weights_BxK)
-
-    return HeadOutput(
-        loss=total(loss_BxK),
-        correct=total(jnp.argmax(frozen_BxKxV, axis=-1) == targets_BxK),
-        sampled_correct=total(sampled_BxK == targets_BxK),
-        entropy=total(entropy_BxK),
-        sampled_BxK=sampled_BxK,
-        log_q_BxK=log_q_BxK,
+    return PerSlot(
+        loss=loss_BxK,
+        entropy=-jnp.sum(jnp.exp(log_p_BxKxV) * jnp.maximum(log_p_BxKxV, -1e9), axis=-1),
+        likeliest=jnp.argmax(frozen_BxKxV, axis=-1).astype(jnp.int32),
+        sampled=sampled_BxK,
+        log_q=_pick(draw_BxKxV, sampled_BxK) - jax.nn.logsumexp(draw_BxKxV, axis=-1),
     )
 
 

@@ -14,7 +14,7 @@ from electra_jax.data.loader import Loader
 from electra_jax.model.electra import count_parameters
 from electra_jax.objective.protocol import Batch, Sums
 from electra_jax.spec import UserError
-from electra_jax.train import arrays, imported, mesh, options, program, workdir
+from electra_jax.train import arrays, fit, imported, mesh, options, program, workdir
 from electra_jax.train.checkpoint import Checkpoints
 from electra_jax.train.clock import Clock
 from electra_jax.train.evaluate import held_out
@@ -113,7 +113,7 @@ def _train(session: Session, phase: Phase, compiled: Program, first: int, state:
     if first == 0:
         session.evaluate(0, state, phase, compiled)
     with clock.time("compile"):
-        train_step = compiled.compile_train_step()
+        train_step = fit.compile_that_fits(session.start.run, phase, compiled)
     rows_of_step = functools.partial(phase.rows, seed=t.seed)
     loader = Loader(
         phase.data.source("train"), rows_of_step, compiled.batch_sharding, first, phase.last

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from electra_jax.ops import noise as noise_ops
+from electra_jax.ops import vocab_head
 from electra_jax.ops.vocab_head import HeadOutput, vocabulary_head
 
 B, K, E, V, PADDED = 3, 5, 8, 50, 128
@@ -29,11 +30,22 @@ def inputs(seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-@partial(jax.jit, static_argnames=("temperature", "disallow_correct"))
+@pytest.fixture(autouse=True, params=[128, 48], ids=["whole", "tiles"])
+def tile(request, monkeypatch) -> int:
+    """Every test runs on all logits at once and on tiles, the last of which overlaps the one before."""
+    monkeypatch.setattr(vocab_head, "TILE", request.param)
+    return request.param
+
+
 def head(x: dict, seed: int = 0, **options) -> HeadOutput:
+    return _head(x, seed, vocab_head.TILE, **options)
+
+
+@partial(jax.jit, static_argnames=("temperature", "disallow_correct", "tile"))
+def _head(x: dict, seed: int, tile: int, **options) -> HeadOutput:
     noise = noise_ops.for_rows(jax.random.key(seed), jnp.arange(x["hidden"].shape[0]))
     arrays = (x["hidden"], x["table"], x["bias"], x["targets"], x["weights"])
-    return vocabulary_head(*arrays, vocab_size=V, noise=noise, **options)
+    return vocabulary_head(*arrays, vocab_size=V, noise=noise, tile=tile, **options)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -192,3 +204,77 @@ def test_low_precision_hidden_states_give_float32_sums():
     same = x | {"hidden": np.asarray(low["hidden"], np.float32), "table": rounded}
     assert float(out.loss) == pytest.approx(float(head(same).loss), rel=1e-6)
     assert out.loss.dtype == out.log_q_BxK.dtype == jnp.float32
+
+
+def big(rows: int = 2, vocab: int = 1000, padded: int = 1024) -> dict:
+    """More ids than fit a tile, in shapes that no tile divides."""
+    draw = np.random.default_rng(4)
+    return {
+        "hidden": draw.normal(size=(rows, 7, 16)).astype(np.float32),
+        "table": draw.normal(size=(padded, 16)).astype(np.float32),
+        "bias": draw.normal(size=padded).astype(np.float32) * 3,
+        "targets": draw.integers(0, vocab, (rows, 7)).astype(np.int32),
+        "weights": (draw.random((rows, 7)) < 0.7).astype(np.float32),
+    }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"temperature": 1.7}, {"temperature": 0.5, "disallow_correct": True}],
+    ids=str,
+)
+def test_tiles_change_nothing(options, tile):
+    """Catches a running maximum that forgets, an overlapping last tile counted twice, noise numbered
+    within the tile, and a gradient that a tile writes over another's."""
+    if tile == 128:
+        pytest.skip("once is enough")
+    x, vocab = big(), 1000
+    noise = noise_ops.for_rows(jax.random.key(3), jnp.arange(2))
+
+    @partial(jax.jit, static_argnums=3)
+    def run(hidden, table, bias, tile):
+        def loss(hidden, table, bias):
+            out = vocabulary_head(
+                hidden,
+                table,
+                bias,
+                x["targets"],
+                x["weights"],
+                vocab_size=vocab,
+                noise=noise,
+                tile=tile,
+                **options,
+            )
+            return out.loss, out
+
+        return jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(hidden, table, bias)
+
+    arrays = (x["hidden"], x["table"], x["bias"])
+    (_, whole), whole_slope = run(*arrays, 1024)
+    for size in (128, 300, 1000):
+        (_, tiled), slope = run(*arrays, size)
+        assert np.array_equal(tiled.sampled_BxK, whole.sampled_BxK)
+        for name in ("loss", "correct", "sampled_correct", "entropy", "log_q_BxK"):
+            np.testing.assert_allclose(
+                getattr(tiled, name), getattr(whole, name), rtol=2e-6, atol=2e-6, err_msg=name
+            )
+        for found, expected in zip(slope, whole_slope, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
+
+
+def test_no_array_of_all_logits(tile):
+    """Catches a tiled head whose compiled program still holds [B, K, V], forward or backward."""
+    if tile == 128:
+        pytest.skip("the whole head holds it")
+    x = big(64)
+    noise = noise_ops.for_rows(jax.random.key(3), jnp.arange(64))
+
+    def loss(hidden, table, bias):
+        out = vocabulary_head(
+            hidden, table, bias, x["targets"], x["weights"], vocab_size=1000, noise=noise, tile=128
+        )
+        return out.loss, out
+
+    arrays = (x["hidden"], x["table"], x["bias"])
+    compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True)).lower(*arrays).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 64 * 7 * 1024 * 4

@@ -1,0 +1,1 @@
+"""Measures the real train step: time, tokens, useful FLOPs, memory."""

@@ -1,0 +1,229 @@
+"""The vocabulary head in one pass over tiles of the vocabulary; no array of all logits is ever made.
+
+Softmax, entropy and the likeliest id are kept as running sums and maxima (online log-sum-exp: Milakov and
+Gimelshein, arXiv:1805.02867), the Gumbel-max sample as a running maximum, and the backward pass computes
+each tile's logits a second time. A tile takes in cache what [B, K, V] would take in memory.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from electra_jax.ops import noise as noise_ops
+from electra_jax.ops.noise import Noise
+
+SLOT_STRIDE = 1 << 20  # noise of (slot, id) is number slot * SLOT_STRIDE + id: tiles do not move it
+DISALLOWED = 1000.0  # subtracted from the true id's logit by disallow_correct, as in the original
+NO_ID = np.iinfo(np.int32).max
+
+
+class HeadOptions(NamedTuple):
+    """What the compiled head is specialised for; `vocab_size` counts the ids that can be learned and drawn."""
+
+    vocab_size: int
+    temperature: float
+    disallow_correct: bool
+    tile: int
+
+
+class PerSlot(NamedTuple):
+    """What the head tells of every chosen position; float32 [B, K] but for the two ids, int32."""
+
+    loss: jax.Array  # nats
+    entropy: jax.Array  # of the generator's distribution, nats
+    likeliest: jax.Array
+    sampled: jax.Array
+    log_q: jax.Array  # log-probability of the sample under the sampling distribution
+
+
+class _Sums(NamedTuple):
+    """A softmax seen so far: its maximum, sum of exp(logit - max), and of that times (logit - max)."""
+
+    top: jax.Array
+    total: jax.Array
+    moment: jax.Array
+
+    @staticmethod
+    def start(like_BxK: jax.Array) -> "_Sums":
+        zeros = jnp.zeros(like_BxK.shape, jnp.float32)
+        # A finite start: the difference of two infinities is no number.
+        return _Sums(zeros + np.finfo(np.float32).min, zeros, zeros)
+
+    def add(self, logits_BxKxT: jax.Array) -> "_Sums":
+        top = jnp.maximum(self.top, jnp.max(logits_BxKxT, axis=-1))
+        fall = jnp.maximum(self.top - top, -1e9)
+        shrink = jnp.exp(fall)
+        below_BxKxT = jnp.maximum(logits_BxKxT - top[..., None], -1e9)  # ids that are padding: -inf
+        weight_BxKxT = jnp.exp(below_BxKxT)
+        return _Sums(
+            top,
+            self.total * shrink + jnp.sum(weight_BxKxT, axis=-1),
+            (self.moment + self.total * fall) * shrink
+            + jnp.sum(weight_BxKxT * below_BxKxT, axis=-1),
+        )
+
+    def log_norm(self) -> jax.Array:
+        return self.top + jnp.log(self.total)
+
+    def entropy(self) -> jax.Array:
+        return jnp.log(self.total) - self.moment / self.total
+
+
+class _Best(NamedTuple):
+    """The largest score seen so far, its id (the first of equals), and its logit."""
+
+    score: jax.Array
+    id: jax.Array
+    logit: jax.Array
+
+    @staticmethod
+    def start(like_BxK: jax.Array) -> "_Best":
+        low = jnp.full(like_BxK.shape, -jnp.inf, jnp.float32)
+        return _Best(low, jnp.zeros(like_BxK.shape, jnp.int32), low)
+
+    def add(self, score_BxKxT: jax.Array, logit_BxKxT: jax.Array, first: jax.Array) -> "_Best":
+        # Two plain reductions: CPU compilers vectorise them, and an arg-max they do not.
+        top = jnp.max(score_BxKxT, axis=-1)
+        at_T = jnp.arange(score_BxKxT.shape[-1], dtype=jnp.int32)
+        at = jnp.min(jnp.where(score_BxKxT == top[..., None], at_T, NO_ID), axis=-1)
+        at = jnp.minimum(at, score_BxKxT.shape[-1] - 1)
+        new = (top, first + at, _pick(logit_BxKxT, at))
+        better = top > self.score
+        return _Best(*(jnp.where(better, n, old) for n, old in zip(new, self, strict=True)))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def tiled_head(
+    hidden_BxKxE: jax.Array,
+    table_VxE: jax.Array,
+    bias_V: jax.Array,
+    targets_BxK: jax.Array,
+    noise: Noise,
+    options: HeadOptions,
+) -> PerSlot:
+    """Loss, entropy, likeliest id, sample and its log-probability of every slot; only the loss has a gradient."""
+    return _forward(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise, options)[0]
+
+
+def _forward(
+    hidden_BxKxE: jax.Array,
+    table_VxE: jax.Array,
+    bias_V: jax.Array,
+    targets_BxK: jax.Array,
+    noise: Noise,
+    options: HeadOptions,
+) -> tuple[PerSlot, Any]:
+    tiles = _Tiles(hidden_BxKxE, table_VxE, bias_V, options)
+    plain = options.temperature == 1.0 and not options.disallow_correct
+    slots_K = jnp.arange(targets_BxK.shape[1], dtype=jnp.uint32) * np.uint32(SLOT_STRIDE)
+
+    def add(number: jax.Array, seen: Any) -> Any:
+        softmax, drawn_from, likeliest, sample, target_BxK = seen
+        logits_BxKxT, first, _ = tiles.logits(number)
+        ids_T = first + jnp.arange(options.tile, dtype=jnp.int32)
+        draw_BxKxT = logits_BxKxT
+        if options.temperature != 1.0:
+            draw_BxKxT = draw_BxKxT / options.temperature
+        if options.disallow_correct:
+            draw_BxKxT = draw_BxKxT - DISALLOWED * (ids_T == targets_BxK[..., None])
+        gumbel_BxKxT = noise_ops.gumbel(noise, slots_K[:, None] + ids_T.astype(jnp.uint32))
+        at_BxK = targets_BxK - first
+        here_BxK = (at_BxK >= number * options.tile - first) & (at_BxK < options.tile)
+        picked_BxK = _pick(logits_BxKxT, jnp.clip(at_BxK, 0, options.tile - 1))
+        return (
+            softmax.add(logits_BxKxT),
+            drawn_from if plain else drawn_from.add(draw_BxKxT),
+            likeliest.add(logits_BxKxT, logits_BxKxT, first),
+            sample.add(draw_BxKxT + gumbel_BxKxT, draw_BxKxT, first),
+            jnp.where(here_BxK, picked_BxK, target_BxK),
+        )
+
+    like_BxK = targets_BxK
+    sums, best = _Sums.start(like_BxK), _Best.start(like_BxK)
+    start = (sums, None if plain else sums, best, best, best.score)
+    softmax, drawn_from, likeliest, sample, target_BxK = jax.lax.fori_loop(
+        0, tiles.count, add, start
+    )
+    log_norm_BxK = softmax.log_norm()
+    out = PerSlot(
+        loss=log_norm_BxK - target_BxK,
+        entropy=softmax.entropy(),
+        likeliest=likeliest.id,
+        sampled=sample.id,
+        log_q=sample.logit - (log_norm_BxK if plain else drawn_from.log_norm()),
+    )
+    return out, (hidden_BxKxE, table_VxE, bias_V, targets_BxK, log_norm_BxK)
+
+
+def _backward(options: HeadOptions, saved: Any, slopes: PerSlot) -> tuple[Any, ...]:
+    hidden_BxKxE, table_VxE, bias_V, targets_BxK, log_norm_BxK = saved
+    tiles = _Tiles(hidden_BxKxE, table_VxE, bias_V, options)
+    slope_BxKx1 = slopes.loss[..., None]
+
+    def add(number: jax.Array, sums: Any) -> Any:
+        d_hidden_BxKxE, d_table_VxE, d_bias_V = sums
+        logits_BxKxT, first, table_TxE = tiles.logits(number)
+        hit_BxKxT = targets_BxK[..., None] == first + jnp.arange(options.tile, dtype=jnp.int32)
+        # Ids that an earlier tile had, and padding, are -inf here: their probability is 0.
+        hit_BxKxT &= jnp.isfinite(logits_BxKxT)
+        d_BxKxT = (jnp.exp(logits_BxKxT - log_norm_BxK[..., None]) - hit_BxKxT) * slope_BxKx1
+        low_BxKxT = d_BxKxT.astype(hidden_BxKxE.dtype)
+        d_hidden_BxKxE += jnp.einsum(
+            "bkt,te->bke", low_BxKxT, table_TxE, preferred_element_type=jnp.float32
+        )
+        d_table_TxE = jnp.einsum(
+            "bkt,bke->te", low_BxKxT, hidden_BxKxE, preferred_element_type=jnp.float32
+        )
+        d_bias_T = jnp.sum(d_BxKxT, axis=(0, 1))
+        return (
+            d_hidden_BxKxE,
+            _add_at(d_table_VxE, d_table_TxE, first),
+            _add_at(d_bias_V, d_bias_T, first),
+        )
+
+    zeros = tuple(jnp.zeros(x.shape, jnp.float32) for x in (hidden_BxKxE, table_VxE, bias_V))
+    found = jax.lax.fori_loop(0, tiles.count, add, zeros)
+    d_hidden, d_table, d_bias = (
+        d.astype(x.dtype) for d, x in zip(found, (hidden_BxKxE, table_VxE, bias_V), strict=True)
+    )
+    return d_hidden, d_table, d_bias, None, None
+
+
+tiled_head.defvjp(_forward, _backward)
+
+
+class _Tiles:
+    """Logits by tile. The last tile is moved back to end with the table; ids it shares with the one before are -inf."""
+
+    def __init__(
+        self, hidden_BxKxE: jax.Array, table_VxE: jax.Array, bias_V: jax.Array, options: HeadOptions
+    ) -> None:
+        self._hidden_BxKxE, self._bias_V, self._options = hidden_BxKxE, bias_V, options
+        self._table_VxE = table_VxE.astype(hidden_BxKxE.dtype)
+        self.count = -(-table_VxE.shape[0] // options.tile)
+
+    def logits(self, number: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """(logits [B, K, T] float32, the tile's first id, its rows of the table)."""
+        tile, vocab_size = self._options.tile, self._options.vocab_size
+        begin = number * tile
+        first = jnp.minimum(begin, self._table_VxE.shape[0] - tile)
+        table_TxE = jax.lax.dynamic_slice_in_dim(self._table_VxE, first, tile)
+        bias_T = jax.lax.dynamic_slice_in_dim(self._bias_V, first, tile)
+        logits_BxKxT = jnp.einsum(
+            "bke,te->bkt", self._hidden_BxKxE, table_TxE, preferred_element_type=jnp.float32
+        )
+        ids_T = first + jnp.arange(tile, dtype=jnp.int32)
+        own_T = (ids_T >= begin) & (ids_T < vocab_size)
+        return jnp.where(own_T, logits_BxKxT + bias_T, -jnp.inf), first, table_TxE
+
+
+def _add_at(total: jax.Array, part: jax.Array, first: jax.Array) -> jax.Array:
+    old = jax.lax.dynamic_slice_in_dim(total, first, part.shape[0])
+    return jax.lax.dynamic_update_slice_in_dim(total, old + part, first, 0)
+
+
+def _pick(x_BxKxT: jax.Array, at_BxK: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(x_BxKxT, at_BxK[..., None], axis=-1)[..., 0]
