@@ -130,6 +130,21 @@ def _quickstart(options: argparse.Namespace) -> None:
     quickstart.run(options.workdir, options.input)
 
 
+def _score(options: argparse.Namespace) -> None:
+    from electra_jax.finetune import score
+
+    said = {"text": options.text, "label": options.label, "id": options.id}
+    values = score.score(
+        options.task,
+        options.references,
+        options.predictions,
+        null_odds=options.null_odds,
+        null_threshold=options.null_threshold,
+        columns={name: value for name, value in said.items() if value is not None},
+    )
+    print(json.dumps(values, indent=2, ensure_ascii=False))
+
+
 _COMMANDS = {
     "vocab": _vocab,
     "prepare": _prepare,
@@ -138,5 +153,6 @@ _COMMANDS = {
     "export": _export,
     "import": _import,
     "bench": _bench,
+    "score": _score,
     "quickstart": _quickstart,
 }

@@ -271,6 +271,41 @@ def _parsers() -> tuple["_Parser", dict[str, argparse.ArgumentParser]]:
     )
 
     c = command(
+        "score",
+        "score a file of predictions by a task's official metrics, as JSON",
+        "electra-jax score --task squad2 --references dev-v2.0.json --predictions predictions.json",
+    )
+    c.add_argument(
+        "--task",
+        required=True,
+        metavar="NAME",
+        help="sst2, squad1, squad2, ner, ... (docs/finetuning.md lists them); or classify, regress, "
+        "tag, qa, choice, relation for references of your own",
+    )
+    c.add_argument("--references", required=True, metavar="FILE", help="labelled file of the task")
+    c.add_argument(
+        "--predictions",
+        required=True,
+        metavar="FILE",
+        help="questions: JSON id -> text; tagging: a word a line, the tag last; "
+        "else a table with the columns index and prediction",
+    )
+    c.add_argument(
+        "--null-odds", metavar="FILE", help="JSON id -> how much speaks for no answer (squad2)"
+    )
+    c.add_argument(
+        "--null-threshold",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="odds above it mean no answer (default: 1.0, as in the official script)",
+    )
+    for name in ("text", "label", "id"):
+        c.add_argument(
+            f"--{name}", metavar="COLUMN", help=f"column of the {name} in references of your own"
+        )
+
+    c = command(
         "quickstart",
         "see the whole path in three minutes, on text that every Python carries",
         "electra-jax quickstart --workdir quickstart/",
