@@ -57,6 +57,7 @@ def get_config() -> ConfigDict:
             },
             "train": {
                 "steps": 12_000,
+                "stop_at": 0,  # end this start here, to go on later; 0: at the last step
                 "batch": 16,
                 "accumulation": 1,
                 "seed": 0,
@@ -69,7 +70,7 @@ def get_config() -> ConfigDict:
                 "max_skipped": 10,
             },
             "data": {"path": ""},
-            "mesh": {"data": -1, "fsdp": 1},  # -1: all devices that are left
+            "mesh": {"data": -1, "fsdp": -1, "deterministic": False},  # -1, -1: chosen by memory
             "report": {"tensorboard": True, "wandb": ""},
         }
     )

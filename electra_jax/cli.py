@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from electra_jax import flags
 
@@ -13,7 +13,7 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 2 for a mistake of the user's, 130, 141."""
+    """Runs one command; returns the exit status: 0, 2 for a mistake of the user's, 75 (SIGTERM, saved), 130, 141."""
     try:
         try:
             return _run(flags.parse(sys.argv[1:] if argv is None else argv))
@@ -32,11 +32,10 @@ def _run(options: argparse.Namespace) -> int:
     from electra_jax.spec import UserError
 
     try:
-        _COMMANDS[options.command](options)
+        return _COMMANDS[options.command](options) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return flags.USAGE
-    return 0
 
 
 def _vocab(options: argparse.Namespace) -> None:
@@ -79,14 +78,23 @@ def _prepare(options: argparse.Namespace) -> None:
     print(f"wrote {options.output}: {rows}, {made.seq_len} tokens each")
 
 
-def _pretrain(options: argparse.Namespace) -> None:
+def _pretrain(options: argparse.Namespace) -> int:
     from electra_jax.spec import load_config
 
     # Checked before the training code is imported, which takes seconds.
     config = None if options.config is None else load_config(options.config, options.overrides)
-    from electra_jax.train import loop
+    from electra_jax.train import preempt
 
-    loop.pretrain(config, options.workdir, options.overrides if config is None else ())
+    with preempt.listening():
+        from electra_jax.train import loop
+
+        ended = loop.pretrain(
+            config,
+            options.workdir,
+            options.overrides if config is None else (),
+            options.allow_change,
+        )
+    return 0 if ended else preempt.RESUME
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -145,7 +153,7 @@ def _score(options: argparse.Namespace) -> None:
     print(json.dumps(values, indent=2, ensure_ascii=False))
 
 
-_COMMANDS = {
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "vocab": _vocab,
     "prepare": _prepare,
     "pretrain": _pretrain,

@@ -204,6 +204,14 @@ def _parsers() -> tuple["_Parser", dict[str, argparse.ArgumentParser]]:
     )
     c.add_argument("--workdir", required=True, help="folder of the run")
     c.add_argument(
+        "--allow-change",
+        action="append",
+        default=[],
+        metavar="FIELD",
+        help="resume although this key or section of the config (train.steps, optim, data) differs from "
+        "the run's; as often as needed",
+    )
+    c.add_argument(
         "--config.SECTION.KEY",
         metavar="VALUE",
         dest="overrides",

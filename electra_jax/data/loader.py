@@ -130,15 +130,20 @@ def put_rows(source: Rows, numbers_B: np.ndarray, sharding: jax.sharding.NamedSh
 
 
 def fixed_batches(
-    source: Rows, batch: int, count: int, sharding: jax.sharding.NamedSharding
+    source: Rows,
+    batch: int,
+    count: int,
+    sharding: jax.sharding.NamedSharding,
+    padded: int | None = None,
 ) -> Iterator[Batch]:
     """The first batch * count rows in order (fewer when there are fewer), for held-out evaluation.
 
-    The last batch is filled up with empty rows: docs 0, ids padding.
+    The last batch is filled up with empty rows: docs 0, ids padding; and each to `padded` rows, if given.
     """
     for begin in range(0, min(len(source), batch * count), batch):
-        numbers_B = np.arange(begin, begin + batch)
-        numbers_B[numbers_B >= len(source)] = -1
+        numbers_B = np.full(padded or batch, -1)
+        real = min(batch, len(source) - begin)
+        numbers_B[:real] = np.arange(begin, begin + real)
         yield put_rows(source, numbers_B, sharding)
 
 

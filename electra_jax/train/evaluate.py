@@ -1,6 +1,6 @@
 """Held-out evaluation: fixed rows, fixed masks and samples, no dropout, rank-exact AUC."""
 
-import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,39 @@ from electra_jax.data.source import Source, open_prepared
 from electra_jax.objective.losses import exact_auc
 from electra_jax.spec import UserError
 from electra_jax.train import checkpoint, program, workdir
-from electra_jax.train.mesh import MeshSpec
 from electra_jax.train.mesh import build as build_mesh
-from electra_jax.train.options import check, run_spec
+from electra_jax.train.options import check_length, run_spec
 from electra_jax.train.program import Program
 
 
+class Abandoned(Exception):
+    """The evaluation was given up half way."""
+
+
 def held_out(
-    compiled: Program, params: Any, extra: Any, source: Source, batch: int, batches: int
+    compiled: Program,
+    params: Any,
+    extra: Any,
+    source: Source,
+    batch: int,
+    batches: int,
+    give_up: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
-    """Metric values over the first `batches` x `batch` held-out rows (all of them when there are fewer)."""
+    """Metric values over the first `batches` x `batch` held-out rows (all of them when there are fewer).
+
+    `give_up` is asked before every batch; Abandoned is raised when it says so.
+    """
     totals: dict[str, np.ndarray] = {}
     scores: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     held = None
-    fixed = loader.fixed_batches(source, batch, batches, compiled.batch_sharding)
+    devices = compiled.batch_sharding.mesh.size
+    fixed = loader.fixed_batches(
+        source, batch, batches, compiled.batch_sharding, -(-batch // devices) * devices
+    )
     for number, rows in enumerate(fixed):
+        if give_up():
+            raise Abandoned
         # One batch ahead: the device works on this one while the host adds up the one before.
         ahead = compiled.eval_step(params, extra, rows, compiled.scalar(number * batch))
         if held is not None:
@@ -79,10 +96,9 @@ def evaluate_workdir(
             f"{prepared.path} has no held-out rows; prepare it with --valid-fraction or --valid-input"
         )
     program.use_compilation_cache()
-    mesh = build_mesh(MeshSpec(data=-1, fsdp=1))
-    # Evaluation has no micro-batches: a run made for other devices is refused only if its batch does not divide.
-    phase = dataclasses.replace(run.phases(prepared)[-1], accumulation=1)
-    check(run, phase, mesh.size)
+    mesh = build_mesh(program.choose_mesh(run, prepared))
+    phase = run.phases(prepared)[-1]
+    check_length(run, phase)
     compiled = program.build(run, phase, mesh)
     step, params, extra = _restore(folder, step, compiled)
     values = held_out(

@@ -14,10 +14,10 @@ from electra_jax.data.loader import Loader
 from electra_jax.model.electra import count_parameters
 from electra_jax.objective.protocol import Batch, Sums
 from electra_jax.spec import UserError
-from electra_jax.train import arrays, fit, imported, mesh, options, program, workdir
+from electra_jax.train import arrays, fit, imported, mesh, options, preempt, program, workdir
 from electra_jax.train.checkpoint import Checkpoints
 from electra_jax.train.clock import Clock
-from electra_jax.train.evaluate import held_out
+from electra_jax.train.evaluate import Abandoned, held_out
 from electra_jax.train.lock import lock
 from electra_jax.train.options import Phase
 from electra_jax.train.program import Program
@@ -28,20 +28,24 @@ from electra_jax.train.workdir import Start
 
 
 def pretrain(
-    config: Mapping[str, Any] | None, folder: str | Path, overrides: Sequence[str] = ()
-) -> None:
-    """Trains the run of a workdir to its last step: a new run from `config`, or the one that is there.
+    config: Mapping[str, Any] | None,
+    folder: str | Path,
+    overrides: Sequence[str] = (),
+    allow_change: Sequence[str] = (),
+) -> bool:
+    """Trains the run of a workdir: a new run from `config`, or the one that is there.
 
-    Without a config, `overrides` ("section.key=value") apply to the config the workdir keeps. Raises UserError, before
-    anything is compiled, for options, data or a workdir that do not fit together, and in training when too many steps
-    in a row are not finite.
+    Without a config, `overrides` ("section.key=value") apply to the config the workdir keeps. True when it came to
+    the step where this start ends (train.stop_at or the last), False when SIGTERM, heard inside
+    `preempt.listening()`, ended it before, its state saved. Raises UserError, before anything is compiled, for
+    options, data or a workdir that do not fit together, and in training when too many steps in a row are not finite.
     """
     clock = Clock()
-    start = workdir.open_run(config, folder, overrides)
+    start = workdir.open_run(config, folder, overrides, allow_change)
     run, phases = start.run, start.run.phases(start.data)
     with clock.time("init"):
         program.use_compilation_cache()
-        devices = mesh.build(run.mesh)
+        devices = mesh.build(program.choose_mesh(run, start.data))
         for phase in phases:
             options.check(run, phase, devices.size)
         programs = [program.build(run, phase, devices) for phase in phases]
@@ -52,15 +56,31 @@ def pretrain(
         Checkpoints(folder, run.train.keep_last, run.train.keep_every) as checkpoints,
     ):
         done, state = initial_state(start, programs[0], checkpoints)
-        workdir.begin(start)
+        if done > run.train.steps:
+            raise UserError(
+                f"train.steps={run.train.steps}, but {folder} has a checkpoint of step {done}; "
+                "choose more steps, or another --workdir"
+            )
+        workdir.begin(start, done)
         r = run.report
         with Report(folder, done, run.train.steps, r.tensorboard, r.wandb, start.config) as report:
             _announce(report, start, devices, done, state)
             session = Session(start, checkpoints, report, clock)
             for phase, compiled in zip(phases, programs, strict=True):
-                if done < phase.last:
-                    state = _train(session, phase, compiled, done, state)
-                    done = phase.last
+                last = min(phase.last, run.train.ends_at)
+                if done < last:
+                    done, state = _train(session, phase, compiled, done, last, state)
+                    if done < last:
+                        checkpoints.wait()
+                        report.say(
+                            f"told to leave: stopped after step {done}, start again to go on"
+                        )
+                        return False
+            if done < run.train.steps:
+                report.say(
+                    f"train.stop_at={run.train.stop_at} is reached; to go on, raise it or set it to 0"
+                )
+    return True
 
 
 @dataclass(frozen=True)
@@ -85,10 +105,21 @@ class Session:
         if not len(valid) or self.report.has(done, "valid"):
             return
         with self.clock.time("evaluate"):
-            batches = self.start.run.train.eval_batches
-            values = held_out(
-                compiled, state["params"], state["extra"], valid, phase.batch, batches
-            )
+            t = self.start.run.train
+            # The last one is not given up: no later start would make up for it.
+            give_up = preempt.heard if done < t.steps else lambda: False
+            try:
+                values = held_out(
+                    compiled,
+                    state["params"],
+                    state["extra"],
+                    valid,
+                    phase.batch,
+                    t.eval_batches,
+                    give_up,
+                )
+            except Abandoned:
+                return  # the next start makes up for it
             self.report.write(done, "valid", values)
             self.report.say(f"step {done} held-out  {summary(values)}")
 
@@ -106,18 +137,21 @@ def initial_state(start: Start, compiled: Program, checkpoints: Checkpoints) -> 
     return 0, state
 
 
-def _train(session: Session, phase: Phase, compiled: Program, first: int, state: State) -> State:
-    """Steps first .. phase.last - 1."""
+def _train(
+    session: Session, phase: Phase, compiled: Program, first: int, last: int, state: State
+) -> tuple[int, State]:
+    """Steps first .. last - 1, or fewer when the run is told to leave; (steps done, state), the state saved."""
     t, clock = session.start.run.train, session.clock
     log = OneStepLate(session, compiled, Speed(session.start.run, phase, compiled, clock, first))
-    if first == 0:
-        session.evaluate(0, state, phase, compiled)
+    if first % t.eval_every == 0:  # step 0, or what a start before this one had no time for
+        session.evaluate(first, state, phase, compiled)
     with clock.time("compile"):
         train_step = fit.compile_that_fits(session.start.run, phase, compiled)
     rows_of_step = functools.partial(phase.rows, seed=t.seed)
-    loader = Loader(
-        phase.data.source("train"), rows_of_step, compiled.batch_sharding, first, phase.last
-    )
+    loader = Loader(phase.data.source("train"), rows_of_step, compiled.batch_sharding, first, last)
+    if preempt.agreed(first):
+        return first, state
+    done = first
     with loader as batches, clock.time("step"), jax.transfer_guard("disallow"):
         for step, batch in _waiting(batches, clock):
             state, sums = train_step(state, batch)
@@ -126,11 +160,14 @@ def _train(session: Session, phase: Phase, compiled: Program, first: int, state:
             if done % t.eval_every == 0 or done == t.steps:
                 log.flush()
                 session.evaluate(done, state, phase, compiled)
-            if done % t.checkpoint_every == 0 or done == t.steps:
+            leaving = preempt.agreed(done)
+            if done % t.checkpoint_every == 0 or done == last or leaving:
                 log.flush()
                 session.save(done, state)
+            if leaving:
+                break
         log.flush()
-    return state
+    return done, state
 
 
 def _waiting(batches: Loader, clock: Clock) -> Iterator[tuple[int, Batch]]:
@@ -192,6 +229,8 @@ def _announce(report: Report, start: Start, devices: Mesh, first: int, state: St
         f"{parameters:,} trainable parameters; {data.rows['train']:,} rows of {data.seq_len} tokens; "
         f"batch {run.train.batch} on {devices.size} x {devices.devices.flat[0].device_kind}"
     )
+    for change in start.changes:
+        report.say(f"changed at step {first}: {change}")
     if first == run.train.steps:
         report.say(f"{start.folder} is finished: all {first} steps are done")
     elif first:

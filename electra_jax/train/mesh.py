@@ -1,5 +1,7 @@
 """The device mesh and the placement of every array: one ordered table of (path pattern, spec)."""
 
+import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from electra_jax.spec import UserError
-from electra_jax.train.arrays import path_name
+from electra_jax.train.arrays import flatten, path_name
 
 ROWS = P(("data", "fsdp"))  # batches: rows over every device
 
@@ -26,10 +28,36 @@ PLACEMENT = (
 
 @dataclass(frozen=True)
 class MeshSpec:
-    """The config section `mesh`: how many devices along each axis; -1 takes what is left."""
+    """The config section `mesh`: how many devices along each axis; -1 takes what is left, two of them are chosen."""
 
     data: int  # rows split, parameters copied
-    fsdp: int  # rows and parameters split
+    fsdp: int  # rows, parameters and optimizer state split
+    deterministic: bool = False  # GPU: only kernels that give the same bits every time, some slower
+
+
+# Of a device's memory, for what training keeps between steps and the gradient; the rest is for activations.
+STATE_SHARE = 0.25
+
+
+def choose(spec: MeshSpec, state: Any, devices: int, memory: int | None) -> MeshSpec:
+    """`spec`, with the axes filled in where both are -1: as little `fsdp` as the memory of a device allows.
+
+    `state` is the abstract train state; with a gradient as large as its parameters it gets STATE_SHARE of `memory`
+    (bytes; None, unknown, counts as enough). Splitting costs traffic, so it begins only where copies do not fit.
+    """
+    if (spec.data, spec.fsdp) != (-1, -1):
+        return spec
+    gradient = [leaf for name, leaf in flatten(state).items() if name.startswith("params/")]
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in [*jax.tree.leaves(state), *gradient])
+    possible = [n for n in _divisors(devices) if all(size % n == 0 for size in _split_sizes(state))]
+    enough = [n for n in possible if memory is None or needed / n <= STATE_SHARE * memory]
+    fsdp = enough[0] if enough else possible[-1]
+    return dataclasses.replace(spec, data=devices // fsdp, fsdp=fsdp)
+
+
+def memory_per_device() -> int | None:
+    """Bytes that this process's first device offers to JAX; None where the platform does not say (CPU)."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
 
 
 def build(spec: MeshSpec, over: Sequence[jax.Device] | None = None) -> Mesh:
@@ -40,6 +68,8 @@ def build(spec: MeshSpec, over: Sequence[jax.Device] | None = None) -> Mesh:
     devices = jax.device_count() if over is None else len(over)
     sizes = {"data": spec.data, "fsdp": spec.fsdp}
     free = [name for name, size in sizes.items() if size == -1]
+    if len(free) == 2:
+        free, sizes["fsdp"] = ["data"], 1
     fixed = 1
     for name, size in sizes.items():
         if size != -1 and size < 1:
@@ -50,7 +80,8 @@ def build(spec: MeshSpec, over: Sequence[jax.Device] | None = None) -> Mesh:
     elif free or fixed != devices:
         raise UserError(
             f"mesh data={spec.data} x fsdp={spec.fsdp} does not fit {devices} device{'s' * (devices != 1)}; "
-            f"the axes must multiply to {devices}, with at most one of them -1"
+            f"the axes must multiply to {devices}, and -1 takes what is left; "
+            f"nearest that fits: {_nearest(spec, devices)}"
         )
     # Auto, by name: make_mesh's own default, Explicit, breaks modules that gather from sharded tables.
     return jax.make_mesh(
@@ -75,10 +106,38 @@ def place(tree: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
+def _nearest(spec: MeshSpec, devices: int) -> str:
+    """The mesh over this many devices that is fewest doublings away, as the words of the error."""
+
+    def distance(fsdp: int) -> tuple[float, float]:
+        apart = [
+            abs(math.log2(have / want)) if want != -1 else 0.0
+            for have, want in ((fsdp, spec.fsdp), (devices // fsdp, spec.data))
+        ]
+        return round(sum(apart), 6), apart[0]
+
+    fsdp = min(_divisors(devices), key=distance)
+    return f"data={devices // fsdp} x fsdp={fsdp}"
+
+
+def _divisors(n: int) -> list[int]:
+    return [d for d in range(1, n + 1) if n % d == 0]
+
+
+def _split_sizes(state: Any) -> set[int]:
+    """The sizes of all axes that PLACEMENT splits."""
+    sizes = set()
+    for name, leaf in flatten(state).items():
+        spec = next((spec for pattern, spec in PLACEMENT if re.search(pattern, name)), P())
+        sizes |= {n for n, axis in zip(leaf.shape, spec, strict=False) if axis is not None}
+    return sizes
+
+
 def _check_divides(name: str, shape: tuple[int, ...], spec: P, mesh: Mesh) -> None:
     for size, axis in zip(shape, spec, strict=False):  # a spec may be shorter
         if axis is not None and size % mesh.shape[axis]:
             raise UserError(
                 f"mesh.{axis}={mesh.shape[axis]} does not divide {name} of shape {list(shape)}; "
-                f"choose a {axis} size that divides {size}"
+                f"choose a {axis} size that divides {size} and the {mesh.size} devices, such as "
+                f"{_divisors(math.gcd(size, mesh.size))[-1]}"
             )

@@ -1,7 +1,7 @@
 """All the options of a pretraining run in one frozen tree, built from a config and the prepared data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ SECTIONS = ("model", "objective", "optim", "train", "data", "mesh", "report")
 class TrainSpec:
     """The config section `train`; counts are steps unless said otherwise."""
 
-    steps: int
+    steps: int  # of the whole run; the learning rate's schedule ends here
     batch: int  # rows of a step, over all devices and micro-batches
     accumulation: int  # micro-batches of a step
     seed: int  # of parameters, data order, masks, samples and dropout
@@ -32,6 +32,7 @@ class TrainSpec:
     keep_last: int  # checkpoints
     keep_every: int  # keep checkpoints at multiples of this for good; 0: none
     max_skipped: int  # non-finite steps in a row that are passed over; one more stops the run
+    stop_at: int = 0  # step at which this start saves and ends, to go on later; 0: the last one
 
     def __post_init__(self) -> None:
         for name in (
@@ -45,10 +46,18 @@ class TrainSpec:
         ):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name}={getattr(self, name)} must be at least 1")
+        if self.stop_at < 0:
+            raise UserError(f"train.stop_at={self.stop_at} must be a step, or 0 for the last one")
         if self.batch % self.accumulation:
             raise UserError(
-                f"train.batch={self.batch} is not a multiple of train.accumulation={self.accumulation}"
+                f"train.batch={self.batch} is not a multiple of train.accumulation={self.accumulation}; "
+                f"the nearest batch that is: {_nearest_multiple(self.batch, self.accumulation)}"
             )
+
+    @property
+    def ends_at(self) -> int:
+        """The step after which this start of the run ends."""
+        return min(self.stop_at or self.steps, self.steps)
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,26 @@ class RunSpec:
         )
 
 
+_SPECS = {
+    "model": ModelSpec,
+    "optim": OptimSpec,
+    "train": TrainSpec,
+    "data": DataSpec,
+    "mesh": MeshSpec,
+    "report": ReportSpec,
+}
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the defaults of keys it lacks: those that came after it was written."""
+    full = dict(config)
+    for name, spec in _SPECS.items():
+        if isinstance(config.get(name), Mapping):
+            defaults = {f.name: f.default for f in fields(spec) if f.default is not MISSING}
+            full[name] = {**defaults, **config[name]}
+    return full
+
+
 def run_spec(config: Mapping[str, Any]) -> RunSpec:
     """The checked options of a config; UserError names the section and key that is wrong."""
     for name in config:
@@ -130,16 +159,25 @@ def run_spec(config: Mapping[str, Any]) -> RunSpec:
 
 def check(run: RunSpec, phase: Phase, devices: int) -> None:
     """Raises UserError for options that clash with the data or with each other."""
+    check_length(run, phase)
+    rows = phase.batch // phase.accumulation
+    if rows % devices:
+        raise UserError(
+            f"train.batch={phase.batch} / accumulation={phase.accumulation} = {rows} rows a micro-batch do not divide "
+            f"over {devices} devices; the nearest batch that does is "
+            f"{_nearest_multiple(rows, devices) * phase.accumulation}"
+        )
+
+
+def check_length(run: RunSpec, phase: Phase) -> None:
+    """Raises UserError for rows longer than the model's positions."""
     data = phase.data
     if data.seq_len > run.model.positions:
         raise UserError(
             f"data at {data.path} has rows of {data.seq_len} tokens, more than model.positions={run.model.positions}; "
             f"prepare it with --seq-len {run.model.positions} or set --config.model.positions={data.seq_len}"
         )
-    rows = phase.batch // phase.accumulation
-    if rows % devices:
-        raise UserError(
-            f"train.batch={phase.batch} / accumulation={phase.accumulation} = {rows} rows a micro-batch do not divide "
-            f"over {devices} devices; the nearest batch that does is "
-            f"{max(1, round(rows / devices)) * devices * phase.accumulation}"
-        )
+
+
+def _nearest_multiple(value: int, of: int) -> int:
+    return max(1, round(value / of)) * of

@@ -12,8 +12,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from electra_jax.data.source import Prepared
 from electra_jax.objective.protocol import Batch, Objective, Sums
 from electra_jax.train import mesh as meshes
+from electra_jax.train.mesh import MeshSpec
 from electra_jax.train.options import Phase, RunSpec
 from electra_jax.train.step import State, init_state, make_train_step, step_keys
 
@@ -62,6 +64,13 @@ def place_array(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
         return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 
+def choose_mesh(run: RunSpec, data: Prepared) -> MeshSpec:
+    """The mesh of a run on the devices there are, where its config leaves that open."""
+    objective = run.make_objective(data)
+    state = jax.eval_shape(lambda: init_state(objective, run.optim, run.train.seed))
+    return meshes.choose(run.mesh, state, jax.device_count(), meshes.memory_per_device())
+
+
 def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
     """The programs of one phase of a run on this mesh."""
     objective = run.make_objective(phase.data)
@@ -89,6 +98,8 @@ def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
     )
     rows, everywhere = NamedSharding(mesh, meshes.ROWS), NamedSharding(mesh, P())
     batch = jax.ShapeDtypeStruct((phase.batch, phase.data.seq_len), jnp.int32, sharding=rows)
+    # XLA's other fast kernels add in whatever order their threads arrive.
+    options = {"xla_gpu_deterministic_ops": True} if run.mesh.deterministic else None
     train_step = make_train_step(objective, run.optim, t.steps, phase.accumulation, t.seed)
     return Program(
         objective=objective,
@@ -97,9 +108,12 @@ def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
         abstract_batch=dict.fromkeys(FIELDS, batch),
         init=jax.jit(init, out_shardings=state_sharding),
         train_step=jax.jit(
-            train_step, donate_argnums=0, out_shardings=(state_sharding, everywhere)
+            train_step,
+            donate_argnums=0,
+            out_shardings=(state_sharding, everywhere),
+            compiler_options=options,
         ),
-        eval_step=jax.jit(eval_step, out_shardings=everywhere),
+        eval_step=jax.jit(eval_step, out_shardings=everywhere, compiler_options=options),
     )
 
 

@@ -1,6 +1,6 @@
 """What a workdir knows of its run: the resolved config, the data it was started on, where it began.
 
-config.json     written once, when the run starts: config, data fingerprint, versions
+config.json     config, data fingerprint and versions of the last start; every change since the first, with its step
 tokenizer/      copied from the prepared data
 checkpoints/    metrics.jsonl    tensorboard/    evaluate-<step>.json
 """
@@ -10,7 +10,7 @@ import json
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,12 @@ from ml_collections import ConfigDict
 from electra_jax import __version__, files
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.spec import UserError, apply_override
-from electra_jax.train import imported
-from electra_jax.train.options import RunSpec, run_spec
+from electra_jax.train import changes, imported
+from electra_jax.train.changes import Change
+from electra_jax.train.options import RunSpec, complete, run_spec
 
 RECORD = "config.json"
 FORMAT = "electra_jax run 1"
-
-# What may differ between two starts of a run: it changes what is written and where it runs, not what is learned.
-FREE = (
-    "train.log_every",
-    "train.checkpoint_every",
-    "train.keep_last",
-    "train.keep_every",
-    "train.accumulation",
-    "mesh.",
-    "report.",
-    "data.path",  # the fingerprint is compared instead
-)
 
 
 @dataclass(frozen=True)
@@ -47,15 +36,20 @@ class Start:
     run: RunSpec
     data: Prepared
     resumed: bool  # the workdir already holds a run
+    changes: tuple[Change, ...] = ()  # since the last start
 
 
 def open_run(
-    config: Mapping[str, Any] | None, folder: str | Path, overrides: Sequence[str] = ()
+    config: Mapping[str, Any] | None,
+    folder: str | Path,
+    overrides: Sequence[str] = (),
+    allow_change: Sequence[str] = (),
 ) -> Start:
     """The run of a workdir: a new one from `config`, or the one it holds with `overrides` ("key.path=value") applied.
 
-    Raises UserError when there is neither, when both are there and differ, when the data are not those the run was
-    started on, or when an imported model conflicts with config or data. Writes nothing.
+    Raises UserError when there is neither, when both are there and differ in what `allow_change` does not name, when
+    the data are not those the run was started on, or when an imported model conflicts with config or data. Writes
+    nothing.
     """
     folder = Path(folder)
     record = read_record(folder) if (folder / RECORD).exists() else None
@@ -68,32 +62,37 @@ def open_run(
         raise UserError(
             f"{folder} holds no run to resume ({hint}no {RECORD}); give --config to start one"
         )
-    asked = _plain(config) if config is not None else _overridden(record["config"], overrides)  # type: ignore[index]
+    before = {} if record is None else complete(record["config"])
+    asked = _overridden(before, overrides) if config is None else complete(_plain(config))
     run = run_spec(asked)
+    changes.check_names(allow_change, asked)
+    found: tuple[Change, ...] = ()
     if record is not None:
-        _same_config(folder, record["config"], asked)
+        found = changes.of_config(folder, before, asked, allow_change)
     if not run.data.path:
         raise UserError("no data: give --config.data.path=FOLDER, made by electra-jax prepare")
     data = open_prepared(run.data.path)
     asked["data"]["path"] = str(data.path.resolve())  # a resume may start from another folder
     if record is not None:
-        _same_data(folder, record["data"], data)
+        found += changes.of_data(folder, data.path, record["data"], data_record(data), allow_change)
     _fits_import(folder, run, data)
-    return Start(folder, asked, run, data, resumed=record is not None)
+    return Start(folder, asked, run, data, resumed=record is not None, changes=found)
 
 
-def begin(start: Start) -> None:
-    """Writes the record and the tokenizer of a new run; of a resumed one, the config it now runs under."""
+def begin(start: Start, step: int = 0) -> None:
+    """Writes the record and the tokenizer of a new run; of one resumed after `step`, what it now runs under."""
     start.folder.mkdir(parents=True, exist_ok=True)
     tokenizer = start.folder / "tokenizer"
     if not tokenizer.exists():
         with files.new_folder(tokenizer) as temporary:
             shutil.copytree(start.data.path / "tokenizer", temporary, dirs_exist_ok=True)
+    earlier = read_record(start.folder).get("changes", []) if start.resumed else []
     record = {
         "format": FORMAT,
         "config": start.config,
         "data": data_record(start.data),
         "versions": versions(),
+        "changes": [*earlier, *({"step": step, **asdict(c)} for c in start.changes)],
     }
     files.write_json(start.folder / RECORD, record)
 
@@ -152,32 +151,6 @@ def _overridden(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str
     return _plain(changed)
 
 
-def _same_config(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    before, after = _flat(old), _flat(new)
-    changed = [
-        f"{name}: was {before.get(name)!r}, now {after.get(name)!r}"
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name) and not name.startswith(FREE)
-    ]
-    if changed:
-        raise UserError(
-            f"{folder} holds a run with another config; " + "; ".join(changed) + ". "
-            "Resume it with pretrain --workdir alone, or choose another --workdir"
-        )
-
-
-def _same_data(folder: Path, old: Mapping[str, Any], data: Prepared) -> None:
-    new = data_record(data)
-    changed = [f"{k}: was {old.get(k)!r}, now {new[k]!r}" for k in new if old.get(k) != new[k]]
-    if changed:
-        raise UserError(
-            f"{data.path} is not the data that the run in {folder} was started on; "
-            + "; ".join(changed)
-            + ". "
-            "Point --config.data.path at the original folder, or choose another --workdir"
-        )
-
-
 def _fits_import(folder: Path, run: RunSpec, data: Prepared) -> None:
     found = imported.read_record(folder)
     if found is None:
@@ -200,13 +173,3 @@ def _fits_import(folder: Path, run: RunSpec, data: Prepared) -> None:
             f"{data.path} was prepared with another tokenizer than the model imported into {folder}; prepare it with "
             f"--tokenizer {folder / 'tokenizer'}"
         )
-
-
-def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for name, value in section.items():
-        if isinstance(value, Mapping):
-            out |= _flat(value, f"{prefix}{name}.")
-        else:
-            out[f"{prefix}{name}"] = value
-    return out

@@ -104,6 +104,13 @@ def test_fixed_batches_fill_the_last_with_empty_rows():
     assert len(list(loader.fixed_batches(Numbers(10), 4, 2, one_device()))) == 2
 
 
+def test_fixed_batches_are_filled_up_for_devices():
+    """Catches rows of the next batch taken into the filling, and so counted twice."""
+    three = list(loader.fixed_batches(Numbers(7), 3, 9, one_device(), padded=4))
+    padding = [(np.asarray(b["docs"]) == 0).all(axis=1).tolist() for b in three]
+    assert padding == [[False] * 3 + [True]] * 2 + [[False] + [True] * 3]
+
+
 ORDER = np.array([5, 3, 100, 7, 2, 2, 9, 1, 0, 11, 50, 60, 70, 80, 90, 4])
 
 

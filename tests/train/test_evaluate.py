@@ -15,11 +15,11 @@ from electra_jax.train.options import run_spec
 COUNTED = ("mlm_accuracy", "sampled_accuracy", "disc_accuracy", "replaced_fraction", "disc_recall")
 
 
-def evaluated(config, prepared, batch: int, *counts: int) -> list[dict[str, float]]:
+def evaluated(config, prepared, devices: int, batch: int, *counts: int) -> list[dict[str, float]]:
     """Metrics over so many batches, with the same random parameters."""
     run = run_spec(config(f"train.batch={batch}").to_dict())
-    one = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("data", "fsdp"))
-    compiled = program.build(run, run.phases(prepared)[0], one)
+    some = Mesh(np.array(jax.devices()[:devices]).reshape(devices, 1), ("data", "fsdp"))
+    compiled = program.build(run, run.phases(prepared)[0], some)
     shapes = compiled.abstract_state["params"]
     draw = np.random.default_rng(0)
     params = jax.tree.map(lambda s: 0.3 * draw.normal(size=s.shape).astype(np.float32), shapes)
@@ -30,11 +30,11 @@ def evaluated(config, prepared, batch: int, *counts: int) -> list[dict[str, floa
 
 def test_the_batch_changes_nothing(config, prepared):
     """Catches masks and samples numbered within the batch, a mean of means, and the empty rows that
-    fill up the last batch counted in: four rows at a time, then seven."""
+    fill up batches counted in: four rows at a time on one device, then seven on two."""
     n = prepared.rows["valid"]
     assert n % 4 or n % 7
-    four, some = evaluated(config, prepared, 4, n, 1)
-    (seven,) = evaluated(config, prepared, 7, n)
+    four, some = evaluated(config, prepared, 1, 4, n, 1)
+    (seven,) = evaluated(config, prepared, 2, 7, n)
     for name in COUNTED:
         assert four[name] == seven[name], name
     for name, value in four.items():

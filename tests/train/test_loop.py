@@ -1,6 +1,8 @@
 """The loop: killed and resumed it gives what it gives undisturbed; every line once; when it stops."""
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +14,7 @@ import pytest
 from jax.sharding import Mesh
 
 from electra_jax.spec import UserError
-from electra_jax.train import checkpoint, evaluate, hardware, loop, workdir
+from electra_jax.train import checkpoint, evaluate, hardware, loop, preempt, workdir
 from electra_jax.train import mesh as meshes
 from electra_jax.train.arrays import flatten
 from electra_jax.train.options import Phase
@@ -63,7 +65,7 @@ def runs(config: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -
             loop.pretrain(config(*EVERY) if step == 3 else None, folder / "killed")
     assert lines(folder / "killed")[-1]["step"] > 10
     loop.pretrain(None, folder / "killed")
-    return SimpleNamespace(whole=folder / "whole", killed=folder / "killed")
+    return SimpleNamespace(whole=folder / "whole", killed=folder / "killed", home=folder)
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -80,6 +82,53 @@ def test_parameters_bit_for_bit(runs):
     assert whole[0] == killed[0] == 20
     for name, x in flatten(whole[1]).items():
         assert x.tobytes() == flatten(killed[1])[name].tobytes(), name
+
+
+def test_told_to_leave_it_goes_on_as_if_it_had_not(runs, config, capsys):
+    """Catches a stop that loses steps or lines: at train.stop_at, on SIGTERM in the middle of the
+    evaluation of step 10 (which the next start makes up for), on SIGTERM at a step."""
+    folder = runs.home / "told"
+    assert loop.pretrain(config(*EVERY, "train.stop_at=7"), folder)
+    assert checkpoint.Checkpoints(folder).steps() == [7]
+    assert "train.stop_at=7 is reached" in capsys.readouterr().err
+    go_on = ["train.stop_at=0"]
+    for told in (10, 13):
+        with pytest.MonkeyPatch.context() as patch, preempt.listening():
+            terminate_at(told, patch)
+            assert not loop.pretrain(None, folder, go_on)
+        stopped = checkpoint.Checkpoints(folder).steps()[-1]
+        assert stopped == 10 if told == 10 else 11 <= stopped <= 14
+        assert (
+            f"told to leave: stopped after step {stopped}, start again" in capsys.readouterr().err
+        )
+    assert loop.pretrain(None, folder)
+    assert in_order(untimed(folder)) == in_order(untimed(runs.whole))
+    whole, told = (flatten(checkpoint.read_params(f)[1]) for f in (runs.whole, folder))
+    assert all(x.tobytes() == told[name].tobytes() for name, x in whole.items())
+    assert [c["step"] for c in workdir.read_record(folder)["changes"]] == [7]
+
+
+def terminate_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    """SIGTERM in the evaluation of step 10, else when the rows of the step are read."""
+    rows, abandon = Phase.rows, preempt.heard
+
+    def told(self: Phase, at: int, seed: int) -> np.ndarray:
+        if at == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return rows(self, at, seed)
+
+    def told_in_evaluation() -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return abandon()
+
+    if step == 10:
+        patch.setattr(preempt, "heard", told_in_evaluation)
+    else:
+        patch.setattr(Phase, "rows", told)
+
+
+def in_order(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(lines, key=lambda line: (line["step"], line["split"]))
 
 
 def test_lines_are_the_same_and_there_once(runs):

@@ -69,13 +69,15 @@ def test_an_array_without_a_rule_is_an_error():
 def test_a_split_that_does_not_divide_names_the_array():
     """Catches XLA's own error, which names no array and no setting."""
     with pytest.raises(
-        UserError, match=r"mesh.fsdp=8 does not divide .*/project/kernel .*that divides 12"
+        UserError,
+        match=r"mesh.fsdp=8 does not divide .*/project/kernel .*that divides 12.*, such as 4$",
     ):
         make(mesh(1, 8), "model.embedding=12")
 
 
 @pytest.mark.parametrize(
-    ("data", "fsdp", "shape"), [(-1, 1, (8, 1)), (-1, 2, (4, 2)), (2, -1, (2, 4)), (4, 2, (4, 2))]
+    ("data", "fsdp", "shape"),
+    [(-1, -1, (8, 1)), (-1, 1, (8, 1)), (-1, 2, (4, 2)), (2, -1, (2, 4)), (4, 2, (4, 2))],
 )
 def test_what_is_left(data: int, fsdp: int, shape: tuple[int, int]):
     """Catches -1 that takes all devices, or the wrong axis; and Explicit axes, which break gathers."""
@@ -88,8 +90,10 @@ def test_what_is_left(data: int, fsdp: int, shape: tuple[int, int]):
     ("data", "fsdp", "message"),
     [
         (3, 1, "mesh data=3 x fsdp=1 does not fit 8 devices; the axes must multiply to 8"),
-        (-1, 3, "mesh data=-1 x fsdp=3 does not fit 8 devices"),
-        (-1, -1, "with at most one of them -1"),
+        (3, 1, "nearest that fits: data=8 x fsdp=1"),
+        (-1, 3, "does not fit 8 devices.*nearest that fits: data=2 x fsdp=4"),
+        (16, -1, "nearest that fits: data=8 x fsdp=1"),
+        (2, 2, "nearest that fits: data=4 x fsdp=2"),
         (0, 8, "mesh.data=0 must be at least 1"),
         (8, -2, "mesh.fsdp=-2 must be at least 1"),
     ],
@@ -98,6 +102,31 @@ def test_impossible_meshes_are_refused(data: int, fsdp: int, message: str):
     """Catches a mesh that leaves devices idle without a word."""
     with pytest.raises(UserError, match=message):
         meshes.build(MeshSpec(data, fsdp))
+
+
+@pytest.mark.parametrize(
+    ("devices", "memory", "shape"),
+    [
+        (8, None, (8, 1)),  # unknown: copies
+        (8, 17, (8, 1)),
+        (8, 9, (4, 2)),
+        (8, 3, (1, 8)),
+        (8, 0.1, (1, 8)),  # nothing is enough: what there is
+        (6, 9, (3, 2)),
+        (3, 1, (3, 1)),  # three divides no array
+    ],
+)
+def test_the_choice_follows_the_memory(devices: int, memory: float | None, shape: tuple):
+    """Catches parameters copied to devices they do not fit, split without need, or split unevenly:
+    memory is given in sizes of the parameters, of which state and gradient are four, a quarter of it."""
+    shapes = {"word": (384, 32), "kernel": (16, 8), "bias": (8,)}
+    params = {"a": {name: jax.ShapeDtypeStruct(s, jnp.float32) for name, s in shapes.items()}}
+    state = {"params": params, "opt_state": {"mu": params, "nu": params}}
+    size = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
+    bytes_ = None if memory is None else int(size * memory)
+    chosen = meshes.choose(MeshSpec(-1, -1, True), state, devices, bytes_)
+    assert chosen == MeshSpec(*shape, True)
+    assert meshes.choose(MeshSpec(2, -1), state, devices, bytes_) == MeshSpec(2, -1)
 
 
 def batches(sharding: NamedSharding) -> list[dict[str, jax.Array]]:

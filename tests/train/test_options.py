@@ -15,6 +15,8 @@ from electra_jax.train.options import SECTIONS, Phase, check, run_spec
         ("train", {"steps": 0}, "train.steps=0 must be at least 1"),
         ("train", {"eval_every": 0}, "train.eval_every=0 must be at least 1"),
         ("train", {"accumulation": 3}, "train.batch=8 is not a multiple of train.accumulation=3"),
+        ("train", {"batch": 10, "accumulation": 4}, "=4; the nearest batch that is: 8$"),
+        ("train", {"stop_at": -1}, "train.stop_at=-1 must be a step, or 0"),
         ("train", {"stpes": 5}, "Did you mean 'train.steps'"),
         ("train", {"steps": "many"}, "expected int"),
         ("mesh", {"fdsp": 1}, "Did you mean 'mesh.fsdp'"),

@@ -78,6 +78,8 @@ def test_another_config_is_refused_by_name(begun, config, override: str, named: 
         "train.keep_last=1",
         "train.keep_every=10",
         "train.accumulation=2",
+        "train.stop_at=5",
+        "mesh.deterministic=true",
         "mesh.fsdp=2",
         "report.tensorboard=true",
     ],
@@ -94,6 +96,42 @@ def test_what_changes_no_number_may_change(begun, config, override: str):
     workdir.begin(start)
     kept = workdir.read_record(begun)["config"]
     assert kept[section][key] == start.config[section][key]
+
+
+def test_allowed_changes_are_kept_with_their_step(begun, config):
+    """Catches a change that is allowed by too wide or too narrow a name, or that leaves no trace."""
+    asked = ["optim.peak_lr=0.5", "train.steps=40"]
+    for allowed in ([], ["train"], ["optim"], ["optim.peak_lr", "train.step"], ["optim.peak"]):
+        with pytest.raises(UserError):
+            workdir.open_run(None, begun, asked, allowed)
+    start = workdir.open_run(None, begun, asked, ["optim", "train.steps"])
+    workdir.begin(start, step=7)
+    workdir.begin(workdir.open_run(None, begun, ["train.log_every=1"]), step=9)
+    record = workdir.read_record(begun)
+    assert record["config"]["optim"]["peak_lr"] == 0.5
+    assert record["changes"] == [
+        {"step": 7, "field": "optim.peak_lr", "was": 0.001, "now": 0.5},
+        {"step": 7, "field": "train.steps", "was": 20, "now": 40},
+        {"step": 9, "field": "train.log_every", "was": 5, "now": 1},
+    ]
+
+
+def test_refusals_say_how_to_allow(begun):
+    """Catches a message that leaves its reader without the flag, and a field that nothing has."""
+    with pytest.raises(UserError, match="go on with the change by --allow-change train.steps$"):
+        workdir.open_run(None, begun, ["train.steps=40"])
+    with pytest.raises(UserError, match=r"field of --allow-change 'train.step'. Did you mean"):
+        workdir.open_run(None, begun, [], ["train.step"])
+
+
+def test_a_record_from_before_an_option(begun):
+    """Catches a run that a newer version cannot resume because its record lacks a key with a default."""
+    path = begun / workdir.RECORD
+    record = json.loads(path.read_text())
+    del record["config"]["train"]["stop_at"], record["config"]["mesh"]["deterministic"]
+    path.write_text(json.dumps(record))
+    start = workdir.open_run(None, begun, ["train.stop_at=3"])
+    assert start.run.train.ends_at == 3
 
 
 def test_a_mistyped_override_of_a_resume(begun):
@@ -113,6 +151,12 @@ def test_other_data_are_refused(begun, config):
             workdir.open_run(again, begun)
         assert "fingerprint: was 'another'" in str(error.value)
         assert "rows: was" in str(error.value)
+    start = workdir.open_run(None, begun, [], ["data"])
+    assert {change.field for change in start.changes} == {"data.fingerprint", "data.rows"}
+    record["data"]["tokenizer_hash"] = "another"
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match="tokenizer_hash: was 'another'"):
+        workdir.open_run(None, begun, [], ["data"])
 
 
 def test_data_that_moved_are_accepted(begun, config, prepared_folder, tmp_path):
