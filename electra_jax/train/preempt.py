@@ -27,6 +27,12 @@ def listening() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        _heard.clear()
+
+
+def told() -> bool:
+    """Whether SIGTERM has come to this process."""
+    return _heard.is_set()
 
 
 def heard() -> bool:
