@@ -25,6 +25,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # The fast tests spend most of their time in compilers, on programs that run once: leave the optimiser out.
+    # The slow ones train, so theirs are compiled as a user's are.
+    if config.option.markexpr == "not slow":
+        os.environ["XLA_FLAGS"] += (
+            " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        )
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     if config.getoption("--without-torch") and collection_path.suffix == ".py":
         return _imports(collection_path) & PYTORCH != set() or None
