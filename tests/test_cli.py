@@ -109,7 +109,10 @@ def trained(made: Path) -> Path:
         ([], "no command; one of vocab"),
         (["--versio"], "Did you mean '--version'"),
         (["pretain"], "Did you mean 'pretrain'"),
-        (["xyz"], "Known: vocab, prepare, pretrain, evaluate, export, import, bench, score, quickstart"),
+        (
+            ["xyz"],
+            "Known: vocab, prepare, pretrain, evaluate, export, import, bench, score, quickstart",
+        ),
         (["vocab", "--kind", "bpe", "--size", "9", "--output", "o"], "--input"),
         (["vocab", "--inptu", "x"], "unknown flag '--inptu'. Did you mean '--input'"),
         (

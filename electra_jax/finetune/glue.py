@@ -119,7 +119,7 @@ TASKS = (
             "dev_mismatched": ("dev_mismatched.tsv",),
             "test": ("test_matched.tsv",),
             "test_mismatched": ("test_mismatched.tsv",),
-            "diagnostic": ("diagnostic.tsv", "../diagnostic/diagnostic.tsv", "../AX/AX.tsv"),
+            "diagnostic": ("diagnostic/diagnostic.tsv", "AX/AX.tsv", "diagnostic.tsv"),
         },
         ("MNLI", "mnli"),
         labels=INFERENCE,

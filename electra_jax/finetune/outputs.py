@@ -40,7 +40,7 @@ def leaderboard(
     path = Path(folder) / board.files[split]
     if task.kind == "regress":
         low, high = task.score_range or (-float("inf"), float("inf"))
-        labels(path, ids, [min(max(float(score), low), high) for score in predictions])
+        labels(path, ids, [float(min(max(score, low), high)) for score in predictions])
     else:
         labels(path, ids, [board.names.get(name, name) for name in predictions])
     return path
