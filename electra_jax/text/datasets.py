@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from electra_jax.spec import UserError
 
 PREFIX = "tfds:"
@@ -81,7 +83,7 @@ def _plain(feature: Any, value: Any) -> Any:
         return feature.int2str(int(value)) if value >= 0 else str(value)
     if isinstance(value, bytes):
         return value.decode("utf-8")
-    return value.item() if value.ndim == 0 else value.tolist()
+    return np.asarray(value).tolist()
 
 
 def _check_text(name: str, fields: dict[str, Any], text_key: str) -> None:
