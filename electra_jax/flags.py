@@ -287,7 +287,7 @@ def _parsers() -> tuple["_Parser", dict[str, argparse.ArgumentParser]]:
         "--task",
         required=True,
         metavar="NAME",
-        help="sst2, squad1, squad2, ner, ... (docs/finetuning.md lists them); or classify, regress, "
+        help="sst2, squad1, squad2, ner, ... (docs/tasks.md lists them); or classify, regress, "
         "tag, qa, choice, relation for references of your own",
     )
     c.add_argument("--references", required=True, metavar="FILE", help="labelled file of the task")

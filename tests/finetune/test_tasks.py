@@ -223,3 +223,17 @@ def test_carry_on_is_said(made, capsys):
         tasks.get("sst2").read(path, "dev")
     assert len(tasks.get("sst2").read(path, "dev", carry_on=True)) == 2
     assert "1 empty texts kept" in capsys.readouterr().err
+
+
+def test_the_page_lists_the_tasks(root):
+    """Catches a task that docs/tasks.md does not have, or has with another kind, metric or epochs."""
+    page = (root / "docs" / "tasks.md").read_text()
+    rows = [row.split(" | ") for row in page.splitlines() if row.startswith("| `")]
+    shown = {row[0].strip("| `"): row for row in rows if len(row) == 7}
+    assert list(shown) == list(catalog.TASKS)
+    for name, task in catalog.TASKS.items():
+        assert shown[name][1] == task.kind
+        assert f"**{task.main_metric}**" in shown[name][4]
+        assert shown[name][5:] == [f"{task.epochs:g}", f"{task.max_len} |"]
+        assert all(f"`{files[0]}`" in shown[name][3] for files in task.files.values())
+    assert all(f"`{alias}` ({name})" in page for alias, name in catalog.ALIASES.items())
