@@ -86,14 +86,18 @@ def _pretrain(options: argparse.Namespace) -> int:
     from electra_jax.train import preempt
 
     with preempt.listening():
-        from electra_jax.train import loop
+        from electra_jax.train import loop, processes
 
-        ended = loop.pretrain(
-            config,
-            options.workdir,
-            options.overrides if config is None else (),
-            options.allow_change,
-        )
+        how = processes.plan(options.coordinator, options.processes, options.process)
+        if how is not None and preempt.told():
+            return preempt.RESUME  # from here on the processes have to agree
+        with processes.joined(how, options.join_timeout):
+            ended = loop.pretrain(
+                config,
+                options.workdir,
+                options.overrides if config is None else (),
+                options.allow_change,
+            )
     return 0 if ended else preempt.RESUME
 
 

@@ -218,6 +218,23 @@ def _parsers() -> tuple["_Parser", dict[str, argparse.ArgumentParser]]:
         help="set one value of the config, as often as needed",
     )
 
+    several = c.add_argument_group(
+        "several processes",
+        "Under Slurm, Open MPI and on TPU slices they find each other; elsewhere start the same command in "
+        "each with these flags, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. "
+        "All need the same workdir, on a file system they share.",
+    )
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="a free port of process 0")
+    several.add_argument("--processes", type=_at_least(1), metavar="N", help="how many there are")
+    several.add_argument("--process", type=_at_least(0), metavar="I", help="this one's number")
+    several.add_argument(
+        "--join-timeout",
+        type=_at_least(1),
+        default=300,
+        metavar="S",
+        help="seconds to wait until all are there (default: 300)",
+    )
+
     c = command(
         "evaluate",
         "measure a run on held-out rows",

@@ -69,6 +69,8 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if error is not None and jax.process_count() > 1:
+            return  # a save that waits for a lost process would never end
         try:
             self.wait()
         except UserError:

@@ -1,8 +1,9 @@
 """Pretraining from start to end: the loop, and what happens around a step."""
 
+import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,30 @@ import numpy as np
 from jax.sharding import Mesh
 
 from electra_jax.data.loader import Loader
+from electra_jax.data.verify import Verification
 from electra_jax.model.electra import count_parameters
 from electra_jax.objective.protocol import Batch, Sums
 from electra_jax.spec import UserError
-from electra_jax.train import arrays, fit, imported, mesh, options, preempt, program, workdir
+from electra_jax.train import (
+    arrays,
+    changes,
+    fit,
+    imported,
+    mesh,
+    options,
+    preempt,
+    processes,
+    program,
+    workdir,
+)
 from electra_jax.train.checkpoint import Checkpoints
 from electra_jax.train.clock import Clock
 from electra_jax.train.evaluate import Abandoned, held_out
 from electra_jax.train.lock import lock
+from electra_jax.train.mesh import MeshSpec
 from electra_jax.train.options import Phase
 from electra_jax.train.program import Program
-from electra_jax.train.report import Report, summary
+from electra_jax.train.report import Report, Silence, summary
 from electra_jax.train.speed import Speed
 from electra_jax.train.step import State
 from electra_jax.train.workdir import Start
@@ -45,27 +59,29 @@ def pretrain(
     run, phases = start.run, start.run.phases(start.data)
     with clock.time("init"):
         program.use_compilation_cache()
-        devices = mesh.build(program.choose_mesh(run, start.data))
+        processes.agree("how it was started", _facts(start))
+        chosen = program.choose_mesh(run, start.data)
+        devices = mesh.build(MeshSpec(**processes.by_first("mesh", lambda: asdict(chosen))))
         for phase in phases:
             options.check(run, phase, devices.size)
         programs = [program.build(run, phase, devices) for phase in phases]
     # The lock makes the folder, so only now.
     with (
-        lock(folder),
+        contextlib.ExitStack() as held,
         clock.time("init"),
         Checkpoints(folder, run.train.keep_last, run.train.keep_every) as checkpoints,
     ):
+        processes.by_first("lock", lambda: held.enter_context(lock(folder)))
         done, state = initial_state(start, programs[0], checkpoints)
         if done > run.train.steps:
             raise UserError(
                 f"train.steps={run.train.steps}, but {folder} has a checkpoint of step {done}; "
                 "choose more steps, or another --workdir"
             )
-        workdir.begin(start, done)
-        r = run.report
-        with Report(folder, done, run.train.steps, r.tensorboard, r.wandb, start.config) as report:
+        processes.by_first("record", lambda: workdir.begin(start, done))
+        with Verification(start.data) as verification, _report(start, done) as report:
             _announce(report, start, devices, done, state)
-            session = Session(start, checkpoints, report, clock)
+            session = Session(start, checkpoints, report, clock, verification)
             for phase, compiled in zip(phases, programs, strict=True):
                 last = min(phase.last, run.train.ends_at)
                 if done < last:
@@ -83,18 +99,39 @@ def pretrain(
     return True
 
 
+def _facts(start: Start) -> dict[str, Any]:
+    """What all processes of a run must have in common; the data's place may differ."""
+    config = changes.flat(start.config)
+    del config["data.path"]
+    versions = {name: v for name, v in workdir.versions().items() if name != "python"}
+    return {"config": config, "data": workdir.data_record(start.data), "versions": versions}
+
+
+def _report(start: Start, done: int) -> Report | Silence:
+    if not processes.is_first():
+        return Silence()
+    r = start.run.report
+    return Report(start.folder, done, start.run.train.steps, r.tensorboard, r.wandb, start.config)
+
+
 @dataclass(frozen=True)
 class Session:
     """One start of a run: what every phase of it writes to."""
 
     start: Start
     checkpoints: Checkpoints
-    report: Report
+    report: Report | Silence
     clock: Clock
+    verification: Verification
 
     def save(self, done: int, state: State) -> None:
-        """A checkpoint, after everything logged so far is on disk."""
+        """A checkpoint, after everything logged so far is on disk and the data have proved to be whole."""
         with self.clock.time("checkpoint"):
+            v = self.verification
+            if v.done < v.total:
+                left = (v.total - v.done) / 1e9
+                self.report.say(f"the save waits for the check of the data: {left:.1f} GB to go")
+            v.settle()
             self.report.flush()
             meta = {"config": self.start.config, "data": workdir.data_record(self.start.data)}
             self.checkpoints.save(done, state, meta)
@@ -102,7 +139,7 @@ class Session:
     def evaluate(self, done: int, state: State, phase: Phase, compiled: Program) -> None:
         """Held-out metrics, once per step; nothing where the data have no held-out rows."""
         valid = phase.data.source("valid")
-        if not len(valid) or self.report.has(done, "valid"):
+        if not len(valid) or processes.same(self.report.has(done, "valid")):
             return
         with self.clock.time("evaluate"):
             t = self.start.run.train
@@ -187,6 +224,7 @@ class OneStepLate:
     def __init__(self, session: Session, compiled: Program, speed: Speed) -> None:
         self._report, self._t = session.report, session.start.run.train
         self._compiled, self._speed = compiled, speed
+        self._verification = session.verification
         self._held: tuple[int, Sums] | None = None
 
     def push(self, done: int, sums: Sums) -> None:
@@ -196,11 +234,12 @@ class OneStepLate:
 
     def flush(self) -> None:
         """Logs what is held. Raises UserError after too many steps in a row that were not finite."""
+        self._verification.check()
         if self._held is None:
             return
         (done, sums), self._held = self._held, None
         skipped = int(jax.device_get(sums["step/run"]))
-        due = done % self._t.log_every == 0 or done == self._t.steps
+        due = processes.is_first() and (done % self._t.log_every == 0 or done == self._t.steps)
         if due:
             values = self._values(done, jax.device_get(sums))
             self._report.write(done, "train", values)
@@ -222,7 +261,9 @@ class OneStepLate:
         )
 
 
-def _announce(report: Report, start: Start, devices: Mesh, first: int, state: State) -> None:
+def _announce(
+    report: Report | Silence, start: Start, devices: Mesh, first: int, state: State
+) -> None:
     run, data = start.run, start.data
     parameters = count_parameters(state["params"], run.dimensions(data.vocab_size))
     report.say(

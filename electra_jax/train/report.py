@@ -40,7 +40,7 @@ _SHOWN = {
 class Report:
     """The outputs of one start of a run that continues after step `start`; a context manager.
 
-    Only the first process of a multi-process run should make one.
+    The first process of a run makes one; the others make a Silence.
     """
 
     def __init__(
@@ -142,6 +142,32 @@ class Report:
         if self._wandb is not None:
             self._wandb.finish(exit_code=int(failed))
         os.close(self._file)
+
+
+class Silence:
+    """The report of a process that leaves reporting to the first one."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        pass
+
+    def has(self, step: int, split: str) -> bool:
+        """Never: the first process knows."""
+        return False
+
+    def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def progress(self, step: int, text: str = "") -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def flush(self) -> None:
+        """Nothing."""
 
 
 def rewind(workdir: str | Path, step: int) -> set[tuple[int, str]]:

@@ -1,0 +1,129 @@
+"""One run per workdir on a bucket: an object that says whose it is, with a heartbeat and a stated expiry.
+
+A bucket has no lock that a kernel gives back. The owner rewrites the object every HEARTBEAT_S seconds; whoever
+finds one watches it for EXPIRY_S seconds by a clock of their own, and takes it over if it has not moved. No two
+machines' clocks are compared, so a clock that is wrong, or jumps, changes nothing.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import fsspec
+
+from electra_jax.spec import UserError
+
+NAME = ".owner"
+HEARTBEAT_S = 20.0
+EXPIRY_S = 120.0  # after kill -9, so long the workdir cannot be started on
+_SETTLE_S = 2.0  # two that start at once both write; the later one to be written stays
+
+
+class Owner:
+    """A workdir that is held; `check` says whether it still is."""
+
+    def __init__(self, bucket: Any, path: str, heartbeat_s: float, expiry_s: float) -> None:
+        self._bucket, self._path = bucket, path
+        self._heartbeat_s, self._expiry_s = heartbeat_s, expiry_s
+        self._me = f"process {os.getpid()} on {socket.gethostname()}"
+        self._token, self._beat = secrets.token_hex(8), 0
+        self._written = time.monotonic()
+        self._lost = ""
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="owner", daemon=True)
+
+    def check(self) -> None:
+        """Raises UserError when another start has taken the workdir, or the bucket was out of reach for too long."""
+        if not self._lost and time.monotonic() - self._written > self._expiry_s:
+            self._lost = f"the bucket could not be written for {self._expiry_s:.0f} s"
+        if self._lost:
+            raise UserError(
+                f"{self._path}: this run no longer owns its workdir ({self._lost}); it goes on from the newest "
+                "checkpoint with pretrain --workdir"
+            )
+
+    def take(self, settle_s: float) -> None:
+        """Becomes the owner; UserError when somebody else is."""
+        found = self._read()
+        if found is not None:
+            self._watch(found)
+        self._write()
+        time.sleep(settle_s)
+        found = self._read()
+        if found is None or found["token"] != self._token:
+            raise self._in_use(found)
+        self._thread.start()
+
+    def give_back(self) -> None:
+        """Removes the object, if it is still ours."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        found = self._read()
+        if found is not None and found["token"] == self._token:
+            self._bucket.rm_file(self._path)
+
+    def _watch(self, first: dict[str, Any]) -> None:
+        """Returns when the object has not moved for the whole expiry, or is gone."""
+        start = time.monotonic()
+        while time.monotonic() - start < self._expiry_s:
+            time.sleep(min(1.0, self._expiry_s / 10))
+            found = self._read()
+            if found is None:
+                return
+            if found != first:
+                raise self._in_use(found)
+
+    def _in_use(self, found: dict[str, Any] | None) -> UserError:
+        who = found["who"] if found is not None else "another process"
+        return UserError(
+            f"workdir {self._path.removesuffix('/' + NAME)} is in use by {who}; wait until it has ended, or "
+            "choose another --workdir"
+        )
+
+    def _keep(self) -> None:
+        while not self._closing.wait(self._heartbeat_s):
+            with contextlib.suppress(OSError):  # a moment without network; `check` counts the time
+                found = self._read()
+                if found is not None and found["token"] != self._token:
+                    self._lost = f"{found['who']} has taken it"
+                    return
+                self._write()
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            return json.loads(self._bucket.cat_file(self._path))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise UserError(f"{self._path} is no owner object of this program: {error}") from None
+
+    def _write(self) -> None:
+        self._beat += 1
+        content = {"who": self._me, "token": self._token, "beat": self._beat}
+        began = time.monotonic()
+        self._bucket.pipe_file(self._path, json.dumps(content).encode())
+        self._written = began
+
+
+@contextlib.contextmanager
+def owned(
+    url: str,
+    heartbeat_s: float = HEARTBEAT_S,
+    expiry_s: float = EXPIRY_S,
+    settle_s: float = _SETTLE_S,
+) -> Iterator[Owner]:
+    """Holds a folder on a bucket (any fsspec URL); UserError naming the other process when somebody does already."""
+    bucket, folder = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    owner = Owner(bucket, f"{folder.rstrip('/')}/{NAME}", heartbeat_s, expiry_s)
+    owner.take(settle_s)
+    try:
+        yield owner
+    finally:
+        owner.give_back()
