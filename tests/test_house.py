@@ -172,3 +172,9 @@ def test_every_test_names_its_bug():
             ):
                 found.append(f"{path.relative_to(ROOT)}: {node.name}")
     assert found == []
+
+
+def test_no_wall_clock():
+    """Catches a duration or an expiry measured by a clock that jumps when somebody sets it."""
+    wall = re.compile(r"\btime\.time(_ns)?\b|\bdatetime\b|from time import")
+    assert [path for path, text in sources().items() if wall.search(text)] == []

@@ -1,0 +1,348 @@
+#!/usr/bin/env python3
+"""Kills the real commands at many moments, and writes what came of it into docs/reliability.md.
+
+    python tools/faults.py                       # twenty moments, seed 0
+    python tools/faults.py --moments 5 --seed 1 --page elsewhere.md
+
+Each moment is tied to what the program shows (a line on stderr, a line of metrics.jsonl, a file), with a seeded
+delay, and checked once the process is dead, so that preparation, compilation, a step, an evaluation and a save
+are really hit. After the last one the run is finished and compared with one that nobody disturbed.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from electra_jax.data import build
+from electra_jax.spec import UserError
+from electra_jax.train import checkpoint
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reliability.md"
+BEGIN, END = "<!-- moments: written by tools/faults.py -->\n", "<!-- end of moments -->\n"
+STEPS, EVAL_EVERY, CHECKPOINT_EVERY = 120, 8, 4
+# Every other key of metrics.jsonl must be equal to the last digit.
+TIMING = {"tokens_per_s", "model_flops_per_s", "mfu", "mfu_of_matmul", "data_wait", "goodput"}
+PATIENCE_S = 900.0  # for one start, on a machine that is busy with other things
+ATTEMPTS = 8
+WORDS = ("the", "of", "and", "sea", "light", "stone", "river", "walks", "under", "quiet", "green")
+
+
+class MissedError(Exception):
+    """A moment that could not be hit, or a run that did not come out as it should."""
+
+
+def make_corpus(home: Path, documents: int = 200) -> tuple[Path, Path]:
+    """A text of random words and a vocabulary for it: (text, vocabulary)."""
+    draw = random.Random(0)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS]
+    (home / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    texts = [
+        "\n".join(" ".join(draw.choices(WORDS, k=draw.randrange(4, 30))) + "." for _ in range(6))
+        for _ in range(documents)
+    ]
+    (home / "text.txt").write_text("\n\n".join(texts) + "\n")
+    return home / "text.txt", home / "vocab.txt"
+
+
+def make_data(home: Path) -> Path:
+    """A few hundred rows of 32 tokens."""
+    text, vocabulary = make_corpus(home)
+    build.prepare([str(text)], vocabulary, 32, home / "rows", valid_fraction=0.2, workers=1)
+    return home / "rows"
+
+
+class Run:
+    """A workdir, and the command that is started on it again and again."""
+
+    def __init__(self, workdir: Path, data: Path, cache: Path) -> None:
+        self.workdir, self.data, self.cache = workdir, data, cache
+        self.log = workdir.with_suffix(".log")
+        self.stale: set[tuple[str, int]] = set()
+        self.environment = os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "",  # one device: the fake ones only make the command slower
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+        }
+
+    def start(self, **environment: str) -> subprocess.Popen[bytes]:
+        """The command a user would type: the whole one until the workdir holds the run, then the short one."""
+        self.stale = self.partial()
+        command = [sys.executable, "-m", "electra_jax", "pretrain", "--workdir", str(self.workdir)]
+        if not (self.workdir / "config.json").exists():
+            values = {
+                "data.path": self.data,
+                "train.steps": STEPS,
+                "train.log_every": 1,
+                "train.eval_every": EVAL_EVERY,
+                "train.eval_batches": 4,
+                "train.checkpoint_every": CHECKPOINT_EVERY,
+            }
+            command += ["--config", "tiny"]
+            command += [f"--config.{name}={value}" for name, value in values.items()]
+        with open(self.log, "wb") as log:
+            return subprocess.Popen(
+                command, stdout=log, stderr=log, env=self.environment | environment
+            )
+
+    def finish(self) -> None:
+        """Starts it and lets it end."""
+        process = self.start()
+        try:
+            status = process.wait(PATIENCE_S)
+        finally:
+            process.kill()
+        if status != 0:
+            raise MissedError(f"exit status {status}: {self.log.read_text()}")
+
+    def kill(self, moment: "Moment", **environment: str) -> bool:
+        """Starts it and kills it at the moment; whether that still held with the process dead."""
+        process = self.start(**environment)
+        deadline = time.monotonic() + PATIENCE_S
+        try:
+            while not moment.ready(self):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise MissedError(f"{moment.name} never came: {self.log.read_text()}")
+                time.sleep(0.0005)
+            time.sleep(moment.delay_s)
+        finally:
+            process.kill()
+            process.wait()
+        return moment.ready(self)
+
+    def hit(self, moment: "Moment") -> dict[str, Any]:
+        """Kills it at the moment, in as many attempts as that takes; what happened, as a row of the table."""
+        for _ in range(ATTEMPTS):
+            # Compilation takes long enough to be hit only where nothing is cached.
+            cold = {
+                "JAX_COMPILATION_CACHE_DIR": str(self.cache.with_name(f"cold-{time.time_ns()}"))
+            }
+            if self.kill(moment, **(cold if moment.name == "compiling" else {})):
+                saved = self.saved()
+                return {
+                    "moment": moment.name,
+                    "step": self.trained(),
+                    "saved": saved,
+                    "lost": max(0, self.trained() - saved),
+                }
+        raise MissedError(f"{moment.name} was not hit in {ATTEMPTS} attempts")
+
+    def partial(self) -> set[tuple[str, int]]:
+        """The checkpoints that are being written, or that a kill left so, by name and inode."""
+        folder = self.workdir / "checkpoints"
+        if not folder.exists():
+            return set()
+        with os.scandir(folder) as entries:
+            return {(e.name, e.inode()) for e in entries if "tmp" in e.name}
+
+    def announced(self) -> bool:
+        """Whether this start has read what earlier ones left, and says what it will do."""
+        return b"trainable parameters" in self.log.read_bytes()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The whole lines of metrics.jsonl, without what depends on the machine's speed."""
+        path = self.workdir / "metrics.jsonl"
+        text = path.read_text() if path.exists() else ""
+        whole = [json.loads(x) for x in text.splitlines(keepends=True) if x.endswith("\n")]
+        return [{k: v for k, v in line.items() if k not in TIMING} for line in whole]
+
+    def trained(self) -> int:
+        """The last step that is logged."""
+        return max((line["step"] for line in self.lines() if line["split"] == "train"), default=0)
+
+    def saved(self) -> int:
+        """The last step with a checkpoint, 0 without."""
+        return max(checkpoint.Checkpoints(self.workdir).steps(), default=0)
+
+    def result(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """All lines, and shape, dtype and checksum of every array of the last checkpoint."""
+        record = self.workdir / "checkpoints" / str(STEPS) / "meta" / "metadata"
+        lines = sorted(self.lines(), key=lambda line: (line["step"], line["split"]))
+        return lines, json.loads(record.read_text())["arrays"]
+
+
+def starting(run: Run) -> bool:
+    """Anything: what counts is the delay."""
+    return True
+
+
+def compiling(run: Run) -> bool:
+    """No step has been made by this start."""
+    return run.announced() and run.trained() in (0, *checkpoint.Checkpoints(run.workdir).steps())
+
+
+def stepping(run: Run) -> bool:
+    """Between two checkpoints."""
+    return run.announced() and run.trained() % CHECKPOINT_EVERY == 2
+
+
+def saving(run: Run) -> bool:
+    """A checkpoint is being written, and has not got its name yet."""
+    return run.announced() and bool(run.partial() - run.stale)
+
+
+def evaluating(run: Run) -> bool:
+    """The last step is logged, its evaluation is not."""
+    last = run.lines()[-1:] if run.announced() else []
+    return bool(last) and last[0]["step"] % EVAL_EVERY == 0 and last[0]["split"] == "train"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What to hit, not before which step, and how long after it shows."""
+
+    name: str
+    shows: Callable[[Run], bool]
+    step: int = 0
+    delay_s: float = 0.0
+
+    def ready(self, run: Run) -> bool:
+        """Whether it is now."""
+        return run.trained() >= self.step and self.shows(run)
+
+
+# What is killed, and how long after it shows at most, in seconds.
+KINDS = (
+    ("saving", saving, 0.004),
+    ("evaluating", evaluating, 0.02),
+    ("compiling", compiling, 0.5),
+    ("stepping", stepping, 0.0),
+    ("starting", starting, 4.0),
+)
+
+
+def moments(draw: random.Random, kinds: Sequence[str]) -> list[Moment]:
+    """One moment of each kind named, compilation first, the others in an order, at steps and with delays that
+    depend on the seed."""
+    known = {name: (shows, longest) for name, shows, longest in KINDS}
+    shuffled = [name for name in kinds if name != "compiling"]
+    draw.shuffle(shuffled)
+    steps = sorted(draw.choices(range(STEPS * 2 // 3), k=len(shuffled)))
+    later = [
+        Moment(name, known[name][0], step, draw.uniform(0, known[name][1]))
+        for name, step in zip(shuffled, steps, strict=True)
+    ]
+    first = [
+        Moment(name, known[name][0], 0, draw.uniform(0, known[name][1]))
+        for name in kinds
+        if name == "compiling"
+    ]
+    return [*first, *later]
+
+
+def kill_preparation(home: Path, draw: random.Random) -> dict[str, Any]:
+    """Kills `prepare` while it writes, then runs it again; the folder must be that of a run left alone."""
+    text, vocabulary = make_corpus(home, documents=4000)
+    output = home / "rows"
+    command = [sys.executable, "-m", "electra_jax", "prepare", "--input", str(text)]
+    command += ["--tokenizer", str(vocabulary), "--seq-len", "32", "--workers", "1", "--output"]
+    log = home / "prepare.log"
+
+    def written() -> int:
+        return sum(path.stat().st_size for path in home.glob(".rows.partial-*/*") if path.is_file())
+
+    for _ in range(ATTEMPTS):
+        with open(log, "wb") as out:
+            process = subprocess.Popen([*command, str(output)], stdout=out, stderr=out)
+        try:
+            left, deadline = written(), time.monotonic() + PATIENCE_S
+            while written() <= left:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise MissedError(f"preparation was never seen: {log.read_text()}")
+                time.sleep(0.0005)
+            time.sleep(draw.uniform(0, 0.2))
+        finally:
+            process.kill()
+            process.wait()
+        if not output.exists():
+            break
+        shutil.rmtree(output)  # it was faster
+    else:
+        raise MissedError(f"preparation was not hit in {ATTEMPTS} attempts")
+    for name in (output, home / "undisturbed"):
+        subprocess.run([*command, str(name)], check=True, capture_output=True)
+    if digest(output) != digest(home / "undisturbed"):
+        raise MissedError(f"{output} differs from a preparation that was left alone")
+    return {"moment": "preparing", "step": "", "saved": "", "lost": "all of it"}
+
+
+def digest(folder: Path) -> str:
+    """One hash of all names and contents of a folder."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            found.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def rows(found: Sequence[dict[str, Any]]) -> str:
+    """The table of the page."""
+    lines = [
+        "| killed while | at step | newest checkpoint | steps done again |",
+        "|---|---|---|---|",
+    ]
+    for row in found:
+        cells = [str(row.get(name, "")) for name in ("step", "saved", "lost")]
+        lines.append(f"| {row['moment']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--moments", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--page", type=Path, default=PAGE, help="with the two marks to write between"
+    )
+    options = parser.parse_args()
+    page = options.page.read_text()
+    if BEGIN not in page or END not in page:
+        raise UserError(f"{options.page} lacks the marks {BEGIN.strip()} and {END.strip()}")
+    draw = random.Random(options.seed)
+    names = ["preparing", *(name for name, _, _ in KINDS)]
+    kinds = [names[i % len(names)] for i in range(options.moments)]
+    with tempfile.TemporaryDirectory() as folder:
+        home, found = Path(folder), []
+        for number in range(kinds.count("preparing")):
+            place = home / f"prepare-{number}"
+            place.mkdir()
+            found.append(kill_preparation(place, draw))
+            print(found[-1], flush=True)
+        data = make_data(home)
+        undisturbed = Run(home / "undisturbed", data, home / "cache")
+        undisturbed.finish()
+        run = Run(home / "run", data, home / "cache")
+        for moment in moments(draw, [kind for kind in kinds if kind != "preparing"]):
+            found.append(run.hit(moment))
+            print(found[-1], flush=True)
+        run.finish()
+        if run.result() != undisturbed.result():
+            raise MissedError("the killed run differs from the one left alone")
+    said = (
+        f"{len(found)} moments, seed {options.seed}, {time.strftime('%Y-%m-%d', time.gmtime())}: every line of "
+        f"`metrics.jsonl` and every bit of the last checkpoint (step {STEPS}, one saved every {CHECKPOINT_EVERY}) is "
+        "that of the run left alone.\n\n"
+    )
+    before, rest = page.split(BEGIN)
+    after = rest.partition(END)[2]
+    options.page.write_text(before + BEGIN + said + rows(found) + END + after)
+    print(f"wrote {options.page}: {re.sub(chr(10), ' ', said).strip()}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (UserError, MissedError) as error:
+        sys.exit(f"error: {error}")
