@@ -109,6 +109,21 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    from electra_jax.finetune import record
+    from electra_jax.spec import UserError
+
+    if record.is_workdir(options.workdir):
+        from electra_jax.finetune import export
+
+        if options.step is not None:
+            raise UserError(f"{options.workdir} is fine-tuned and has no --step; choose with --run")
+        name = export.export(options.workdir, options.output, options.run, options.task)
+        print(f"wrote {options.output}: {name}")
+        return
+    if options.run is not None or options.task is not None:
+        raise UserError(
+            f"{options.workdir} is not fine-tuned; --run and --task are for those that are"
+        )
     from electra_jax.convert import hf
 
     written = hf.export(options.workdir, options.output, step=options.step)
@@ -134,6 +149,56 @@ def _bench(options: argparse.Namespace) -> None:
 
     figures = command.run(config, options.seq_len, options.batch, options.data, options.rounds)
     print(json.dumps(figures, indent=2) if options.json else step.table(figures))
+
+
+def _finetune(options: argparse.Namespace) -> None:
+    from electra_jax.spec import load_config
+
+    flagged = _finetune_overrides(options)
+    config = None if options.config is None else load_config(options.config, flagged)
+    from electra_jax.finetune import command
+
+    command.finetune(config, options.workdir, flagged if config is None else ())
+    with open(os.path.join(options.workdir, "results.md"), encoding="utf-8") as table:
+        print(table.read(), end="")
+
+
+def _finetune_overrides(options: argparse.Namespace) -> list[str]:
+    """The flags of finetune as overrides of its config; what is overridden by name comes last."""
+    named = {
+        "init": options.init,
+        "data.dir": options.data_dir,
+        "data.tokenizer": options.tokenizer,
+        "train.seeds": options.seeds,
+        "train.examples": options.train_examples,
+    }
+    names = ("train", "dev", "test", "text", "pair", "label")
+    named |= {f"data.{name}": getattr(options, name) for name in names}
+    texts = ("data.text", "data.pair", "data.label")  # None in the config, so not known as texts
+    found = [
+        f"{key}={json.dumps(value) if key in texts else value}"
+        for key, value in named.items()
+        if value is not None
+    ]
+    if options.sweep is not None:
+        found.append(f"train.sweep=({options.sweep},)")
+    return [*found, *options.overrides]
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from electra_jax.finetune import predict
+
+    scores = predict.predict(
+        options.workdir,
+        options.input,
+        options.output,
+        task=options.task,
+        run=options.run,
+        ensemble=options.ensemble,
+    )
+    print(f"wrote {options.output}")
+    if scores:
+        print(json.dumps(scores, indent=2))
 
 
 def _quickstart(options: argparse.Namespace) -> None:
@@ -166,5 +231,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "import": _import,
     "bench": _bench,
     "score": _score,
+    "finetune": _finetune,
+    "predict": _predict,
     "quickstart": _quickstart,
 }

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from electra_jax import __version__
+from electra_jax import __version__, finetune_flags
 
 USAGE = 2  # exit status of a mistake of the user's
 
@@ -246,12 +246,16 @@ def _parsers() -> tuple["_Parser", dict[str, argparse.ArgumentParser]]:
 
     c = command(
         "export",
-        "write Hugging Face folders of a run's discriminator and generator",
+        "write Hugging Face folders of a run's discriminator and generator, or of a fine-tuned model",
         "electra-jax export --workdir run/ --output hf/",
     )
     c.add_argument("--workdir", required=True, help="folder of the run")
     c.add_argument("--output", required=True, help="new folder")
     c.add_argument("--step", type=_at_least(0), help="checkpoint (default: the newest)")
+    c.add_argument(
+        "--run", help="of a fine-tuned workdir, such as seed0 (default: the best on dev)"
+    )
+    c.add_argument("--task", help="of a fine-tuned workdir with several tasks")
 
     c = command(
         "import",
@@ -329,6 +333,8 @@ def _parsers() -> tuple["_Parser", dict[str, argparse.ArgumentParser]]:
         c.add_argument(
             f"--{name}", metavar="COLUMN", help=f"column of the {name} in references of your own"
         )
+
+    finetune_flags.add(command, _at_least(1))
 
     c = command(
         "quickstart",

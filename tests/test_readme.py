@@ -109,6 +109,12 @@ def typed(tmp_path_factory) -> Path:
     for name in ("corpus", "more"):
         (folder / name).mkdir()
         (folder / name / "text.txt.gz").write_bytes(gzip.compress(text[:300_000].encode()))
+    sst2 = "sentence\tlabel\n" + "".join(
+        f"a {w} film\t{i % 2}\n" for i, w in enumerate(["bad", "good"] * 20)
+    )
+    (folder / "glue" / "SST-2").mkdir(parents=True)
+    for name in ("glue/SST-2/train.tsv", "glue/SST-2/dev.tsv", "my.tsv", "my_dev.tsv", "new.tsv"):
+        (folder / name).write_text(sst2)
     lines = [line for line in commands(ROOT / "README.md") if "quickstart" not in line]
     for old, new in SMALLER.items():
         assert any(old in line for line in lines), f"README.md no longer shows {old!r}"
@@ -136,6 +142,9 @@ def test_commands_run_in_the_order_of_the_page(typed):
             path.name for path in (typed / "hf" / model).iterdir()
         }
     assert (typed / "run2" / "metrics.jsonl").exists()
+    assert len((typed / "predictions.tsv").read_text().splitlines()) == 41
+    assert (typed / "hf-sst2" / "model.safetensors").exists()
+    assert (typed / "ft-mine" / "results.json").exists()
 
 
 @pytest.mark.slow

@@ -158,6 +158,24 @@ def plain_mlm(shape: Shape) -> list[Entry]:
     return masked_lm(shape, "embeddings", "encoder", "head")
 
 
+def encoder_only(shape: Shape) -> list[Entry]:
+    """What every class has: embeddings and encoder, under the names of a model without pretraining heads."""
+    return [*embeddings(shape), *encoder(shape, "encoder")]
+
+
+def task_head(kind: str, shape: Shape, outputs: int, ours: str) -> list[Entry]:
+    """The head of a fine-tuned class of transformers under `ours`; `kind` is a task's (see finetune)."""
+    width = shape.width
+    if kind in ("classify", "regress"):  # ElectraForSequenceClassification
+        dense = _linear(f"{ours}/dense", "classifier.dense", width, width)
+        return [*dense, *_linear(f"{ours}/out", "classifier.out_proj", width, outputs)]
+    if kind == "choice":  # ElectraForMultipleChoice
+        summary = _linear(f"{ours}/dense", "sequence_summary.summary", width, width)
+        return [*summary, *_linear(f"{ours}/out", "classifier", width, 1)]
+    theirs = {"tag": "classifier", "qa": "qa_outputs"}[kind]
+    return _linear(f"{ours}/out", theirs, width, outputs)
+
+
 def export(
     params: Mapping[str, np.ndarray],
     tables: Sequence[Sequence[Entry]],

@@ -43,9 +43,14 @@ def generator_table(dims: Dimensions) -> list[Entry]:
     return names.generator(shape_of(dims, dims.generator), dims.spec.tying)
 
 
+def dimensions(model: Model) -> Dimensions:
+    """The dimensions of a lone encoder, whatever head is on it."""
+    return _dimensions(model, model.shape, "all")
+
+
 def single(model: Model) -> tuple[Dimensions, Flat]:
     """A lone masked LM as the parameters of the MLM objective."""
-    dims = _dimensions(model, model.shape, "all")
+    dims = dimensions(model)
     table = names.plain_mlm(model.shape)
     return dims, names.import_(model.tensors, table, padded_vocab(dims.vocab_size), str(model.path))
 

@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForPreTraining,
     AutoTokenizer,
+    ElectraForCausalLM,
     ElectraForMaskedLM,
     ElectraForPreTraining,
 )
@@ -393,3 +394,14 @@ def test_sentencepiece_gives_the_same_ids(
     hf.import_(tmp_path / "hf" / "discriminator", tmp_path / "hf" / "generator", tmp_path / "again")
     hf.export(tmp_path / "again", tmp_path / "hf2")
     same_files(tmp_path / "hf", tmp_path / "hf2", but={"README.md"})
+
+
+def test_the_generator_is_a_causal_lm_by_its_weights(exported: Path) -> None:
+    """The eighth class of transformers, ElectraForCausalLM, finding a weight of the generator under another name."""
+    folder = exported / "generator"
+    masked = ElectraForMaskedLM.from_pretrained(folder).eval()
+    causal, info = ElectraForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(info.values()), info
+    ids = torch.arange(5, 12)[None]
+    with torch.no_grad():  # not a decoder, it sees both sides, and so says what the masked LM says
+        torch.testing.assert_close(causal.eval()(ids).logits, masked(ids).logits)

@@ -1,0 +1,167 @@
+"""`electra-jax finetune`: from a config to the results of every run, resumed where it was stopped."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from electra_jax import files
+from electra_jax.finetune import groups, loop, plan, record, results
+from electra_jax.finetune.options import Options, options
+from electra_jax.finetune.plan import Plan
+from electra_jax.finetune.program import Program
+from electra_jax.spec import UserError, apply_override, to_dict
+from electra_jax.train import mesh as meshes
+from electra_jax.train import program as programs
+from electra_jax.train.lock import lock
+from electra_jax.train.workdir import versions
+
+# What may differ between two starts: it changes where it runs and what is logged, not what is learned.
+FREE = ("train.log_every", "train.checkpoint_every", "eval.", "mesh.", "data.dir", "data.train")
+
+
+def finetune(
+    config: Mapping[str, Any] | None, folder: str | Path, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Trains the runs of a workdir to their end and returns the content of results.json.
+
+    A new command from `config`; or, without one, that of the workdir, with `overrides`. Raises
+    UserError before anything is trained for options, data or an encoder that do not fit.
+    """
+    folder = Path(folder)
+    found = record.read(folder) if (folder / record.RECORD).exists() else None
+    if found is None and config is None:
+        raise UserError(f"{folder} holds no fine-tuning to resume; give --config to start one")
+    if found is None:
+        _refuse_foreign(folder)
+    asked = _plain(config) if config is not None else _overridden(found["config"], overrides)  # type: ignore[index]
+    made = options(asked)
+    if found is not None:
+        _same(folder, found["config"], asked)
+    if not made.init:
+        raise UserError("no encoder: give --init WORKDIR, a Hugging Face folder, or random")
+    work = plan.make(made)
+    devices = meshes.build(made.mesh)
+    _divides(made, devices.size)
+    if found is not None and found["fingerprint"] != _fingerprints(work):
+        raise UserError(
+            f"the data are not those that {folder} was started on; restore them, or choose another "
+            "--workdir"
+        )
+    programs.use_compilation_cache()
+    with lock(folder):
+        single = Program(work.spec, devices)
+        _announce(work)
+        if found is None:
+            together, measured = groups.decide(work, devices, single, _say)
+            found = _begin(folder, asked, work, together, measured)
+        for group in groups.of(work, found["together"]):
+            if all(record.done(folder, run.name) for run in group.runs):
+                continue
+            program = (
+                single if len(group.runs) == 1 else Program(work.spec, devices, len(work.runs))
+            )
+            loop.train(work, group, program, single, folder)
+        return results.write(work, folder, found)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """UserError for a folder of something else; what a start that was killed early left is no such thing."""
+    ours = {".lock", "tokenizer"}
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} - ours:
+        files.refuse_existing(folder)
+
+
+def _begin(
+    folder: Path, asked: Any, work: Plan, together: bool, measured: dict[str, float] | None
+) -> dict[str, Any]:
+    work.start.tokenizer.save(folder / "tokenizer", max_length=work.start.dims.spec.positions)
+    found = {
+        "format": record.FORMAT,
+        "config": asked,
+        "init": work.start.origin,
+        "tasks": [d.task.name for d in work.data],
+        "labels": {d.task.name: list(d.labels) for d in work.data},
+        "score_range": {d.task.name: d.task.score_range for d in work.data},
+        "max_len": {d.task.name: d.max_len for d in work.data},
+        "heads": {d.task.name: to_dict(d.head) for d in work.data},
+        "examples": {d.task.name: len(d.train) for d in work.data},
+        "fingerprint": _fingerprints(work),
+        "model": to_dict(work.start.dims.spec),
+        "vocab_size": work.start.dims.vocab_size,
+        "runs": [to_dict(run) for run in work.runs],
+        "together": together,
+        "measured": measured,
+        "steps": work.schedule.steps,
+        "versions": versions(),
+    }
+    found = json.loads(json.dumps(found))
+    files.write_json(folder / record.RECORD, found)
+    return found
+
+
+def _fingerprints(work: Plan) -> dict[str, str]:
+    return {d.task.name: d.fingerprint for d in work.data}
+
+
+def _divides(made: Options, devices: int) -> None:
+    for name, rows in (("train.batch", made.train.batch), ("eval.batch", made.eval.batch)):
+        if rows % devices:
+            nearest = max(1, round(rows / devices)) * devices
+            raise UserError(
+                f"{name}={rows} does not divide over {devices} devices; the nearest that does is "
+                f"{nearest}"
+            )
+
+
+def _announce(work: Plan) -> None:
+    for d in work.data:
+        sizes = ", ".join(f"{len(s.examples):,} {name}" for name, s in d.splits.items())
+        _say(
+            f"{d.task.name}: {len(d.train):,} rows to train on, {sizes}; {d.max_len} tokens at most"
+        )
+    spec, s = work.spec, work.schedule
+    lengths = ", ".join(map(str, s.orders[0].buckets))
+    _say(
+        f"{len(work.runs)} run{'s' * (len(work.runs) > 1)} of {s.steps:,} steps of "
+        f"{work.options.train.batch}; layer-wise decay {spec.layer_decay:g}; rows of {lengths} tokens"
+    )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    as_dict = config.to_dict() if hasattr(config, "to_dict") else config
+    return json.loads(json.dumps(as_dict))
+
+
+def _overridden(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    changed = ConfigDict(config).lock()
+    for override in overrides:
+        apply_override(changed, override)
+    return _plain(changed)
+
+
+def _same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    changed = [
+        f"{section}.{key}: was {old[section].get(key)!r}, now {value!r}"
+        for section in new
+        if isinstance(new[section], Mapping)
+        for key, value in new[section].items()
+        if old[section].get(key) != value and not f"{section}.{key}".startswith(FREE)
+    ]
+    changed += [
+        f"{name}: was {old[name]!r}, now {new[name]!r}"
+        for name in ("init", "tasks")
+        if old[name] != new[name]
+    ]
+    if changed:
+        raise UserError(
+            f"{folder} holds a fine-tuning with another config; {'; '.join(changed)}. Resume it "
+            "with finetune --workdir alone, or choose another --workdir"
+        )

@@ -1,0 +1,159 @@
+"""A fine-tuned workdir as a Hugging Face folder that transformers loads as the class of its task."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from electra_jax import files
+from electra_jax.convert import folder as hf_folder
+from electra_jax.convert import names, pair
+from electra_jax.convert.folder import Options
+from electra_jax.finetune import record
+from electra_jax.finetune.heads import HeadSpec
+from electra_jax.finetune.results import is_score
+from electra_jax.model.layers import padded_vocab
+from electra_jax.spec import UserError, from_config
+from electra_jax.text import tokenizer as tokenizers
+
+CLASSES = {
+    "classify": "ElectraForSequenceClassification",
+    "regress": "ElectraForSequenceClassification",
+    "tag": "ElectraForTokenClassification",
+    "qa": "ElectraForQuestionAnswering",
+    "choice": "ElectraForMultipleChoice",
+}
+PIPELINES = {
+    "classify": "text-classification",
+    "regress": "text-classification",
+    "tag": "token-classification",
+    "qa": "question-answering",
+    "choice": "multiple-choice",
+}
+
+
+def export(
+    workdir: str | Path, output: str | Path, run: str | None = None, task: str | None = None
+) -> str:
+    """Writes the folder of one run, by default the one with the best dev score; returns its class.
+
+    With several tasks `task` says whose head goes along. Logits are the run's own; a regression's
+    are in the range of its labels. Raises UserError for heads that transformers does not have.
+    """
+    files.refuse_existing(output)
+    found = record.read(workdir)
+    task = choose_task(found, task)
+    head = from_config(HeadSpec, found["heads"][task], "head")
+    if head.style != "hf" and head.kind != "tag":
+        raise UserError(
+            f"{workdir} was trained with head.style={head.style!r}, and transformers has no such "
+            f"head for {head.kind}; fine-tune with --config.head.style=hf to export"
+        )
+    name, params = (
+        record.best_params(workdir, found)
+        if run is None
+        else (run, record.read_params(workdir, run))
+    )
+    dims = record.dimensions(found)
+    shape = pair.shape_of(dims, dims.discriminator)
+    ours = f"heads_{task}"
+    table = [*names.encoder_only(shape), *names.task_head(head.kind, shape, head.outputs, ours)]
+    kept = {
+        path: x for path, x in params.items() if not path.startswith("heads_") or _of(path, ours)
+    }
+    if head.kind == "regress":
+        kept = _in_range(kept, ours, found["score_range"][task])
+    (tensors,) = names.export(
+        kept, [table], padded_vocab(dims.vocab_size), f"the parameters of {workdir}, run {name}"
+    )
+    words = tokenizers.load(Path(workdir) / "tokenizer")
+    spec = dims.spec
+    with files.new_folder(output) as temporary:
+        options = Options(spec.dropout, spec.attention_dropout, spec.init_std)
+        config = hf_folder.hf_config(shape, options, CLASSES[head.kind], words.special.pad)
+        config |= _task_config(head, found["labels"][task])
+        files.write_json(temporary / hf_folder.CONFIG, config)
+        hf_folder.write_tensors(temporary / hf_folder.WEIGHTS, tensors, {"format": "pt"})
+        words.save(temporary, max_length=found["max_len"][task])
+        result = record.done(workdir, name) or {}
+        files.write_text(temporary / "README.md", _card(found, task, head, name, result))
+    return CLASSES[head.kind]
+
+
+def choose_task(found: Mapping[str, Any], task: str | None) -> str:
+    """The task of a workdir, which must be named where it has several."""
+    if task is None and len(found["tasks"]) == 1:
+        return found["tasks"][0]
+    if task is None:
+        raise UserError(f"the workdir has several tasks; give --task {'|'.join(found['tasks'])}")
+    if task not in found["tasks"]:
+        raise UserError(f"the workdir has no task {task!r}; it has {', '.join(found['tasks'])}")
+    return task
+
+
+def _of(path: str, head: str) -> bool:
+    return path.startswith(head + "/")
+
+
+def _in_range(
+    params: Mapping[str, np.ndarray], ours: str, score_range: tuple[float, float]
+) -> dict[str, np.ndarray]:
+    """A head that was trained on scores in [0, 1] with the range folded into its last layer."""
+    low, high = score_range
+    kernel, bias = f"{ours}/out/kernel", f"{ours}/out/bias"
+    scale = np.float32(high - low)
+    changed = {kernel: params[kernel] * scale, bias: params[bias] * scale + np.float32(low)}
+    return {**params, **changed}
+
+
+def _task_config(head: HeadSpec, labels: list[str]) -> dict[str, Any]:
+    config: dict[str, Any] = {"classifier_dropout": head.dropout}
+    if head.kind in ("classify", "tag"):
+        config["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        config["label2id"] = {label: i for i, label in enumerate(labels)}
+    if head.kind == "classify":
+        config["problem_type"] = "single_label_classification"
+    if head.kind == "regress":
+        config |= {
+            "problem_type": "regression",
+            "id2label": {"0": "LABEL_0"},
+            "label2id": {"LABEL_0": 0},
+        }
+    if head.kind == "choice":
+        config["summary_last_dropout"] = head.dropout
+    return config
+
+
+def _card(
+    found: Mapping[str, Any], task: str, head: HeadSpec, run: str, result: Mapping[str, Any]
+) -> str:
+    """README.md: what was trained on what, and how it scored."""
+    rows = [
+        f"| {split} | {metric} | {value:.2f} |"
+        for split, values in result.get("scores", {}).get(task, {}).items()
+        for metric, value in values.items()
+        if is_score(metric, value)
+    ]
+    lines = [
+        "---",
+        "library_name: transformers",
+        f"pipeline_tag: {PIPELINES[head.kind]}",
+        "tags:",
+        "- electra",
+        "- electra_jax",
+        "# Fill in what only you know: language (for example `language: en`) and license.",
+        "---",
+        "",
+        f"# ELECTRA fine-tuned on {task}",
+        "",
+        f"`{CLASSES[head.kind]}`, fine-tuned with electra_jax on {found['examples'][task]:,} rows, "
+        f"from {found['init'].get('name', 'a random encoder')} ({found['init']['kind']}); run {run}, "
+        f"learning rate {result.get('peak_lr', float('nan')):g}, {found['steps']:,} steps.",
+        "",
+        "| split | metric | value |",
+        "| --- | --- | --- |",
+        *rows,
+        "",
+    ]
+    return "\n".join(lines)

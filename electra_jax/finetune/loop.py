@@ -1,0 +1,269 @@
+"""The training of one run, or of several in one program: steps, dev scores, checkpoints, early stopping."""
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from electra_jax import files
+from electra_jax.finetune import record, rows, scoring
+from electra_jax.finetune.forward import Found, predict
+from electra_jax.finetune.plan import Plan
+from electra_jax.finetune.program import Program, State
+from electra_jax.finetune.record import Run
+from electra_jax.spec import UserError
+from electra_jax.train import arrays
+from electra_jax.train.checkpoint import FOLDER as CHECKPOINTS
+from electra_jax.train.checkpoint import Checkpoints
+from electra_jax.train.report import Report
+
+RUN_AHEAD = 4  # steps that may be dispatched before their loss is there
+BEST = "best.safetensors"  # parameters of the best epoch so far
+
+
+@dataclass
+class Progress:
+    """What is known of one run while it goes; kept in its checkpoints."""
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)  # step, loss, score, scores
+    stopped: bool = False
+
+    @property
+    def best(self) -> int:
+        """The number of the epoch with the best dev score, the first of equals; -1 before any."""
+        return max(range(len(self.epochs)), key=lambda i: self.epochs[i]["score"], default=-1)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that train together: in one program where there are several."""
+
+    name: str
+    runs: tuple[Run, ...]
+
+
+def train(plan: Plan, group: Group, program: Program, single: Program, folder: Path) -> None:
+    """Trains a group to its end and writes parameters, predictions and result of each of its runs.
+
+    `single` is the program of one run, which makes the predictions at the end; for a group of one
+    it is `program`. Goes on at the newest checkpoint. Raises UserError when too many steps in a
+    row are not finite.
+    """
+    home = record.run_folder(folder, group.name)
+    t = plan.options.train
+    began = time.monotonic()
+    with Checkpoints(home, keep_last=1) as checkpoints:
+        restored = checkpoints.restore(program.abstract_state)
+        if restored is None:
+            done, progress = 0, [Progress() for _ in group.runs]
+            loss: dict[str, Any] = {"sum": [0.0] * len(group.runs), "steps": 0, "seconds": 0.0}
+            seeds, peaks = [r.seed for r in group.runs], [r.peak_lr for r in group.runs]
+            state = program.init(plan.start.tree, seeds, peaks)
+        else:
+            done, state, meta = restored
+            progress = [Progress(**p) for p in meta["progress"]]
+            loss = meta["loss"]
+        spent = loss["seconds"]
+        with Report(home, done, plan.schedule.steps) as report:
+            if done:
+                report.say(f"{group.name}: going on after step {done}")
+            session = _Session(plan, group, program, folder, report, progress)
+            for step in range(done, plan.schedule.steps):
+                task, batch = session.batch(step)
+                state, told = program.step(task, state, batch)
+                session.push(step, told)
+                finished = step + 1
+                if finished in plan.schedule.evaluations:
+                    session.evaluate(finished, state, loss)
+                    if all(p.stopped for p in progress):
+                        break
+                if finished % t.checkpoint_every == 0 and finished < plan.schedule.steps:
+                    session.settle(loss)
+                    report.flush()
+                    loss["seconds"] = spent + time.monotonic() - began
+                    kept = [vars(p) for p in progress]
+                    checkpoints.save(finished, state, {"progress": kept, "loss": loss})
+    seconds = spent + time.monotonic() - began
+    for i, run in enumerate(group.runs):
+        finish(plan, run, progress[i], single, folder, seconds / len(group.runs))
+    shutil.rmtree(home / CHECKPOINTS, ignore_errors=True)
+
+
+class _Session:
+    """One start of a group."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        group: Group,
+        program: Program,
+        folder: Path,
+        report: Report,
+        progress: list[Progress],
+    ) -> None:
+        self._plan, self._group, self._program = plan, group, program
+        self._folder, self._report, self.progress = folder, report, progress
+        self._told: list[tuple[int, Any]] = []
+        self._lap = (time.monotonic(), -1)
+
+    def batch(self, step: int) -> tuple[str, rows.Arrays]:
+        """(task, batch) of a step; several runs have their batches one above the other."""
+        schedule = self._plan.schedule
+        number, at = int(schedule.task_of_step[step]), int(schedule.step_of_task[step])
+        data, order = self._plan.data[number], schedule.orders[number]
+        length = order.bucket(at)
+        made = [data.train.batch(order.rows(at, run.seed), length) for run in self._group.runs]
+        return data.task.name, rows.stack(made) if self._program.runs else made[0]
+
+    def push(self, step: int, told: Any) -> None:
+        """Takes what a step says; it is read later, so that the device need not wait."""
+        self._told.append((step, told))
+        if len(self._told) > RUN_AHEAD:
+            self._told[-1 - RUN_AHEAD][1]["loss"].block_until_ready()
+        t = self._plan.options.train
+        if (step + 1) % t.log_every == 0:
+            self._log(step + 1, told)
+
+    def _log(self, done: int, told: Any) -> None:
+        values = jax.device_get(told)
+        now, (before, at) = time.monotonic(), self._lap
+        self._lap = (now, done)
+        speed = {}
+        if at >= 0:
+            examples = (done - at) * self._plan.options.train.batch * len(self._group.runs)
+            speed = {"examples_per_s": examples / (now - before)}
+        for i, run in enumerate(self._group.runs):
+            mine = {k: float(np.atleast_1d(v)[i]) for k, v in values.items()}
+            if mine["skipped_run"] > self._plan.options.train.max_skipped:
+                raise UserError(
+                    f"run {run.name}: loss or gradient was not finite in {mine['skipped_run']:.0f} "
+                    "steps in a row; lower --config.optim.peak_lr, and take another --workdir"
+                )
+            if not self._report.has(done, self._split(run, "train")):
+                self._report.write(done, self._split(run, "train"), mine | speed)
+        self._report.progress(done, f"loss {np.mean(values['loss']):.4g}")
+
+    def _split(self, run: Run, name: str) -> str:
+        return f"{run.name}/{name}" if self._program.runs else name
+
+    def settle(self, loss: dict[str, Any]) -> None:
+        """Adds the losses that are waiting to the sums since the last evaluation."""
+        values = jax.device_get([told["loss"] for _, told in self._told])
+        self._told.clear()
+        if values:
+            total = np.sum(np.asarray(values, np.float64).reshape(len(values), -1), axis=0)
+            loss["sum"] = [float(a + b) for a, b in zip(loss["sum"], total, strict=True)]
+            loss["steps"] += len(values)
+
+    def evaluate(self, done: int, state: State, loss: dict[str, Any]) -> None:
+        """Scores dev with every run that has not stopped; keeps the parameters that may be wanted."""
+        self.settle(loss)
+        plan, t = self._plan, self._plan.options.train
+        found: list[dict[str, Any]] = [{} for _ in self._group.runs]
+        for data in plan.data:
+            split = data.splits["dev"]
+            said = predict(
+                self._program,
+                state["params"],
+                data.task.name,
+                split.rows,
+                plan.eval_buckets,
+                plan.options.eval.batch,
+            )
+            for i, outputs in enumerate(said):
+                if not self.progress[i].stopped:
+                    found[i][data.task.name] = scoring.scores(data, split, outputs)
+        for i, run in enumerate(self._group.runs):
+            mine = self.progress[i]
+            if mine.stopped:
+                continue
+            score = main_score(plan, found[i])
+            mean = loss["sum"][i] / max(1, loss["steps"])
+            kept = mean if np.isfinite(mean) else None  # JSON has no name for the others
+            mine.epochs.append({"step": done, "loss": kept, "score": score, "scores": found[i]})
+            mine.stopped = bool(t.patience) and len(mine.epochs) - 1 - mine.best >= t.patience
+            last = done == plan.schedule.steps or mine.stopped
+            if (t.select == "best" and mine.best == len(mine.epochs) - 1) or (
+                t.select == "last" and last
+            ):
+                path = record.run_folder(self._folder, run.name) / BEST
+                record.write_params(path, _host(state["params"], i, self._program))
+            if not self._report.has(done, self._split(run, "dev")):
+                flat = {
+                    f"{task}/{name}" if len(found[i]) > 1 else name: value
+                    for task, values in found[i].items()
+                    for name, value in values.items()
+                    if isinstance(value, int | float)
+                }
+                self._report.write(done, self._split(run, "dev"), {"loss": mean, **flat})
+            self._report.say(
+                f"{run.name}: epoch {len(mine.epochs)}  loss {mean:.4f}  dev {score:.2f}"
+            )
+        loss["sum"], loss["steps"] = [0.0] * len(self._group.runs), 0
+
+
+def _host(params: Any, run: int, program: Program) -> dict[str, np.ndarray]:
+    """One run's parameters in host memory, flat."""
+    one = jax.tree.map(lambda x: x[run], params) if program.runs else params
+    return {name: np.asarray(jax.device_get(x)) for name, x in arrays.flatten(one).items()}
+
+
+def main_score(plan: Plan, scores: Mapping[str, Mapping[str, Any]]) -> float:
+    """The dev score that chooses: the task's main metric, with several tasks their mean."""
+    values = [scores[d.task.name][d.task.main_metric] for d in plan.data]
+    return float(np.mean(np.nan_to_num(values)))
+
+
+def finish(
+    plan: Plan, run: Run, progress: Progress, single: Program, folder: Path, seconds: float
+) -> None:
+    """Predicts every split with the parameters a run ends with, and writes its result."""
+    from safetensors.numpy import load_file
+
+    home = record.run_folder(folder, run.name)
+    flat = load_file(home / BEST)
+    params = single.params(arrays.nest(flat))
+    kept = progress.best if plan.options.train.select == "best" else len(progress.epochs) - 1
+    scores: dict[str, dict[str, Any]] = {}
+    for data in plan.data:
+        scores[data.task.name] = {}
+        for name, split in data.splits.items():
+            outputs = predict(
+                single,
+                params,
+                data.task.name,
+                split.rows,
+                plan.eval_buckets,
+                plan.options.eval.batch,
+            )[0]
+            where = home / "predictions" / (data.task.name if len(plan.data) > 1 else "")
+            scoring.write(data, name, split, outputs, where)
+            save_outputs(where / f"{name}.npz", outputs)
+            if split.labelled:
+                scores[data.task.name][name] = scoring.scores(data, split, outputs)
+    record.write_params(home / record.PARAMS, flat)
+    files.write_json(
+        home / record.RESULT,
+        {
+            "name": run.name,
+            "seed": run.seed,
+            "peak_lr": run.peak_lr,
+            "score": progress.epochs[kept]["score"],
+            "selected_step": progress.epochs[kept]["step"],
+            "seconds": seconds,
+            "scores": scores,
+            "epochs": progress.epochs,
+        },
+    )
+    (home / BEST).unlink()  # only now: a run without a result is trained on from its checkpoint
+
+
+def save_outputs(path: Path, outputs: Found) -> None:
+    """The head's outputs, for ensembles."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **outputs)  # type: ignore[arg-type]

@@ -1,0 +1,127 @@
+"""An encoder with the heads of one or more tasks on it, and the loss of each kind of task."""
+
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from electra_jax.finetune import heads
+from electra_jax.finetune.heads import HeadSpec, Outputs
+from electra_jax.model.electra import Dimensions, Params
+from electra_jax.model.encoder import Encoder
+from electra_jax.objective.losses import binary_cross_entropy
+from electra_jax.ops import noise as noise_ops
+from electra_jax.ops.noise import Noise
+
+IGNORED = -100  # the label of a token that is not tagged, as in PyTorch
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """All that fixes the parameters: the encoder's dimensions and a head a task."""
+
+    dims: Dimensions
+    heads: tuple[tuple[str, HeadSpec], ...]  # task name -> head, in order
+
+    def head(self, task: str) -> HeadSpec:
+        """The head of a task."""
+        return dict(self.heads)[task]
+
+
+class Network(nn.Module):
+    """Parameters {embeddings, encoder, heads_<task>}."""
+
+    spec: NetworkSpec
+
+    def setup(self) -> None:
+        dims = self.spec.dims
+        self.embeddings = dims.embeddings(dims.spec.embedding)
+        self.encoder = Encoder(dims.discriminator)
+        self.heads = {name: heads.make(spec) for name, spec in self.spec.heads}
+
+    def __call__(
+        self, task: str, batch: Outputs, noise: Noise | None = None, training: bool = False
+    ) -> Outputs:
+        """The outputs of a task's head; `batch` holds ids, types, docs [B, L] (docs 0: padding)."""
+        ids_BxL = batch["ids"]
+        at_BxL = jnp.broadcast_to(jnp.arange(ids_BxL.shape[1]), ids_BxL.shape)
+        x_BxLxE = self.embeddings(ids_BxL, batch["types"], at_BxL, noise and noise.at(0))
+        hidden_BxLxD = self.encoder(x_BxLxE, batch["docs"], noise)
+        site = 1 + self.spec.dims.spec.layers
+        return self.heads[task](hidden_BxLxD, noise and noise.at(site), batch, training)
+
+    def touch(self, batch: Outputs) -> None:
+        """Uses every parameter once, for `init`."""
+        for name, _ in self.spec.heads:
+            self(name, batch, training=True)
+
+
+def init(spec: NetworkSpec, key: jax.Array) -> Params:
+    """Fresh parameters, float32."""
+    zeros_1x1 = jnp.zeros((1, 1), jnp.int32)
+    batch = dict.fromkeys(("ids", "types", "docs"), zeros_1x1) | {"start": zeros_1x1[0]}
+    return Network(spec).init(key, batch, method="touch")["params"]
+
+
+def apply(
+    spec: NetworkSpec,
+    params: Params,
+    task: str,
+    batch: Outputs,
+    noise: Noise | None = None,
+    training: bool = False,
+) -> Outputs:
+    """The head's outputs for a batch. `training`: the batch holds labels, and the head may use them.
+
+    The rows of a multiple-choice batch are [B, C, L], and its logits come back as [B, C].
+    """
+    choices = batch["ids"].shape[1] if batch["ids"].ndim == 3 else 0
+    if choices:
+        rows = {name: batch[name].reshape(-1, batch[name].shape[-1]) for name in TOKENS}
+        batch = batch | rows
+    out = Network(spec).apply({"params": params}, task, batch, noise, training)
+    if choices:
+        out = {"logits": out["logits"].reshape(-1, choices)}
+    return out
+
+
+TOKENS = ("ids", "types", "docs")
+
+
+def dropout_noise(key: jax.Array, batch: Outputs) -> Noise:
+    """The noise of a batch: a key a row, numbered in the order of the batch."""
+    rows = batch["ids"].shape[0] * (batch["ids"].shape[1] if batch["ids"].ndim == 3 else 1)
+    return noise_ops.for_rows(key, jnp.arange(rows))
+
+
+def loss_sums(spec: HeadSpec, out: Outputs, batch: Outputs) -> tuple[jax.Array, jax.Array]:
+    """(sum of losses, what to divide it by) over the rows of weight 1.
+
+    classify, choice: cross-entropy a row. regress: squared error a row, of labels scaled to [0, 1].
+    tag: cross-entropy a tagged token. qa: the mean of start's and end's cross-entropy a row, plus
+    the weighted answerability loss where the head has a classifier for it.
+    """
+    weight_B = batch["weight"]
+    if spec.kind in ("classify", "choice"):
+        loss_B = _cross_entropy(out["logits"], batch["label"])
+    elif spec.kind == "regress":
+        loss_B = (out["logits"][:, 0] - batch["label"]) ** 2
+    elif spec.kind == "tag":
+        weight_BxL = (batch["label"] != IGNORED) * weight_B[:, None]
+        loss_BxL = _cross_entropy(out["logits"], jnp.maximum(batch["label"], 0))
+        return jnp.sum(loss_BxL * weight_BxL), jnp.sum(weight_BxL)
+    else:
+        loss_B = (
+            _cross_entropy(out["start"], batch["start"]) + _cross_entropy(out["end"], batch["end"])
+        ) / 2
+        if "null" in out:
+            loss_B += spec.answerable_weight * binary_cross_entropy(
+                out["null"], batch["impossible"].astype(jnp.float32)
+            )
+    return jnp.sum(loss_B * weight_B), jnp.sum(weight_B)
+
+
+def _cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, label)

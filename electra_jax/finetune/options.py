@@ -1,0 +1,239 @@
+"""All the options of a fine-tuning command in one frozen tree, and what they mean for an encoder and its tasks."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from electra_jax.model.electra import ModelSpec
+from electra_jax.spec import UserError, check_choice, from_config, unknown_name
+from electra_jax.train.mesh import MeshSpec
+from electra_jax.train.optim import OptimSpec
+
+# The paper's fine-tuning rates by model (Table 7): small has width 256, base 768, large 1024.
+RATES = ((512, 3e-4), (1023, 1e-4), (None, 5e-5))
+DECAYS = ((1023, 0.8), (None, 0.9))
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """The config section `model`: dimensions of a random encoder; the rest applies to any."""
+
+    layers: int
+    width: int
+    heads: int
+    ffn: int
+    embedding: int
+    positions: int
+    types: int
+    init_std: float
+    dropout: float
+    attention_dropout: float
+    dtype: str
+    residual_dtype: str
+    remat: str
+
+    def random(self) -> ModelSpec:
+        """The model of an encoder that was never trained."""
+        return ModelSpec(
+            **dataclasses.asdict(self), generator_size=1.0, generator_layers=1.0, tying="all"
+        )
+
+    def applied(self, found: ModelSpec) -> ModelSpec:
+        """A pretrained model's dimensions with this section's dropouts and precision."""
+        ours = ("dropout", "attention_dropout", "dtype", "residual_dtype", "remat")
+        return dataclasses.replace(
+            found,
+            **{name: getattr(self, name) for name in ours},
+            generator_size=1.0,
+            generator_layers=1.0,
+            tying="all",
+        )
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """The config section `head`."""
+
+    style: str  # hf: transformers' heads, which export | original: those of the released code
+    dropout: float
+    joint: bool  # original qa: predict the end given the start
+    answerable: bool  # original qa: a classifier for questions without an answer
+    answerable_weight: float
+    beam: int
+
+    def __post_init__(self) -> None:
+        check_choice("head.style", self.style, ("hf", "original"))
+
+
+@dataclass(frozen=True)
+class OptimOptions:
+    """The config section `optim`; None takes the paper's value for the model's width."""
+
+    name: str  # adam: the original's, without bias correction | adamw
+    peak_lr: float | None
+    layer_decay: float | None  # of the learning rate, a layer
+    layer_decay_off_by_one: bool  # as in the released code: one more decay under the head
+    warmup: float  # share of all steps
+    lr_power: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    clip_norm: float
+    frozen_layers: int  # from below, embeddings included; -1: the embeddings alone
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup <= 1:
+            raise UserError(f"optim.warmup={self.warmup} must be a share of all steps, in [0, 1]")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise UserError(f"optim.layer_decay={self.layer_decay} must be in (0, 1]")
+        self.spec(1, 0.0)
+
+    def spec(self, steps: int, peak_lr: float) -> OptimSpec:
+        """The optimizer of a run of so many steps."""
+        return OptimSpec(
+            name=self.name,
+            peak_lr=peak_lr,
+            warmup=round(self.warmup * steps),
+            lr_power=self.lr_power,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            clip_norm=self.clip_norm,
+        )
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The config section `train`."""
+
+    epochs: float | None  # None: the task's
+    batch: int
+    seed: int  # of the first run; the others count up. Also orders the buckets, for all of them
+    seeds: int  # runs
+    sweep: tuple[float, ...]  # peak learning rates, each with all seeds; empty: the one of optim
+    together: str  # auto | yes: the runs in one compiled program | no: one after another | measure
+    buckets: int  # lengths that batches are padded to, at most
+    reduction: str  # of the loss over a batch: mean | sum, as in the released code
+    select: str  # last: the parameters after the last epoch | best: of the best epoch on dev
+    patience: int  # epochs without a better dev score after which a run stops; 0: never
+    examples: int  # training examples, drawn by seed; 0: all
+    task_power: float  # several tasks: share of the steps by (examples)^power
+    log_every: int  # steps
+    checkpoint_every: int  # steps
+    max_skipped: int
+
+    def __post_init__(self) -> None:
+        check_choice("train.together", self.together, ("auto", "yes", "no", "measure"))
+        check_choice("train.reduction", self.reduction, ("mean", "sum"))
+        check_choice("train.select", self.select, ("last", "best"))
+        for name in ("batch", "seeds", "buckets", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"train.{name}={getattr(self, name)} must be at least 1")
+        for name in ("patience", "examples", "seed", "max_skipped"):
+            if getattr(self, name) < 0:
+                raise UserError(f"train.{name}={getattr(self, name)} must not be negative")
+        if self.epochs is not None and self.epochs <= 0:
+            raise UserError(f"train.epochs={self.epochs} must be above 0")
+        if any(rate <= 0 for rate in self.sweep):
+            raise UserError(f"train.sweep={self.sweep}: a learning rate must be above 0")
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """The config section `eval`."""
+
+    batch: int
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise UserError(f"eval.batch={self.batch} must be at least 1")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The config section `data`; empty strings are not given, None is the usual name of a column."""
+
+    dir: str  # the tasks' files in their official layouts, or "tfds"
+    train: str  # files of one task, in place of those in `dir`
+    dev: str
+    test: str
+    tokenizer: str  # of a random encoder
+    max_len: int  # tokens a row; 0: the task's
+    doc_stride: int  # qa: tokens from window to window
+    max_question: int  # qa: tokens of a question
+    carry_on: bool  # pass over answers that are not where the file says
+    both_orders: bool  # double the training pairs of tasks whose texts may change places
+    text: str | None
+    pair: str | None
+    label: str | None
+    id: str | None
+    labels: tuple[str, ...] | None
+    score_range: tuple[float, float] | None
+    words: str | None
+    tags: str | None
+    scheme: str | None
+    question: str | None
+    context: str | None
+    answer: str | None
+    answer_start: str | None
+    choices: tuple[str, ...] | None
+    positive: str | None
+    negative: str | None
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> "DataOptions":
+        """The checked section."""
+        return from_config(cls, section, "data")
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What describes the user's own files, as `tasks.custom` takes it."""
+        names = [f.name for f in dataclasses.fields(self)]
+        return {name: getattr(self, name) for name in names[names.index("text") :]}
+
+
+@dataclass(frozen=True)
+class Options:
+    """A whole command, but for the sections `data` and `tasks`, which say what is learned."""
+
+    init: str
+    tasks: tuple[str, ...]
+    data: Mapping[str, Any]
+    model: EncoderSpec
+    head: HeadOptions
+    optim: OptimOptions
+    train: TrainOptions
+    eval: EvalOptions
+    mesh: MeshSpec
+
+
+SECTIONS = ("init", "tasks", "data", "model", "head", "optim", "train", "eval", "mesh")
+
+
+def options(config: Mapping[str, Any]) -> Options:
+    """The checked options of a config; UserError names the section and key that is wrong."""
+    for name in config:
+        if name not in SECTIONS:
+            raise unknown_name("config section", str(name), SECTIONS)
+    missing = [name for name in SECTIONS if name not in config]
+    if missing:
+        raise UserError(f"config lacks the section{'s' * (len(missing) > 1)} {', '.join(missing)}")
+    return Options(
+        init=config["init"],
+        tasks=tuple(config["tasks"]),
+        data=config["data"],
+        model=from_config(EncoderSpec, config["model"], "model"),
+        head=from_config(HeadOptions, config["head"], "head"),
+        optim=from_config(OptimOptions, config["optim"], "optim"),
+        train=from_config(TrainOptions, config["train"], "train"),
+        eval=from_config(EvalOptions, config["eval"], "eval"),
+        mesh=from_config(MeshSpec, config["mesh"], "mesh"),
+    )
+
+
+def by_width(table: tuple[tuple[int | None, float], ...], width: int) -> float:
+    """The value of the first row whose limit the width does not exceed."""
+    return next(value for limit, value in table if limit is None or width <= limit)

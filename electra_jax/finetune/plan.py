@@ -1,0 +1,258 @@
+"""A fine-tuning command before it trains: everything is read, encoded and checked here."""
+
+import dataclasses
+import hashlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from electra_jax.finetune import custom, features, order, record, rows, start, tasks
+from electra_jax.finetune.features import Features
+from electra_jax.finetune.heads import HeadSpec
+from electra_jax.finetune.network import NetworkSpec
+from electra_jax.finetune.options import DECAYS, RATES, DataOptions, Options, by_width
+from electra_jax.finetune.order import Order, Schedule
+from electra_jax.finetune.program import StepSpec
+from electra_jax.finetune.record import Run
+from electra_jax.finetune.rows import Rows
+from electra_jax.finetune.start import Start
+from electra_jax.finetune.tasks import Task
+from electra_jax.spec import UserError, unknown_name
+from electra_jax.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Split:
+    """One file of a task, encoded."""
+
+    where: str
+    examples: Sequence[Any]
+    features: Features
+    rows: Rows
+    labelled: bool
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task with its data: `splits` are those that are scored or predicted, "dev" among them."""
+
+    task: Task  # with its score range
+    labels: tuple[str, ...]
+    head: HeadSpec
+    max_len: int
+    train: Rows
+    splits: Mapping[str, Split]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of a command."""
+
+    options: Options
+    start: Start
+    data: tuple[TaskData, ...]
+    runs: tuple[Run, ...]
+    schedule: Schedule
+    spec: StepSpec
+    eval_buckets: tuple[int, ...]
+
+    def task(self, name: str) -> TaskData:
+        """The data of a task."""
+        return next(d for d in self.data if d.task.name == name)
+
+
+def make(options: Options) -> Plan:
+    """Reads encoder and data and checks that they fit. Raises UserError; trains and writes nothing."""
+    asked = DataOptions.of(options.data)
+    chosen = [choose(name, asked) for name in options.tasks]
+    _check_tasks(options, asked, chosen)
+    found = start.read(options.init, options.model, asked.tokenizer)
+    data = tuple(_read(task, options, asked, found) for task in chosen)
+    t, dims = options.train, found.dims
+    everything = np.concatenate([d.train.lengths for d in data])
+    longest = max(d.max_len for d in data)
+    buckets = order.bucket_lengths(everything, t.buckets, longest)
+    orders = [Order(d.train.lengths, buckets, t.batch, t.seed) for d in data]
+    epochs = [d.task.epochs if t.epochs is None else t.epochs for d in data]
+    schedule = order.schedule(orders, epochs, t.task_power, t.seed)
+    rate = options.optim.peak_lr
+    rates = t.sweep or (by_width(RATES, dims.spec.width) if rate is None else rate,)
+    decay = options.optim.layer_decay
+    if options.optim.frozen_layers > dims.spec.layers:
+        raise UserError(
+            f"optim.frozen_layers={options.optim.frozen_layers}, but the encoder has "
+            f"{dims.spec.layers} layers"
+        )
+    spec = StepSpec(
+        NetworkSpec(dims, tuple((d.task.name, d.head) for d in data)),
+        options.optim,
+        by_width(DECAYS, dims.spec.width) if decay is None else decay,
+        t.reduction,
+        schedule.steps,
+    )
+    scored = np.concatenate([s.rows.lengths for d in data for s in d.splits.values()])
+    return Plan(
+        options,
+        found,
+        data,
+        tuple(record.plan_runs(t.seed, t.seeds, rates)),
+        schedule,
+        spec,
+        order.bucket_lengths(scored, t.buckets, longest),
+    )
+
+
+def choose(name: str, asked: DataOptions) -> Task:
+    """The known task of this name, or the user's own by kind and columns."""
+    if name in custom.KINDS:
+        return tasks.custom(name, **asked.columns)
+    try:
+        return tasks.get(name)
+    except UserError:
+        raise unknown_name("task", name, (*tasks.names(), *custom.KINDS)) from None
+
+
+def head_spec(task: Task, labels: Sequence[str], options: Options) -> HeadSpec:
+    """The head that a task gets."""
+    outputs = {"regress": 1, "choice": 1, "qa": 2}.get(task.kind, len(labels))
+    h, m = options.head, options.model
+    return HeadSpec(
+        task.kind,
+        h.style,
+        outputs,
+        h.dropout,
+        m.init_std,
+        m.dtype,
+        h.joint,
+        h.answerable,
+        h.answerable_weight,
+        h.beam,
+    )
+
+
+def encode(
+    task: Task,
+    labels: Sequence[str],
+    examples: Sequence[Any],
+    where: str,
+    words: Tokenizer,
+    max_len: int,
+    asked: DataOptions,
+) -> Split:
+    """A split as it is scored or predicted."""
+    made = features.build(
+        task,
+        examples,
+        words,
+        max_len,
+        labels,
+        doc_stride=asked.doc_stride,
+        max_question=asked.max_question,
+    )
+    held = rows.of_features(made, words.special.pad, task.score_range)
+    return Split(where, examples, made, held, tasks.labelled(examples))
+
+
+def _check_tasks(options: Options, asked: DataOptions, chosen: Sequence[Task]) -> None:
+    if not chosen:
+        raise UserError("no task; write --config configs/finetune.py:sst2, or tasks=(...)")
+    if len({task.name for task in chosen}) < len(chosen):
+        raise UserError(f"tasks={options.tasks} names a task twice")
+    if len(chosen) > 1 and (asked.train or asked.dev or asked.test):
+        raise UserError("--train, --dev and --test are of one task; use --data-dir with several")
+    for task in chosen:
+        if not task.files and not (asked.train and asked.dev):
+            raise UserError(f"task {task.name}: give your files, --train FILE --dev FILE")
+        if not asked.dir and not (asked.train and asked.dev):
+            raise UserError(f"task {task.name}: no data; give --data-dir, or --train and --dev")
+        if "train" not in task.files and not asked.train:
+            raise UserError(f"task {task.name} has no training data; predict with another task's")
+
+
+def _read(task: Task, options: Options, asked: DataOptions, found: Start) -> TaskData:
+    given = {"train": asked.train, "dev": asked.dev, "test": asked.test}
+    wheres = {name: where for name, where in given.items() if where}
+    for name in dict.fromkeys(("train", "dev", *task.splits)):
+        if name in wheres or not asked.dir:
+            continue
+        if name in ("train", "dev") or _exists(task, asked.dir, name):
+            wheres[name] = asked.dir
+    examples = {name: task.read(where, name, asked.carry_on) for name, where in wheres.items()}
+    task = _with_range(task, examples["train"])
+    labels = tasks.labels_of(task, examples["train"]) if task.kind in ("classify", "tag") else ()
+    for name, found_examples in examples.items():
+        if labels:
+            tasks.check_labels(f"{wheres[name]} ({name})", found_examples, labels)
+    max_len = min(asked.max_len or task.max_len, found.dims.spec.positions)
+    if max_len < (asked.max_len or task.max_len):
+        print(
+            f"{task.name}: texts are cut at {max_len} tokens, all the positions this encoder has",
+            file=sys.stderr,
+        )
+    trained = examples.pop("train")
+    if options.train.examples:
+        chosen = order.subset(len(trained), options.train.examples, options.train.seed)
+        trained = [trained[i] for i in chosen]
+    if task.unordered and asked.both_orders:
+        trained = tasks.both_orders(trained)
+    if not tasks.labelled(trained):
+        raise UserError(
+            f"task {task.name}: {wheres['train']} has training examples without a label"
+        )
+    words = found.tokenizer
+    train_features = features.build(
+        task,
+        trained,
+        words,
+        max_len,
+        labels,
+        training=True,
+        doc_stride=asked.doc_stride,
+        max_question=asked.max_question,
+    )
+    train = rows.of_features(train_features, words.special.pad, task.score_range)
+    splits = {
+        name: encode(task, labels, examples[name], wheres[name], words, max_len, asked)
+        for name in examples
+    }
+    if not len(train):
+        raise UserError(f"task {task.name}: no training example is left")
+    head = head_spec(task, labels, options)
+    digest = _fingerprint([train, *(splits[name].rows for name in sorted(splits))])
+    return TaskData(task, labels, head, max_len, train, splits, digest)
+
+
+def _exists(task: Task, folder: str, split: str) -> bool:
+    """Whether an optional split is there."""
+    if not os.path.isdir(folder):
+        return False  # of TFDS only train and dev are read
+    try:
+        task.file(folder, split)
+    except UserError:
+        return False
+    return True
+
+
+def _with_range(task: Task, trained: Sequence[Any]) -> Task:
+    """A regression task without a range of its own takes that of its training labels."""
+    if task.kind != "regress" or task.score_range is not None:
+        return task
+    scores = [example.label for example in trained]
+    low, high = min(scores), max(scores)
+    if low == high:
+        raise UserError(f"task {task.name}: every training label is {low}; nothing can be learned")
+    return dataclasses.replace(task, score_range=(float(low), float(high)))
+
+
+def _fingerprint(parts: Sequence[Rows]) -> str:
+    """SHA-256 of the encoded data."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for array in (part.ids, part.types, part.begin, *part.labels.values()):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

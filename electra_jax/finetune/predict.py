@@ -1,0 +1,94 @@
+"""`electra-jax predict`: a fine-tuned workdir on new data."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from electra_jax import files
+from electra_jax.finetune import forward, order, plan, record, scoring
+from electra_jax.finetune.export import choose_task
+from electra_jax.finetune.forward import Found
+from electra_jax.finetune.heads import HeadSpec
+from electra_jax.finetune.network import NetworkSpec
+from electra_jax.finetune.options import DataOptions, options
+from electra_jax.finetune.plan import Split
+from electra_jax.finetune.program import Program, StepSpec
+from electra_jax.finetune.tasks import Task
+from electra_jax.spec import UserError, from_config
+from electra_jax.text import tokenizer as tokenizers
+from electra_jax.train import arrays
+from electra_jax.train import mesh as meshes
+from electra_jax.train import program as programs
+
+SPLIT = "predict"  # a split of this name need not have labels
+
+
+def predict(
+    workdir: str | Path,
+    path: str,
+    output: str | Path,
+    task: str | None = None,
+    run: str | None = None,
+    ensemble: bool = False,
+) -> dict[str, Any] | None:
+    """Writes the predictions for the file `path`; returns their scores where it has labels.
+
+    By the run with the best dev score, by `run`, or by the mean of all finished runs. Raises
+    UserError for data that do not read like the task's, and for an output that exists.
+    """
+    files.refuse_existing(output)
+    found = record.read(workdir)
+    name = choose_task(found, task)
+    made = options(found["config"])
+    asked = DataOptions.of(made.data)
+    entry, labels = task_of(found, name, asked), tuple(found["labels"][name])
+    words = tokenizers.load(Path(workdir) / "tokenizer")
+    examples = entry.read(path, SPLIT, asked.carry_on)
+    split = plan.encode(entry, labels, examples, path, words, found["max_len"][name], asked)
+    runs = _runs(workdir, found, run, ensemble)
+    programs.use_compilation_cache()
+    heads = tuple(
+        (task, from_config(HeadSpec, head, "head")) for task, head in found["heads"].items()
+    )
+    dims = record.dimensions(found)
+    spec = StepSpec(NetworkSpec(dims, heads), made.optim, 1.0, "mean", 1)
+    program = Program(spec, meshes.build(meshes.MeshSpec(-1, 1)))
+    batch = -(-made.eval.batch // program.mesh.size) * program.mesh.size
+    buckets = order.bucket_lengths(split.rows.lengths, made.train.buckets, found["max_len"][name])
+    said = [
+        forward.predict(program, program.params(tree), name, split.rows, buckets, batch)[0]
+        for tree in (arrays.nest(record.read_params(workdir, r)) for r in runs)
+    ]
+    data = scoring.Scored(entry, labels, dict(heads)[name])
+    return _write(data, split, said, output)
+
+
+def _write(
+    data: "scoring.Scored", split: Split, said: list[Found], output: str | Path
+) -> dict[str, Any] | None:
+    together = said[0] if len(said) == 1 else forward.mean(said)
+    if together is None:
+        raise UserError("the original's joint question answering has no ensemble; give --run")
+    scoring.write_file(data, split, together, output)
+    return scoring.scores(data, split, together) if split.labelled else None
+
+
+def task_of(found: Mapping[str, Any], name: str, asked: DataOptions) -> Task:
+    """The task of a record, with the score range it was trained on."""
+    task = plan.choose(name, asked)
+    bounds = found["score_range"][name]
+    return task if bounds is None else dataclasses.replace(task, score_range=tuple(bounds))
+
+
+def _runs(
+    workdir: str | Path, found: Mapping[str, Any], run: str | None, ensemble: bool
+) -> list[str]:
+    names = [r.name for r in record.runs(found)]
+    if run is not None:
+        if run not in names:
+            raise UserError(f"{workdir} has no run {run!r}; it has {', '.join(names)}")
+        return [run]
+    if ensemble:
+        return [name for name in names if record.done(workdir, name) is not None]
+    return [record.best_params(workdir, found)[0]]

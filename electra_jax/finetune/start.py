@@ -1,0 +1,170 @@
+"""Where an encoder comes from: a pretraining workdir, a Hugging Face folder, a fine-tuned workdir, or nowhere."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from electra_jax.convert import exportable, folder, names, pair
+from electra_jax.convert.folder import Model
+from electra_jax.finetune import record
+from electra_jax.finetune.options import EncoderSpec
+from electra_jax.model.electra import Dimensions
+from electra_jax.model.layers import padded_vocab
+from electra_jax.spec import UserError
+from electra_jax.text import tokenizer as tokenizers
+from electra_jax.text.tokenizer import Tokenizer
+from electra_jax.train import arrays, imported, workdir
+
+RANDOM = "random"
+# The classes whose encoder can be taken; ElectraModel's tensors have no prefix.
+CLASSES = (
+    "ElectraForPreTraining",
+    "ElectraForMaskedLM",
+    "ElectraForCausalLM",
+    "ElectraModel",
+    "ElectraForSequenceClassification",
+    "ElectraForTokenClassification",
+    "ElectraForQuestionAnswering",
+    "ElectraForMultipleChoice",
+)
+PREFIX = "electra."
+
+
+@dataclass(frozen=True)
+class Start:
+    """An encoder to fine-tune. `params` is flat, path -> float32 array; None for a fresh one."""
+
+    dims: Dimensions
+    params: dict[str, np.ndarray] | None
+    tokenizer: Tokenizer
+    origin: dict[str, Any]  # what it was, for the record
+
+    @property
+    def tree(self) -> dict[str, Any] | None:
+        """The parameters as nested dicts: embeddings, encoder."""
+        return None if self.params is None else arrays.nest(self.params)
+
+
+def read(init: str, spec: EncoderSpec, tokenizer: str = "") -> Start:
+    """The encoder that `--init` names, with the dropouts and precision of `spec`.
+
+    `tokenizer` is needed for "random" alone; where it is given otherwise it must be the encoder's.
+    Raises UserError for what is none of the kinds, and for tensors that do not fit, all of them.
+    """
+    if init == RANDOM:
+        if not tokenizer:
+            raise UserError("--init random needs a vocabulary; give --tokenizer FOLDER")
+        words = tokenizers.load(tokenizer)
+        return Start(Dimensions(spec.random(), words.size), None, words, {"kind": RANDOM})
+    path = Path(init)
+    if not path.is_dir():
+        raise UserError(
+            f"--init {init} does not exist; give a pretraining workdir, a fine-tuned workdir, a "
+            f"Hugging Face folder, or {RANDOM!r}"
+        )
+    if (path / record.RECORD).is_file():
+        found = _finetuned(path)
+    elif ((path / workdir.RECORD).is_file() and (path / "checkpoints").is_dir()) or (
+        path / imported.RECORD
+    ).is_file():
+        found = _pretrained(path)
+    elif (path / folder.CONFIG).is_file():
+        found = _hugging_face(path)
+    else:
+        inside = ", ".join(sorted(p.parent.name for p in path.glob(f"*/{folder.CONFIG}")))
+        hint = f"; did you mean a folder in it: {inside}?" if inside else ""
+        raise UserError(
+            f"--init {init} is neither a workdir nor a Hugging Face folder (no config.json){hint}"
+        )
+    if tokenizer and tokenizers.load(tokenizer).hash != found.tokenizer.hash:
+        raise UserError(
+            f"--tokenizer {tokenizer} is not the tokenizer of --init {init}; leave it out"
+        )
+    if found.tokenizer.size > found.dims.vocab_size:
+        raise UserError(
+            f"--init {init}: its tokenizer has {found.tokenizer.size} tokens, more than the "
+            f"{found.dims.vocab_size} rows of its word table"
+        )
+    dims = Dimensions(spec.applied(found.dims.spec), found.dims.vocab_size)
+    return Start(dims, found.params, found.tokenizer, found.origin)
+
+
+def _pretrained(path: Path) -> Start:
+    run = exportable.read(path)
+    encoder = (
+        "encoder/" if any(name.startswith("encoder/") for name in run.params) else "discriminator/"
+    )
+    params = {
+        "encoder/" + name.removeprefix(encoder): value
+        for name, value in run.params.items()
+        if name.startswith(encoder)
+    } | {name: value for name, value in run.params.items() if name.startswith("embeddings/")}
+    words = tokenizers.load(run.tokenizer)
+    return _checked(
+        path,
+        run.dims,
+        params,
+        words,
+        {"kind": "workdir", "objective": run.objective, "step": run.facts.step},
+    )
+
+
+def _finetuned(path: Path) -> Start:
+    found = record.read(path)
+    run, params = record.best_params(path, found)
+    kept = {
+        name: value
+        for name, value in params.items()
+        if name.startswith(("embeddings/", "encoder/"))
+    }
+    words = tokenizers.load(path / "tokenizer")
+    dims = record.dimensions(found)
+    return _checked(
+        path, dims, kept, words, {"kind": "fine-tuned", "tasks": found["tasks"], "run": run}
+    )
+
+
+def _hugging_face(path: Path) -> Start:
+    named = folder.read_config(path).get("architectures") or ["ElectraModel"]
+    known = [name for name in named if name in CLASSES]
+    if not known:
+        raise UserError(
+            f"{path}/config.json: architectures is {named!r}, expected one of {', '.join(CLASSES)}"
+        )
+    model = folder.read(path, known[0])
+    dims = pair.dimensions(model)
+    prefix = "" if known[0] == "ElectraModel" else PREFIX
+    tensors = {
+        (name if prefix else PREFIX + name): value
+        for name, value in model.tensors.items()
+        if name.startswith(prefix)
+    }
+    params = names.import_(
+        tensors, names.encoder_only(model.shape), padded_vocab(dims.vocab_size), f"--init {path}"
+    )
+    words = tokenizers.load(path)
+    return Start(dims, params, words, _origin(model, known[0]))
+
+
+def _origin(model: Model, architecture: str) -> dict[str, Any]:
+    return {
+        "kind": "hugging face",
+        "class": architecture,
+        "name": model.path.resolve().name,
+        "sha256": model.digests,
+    }
+
+
+def _checked(
+    path: Path,
+    dims: Dimensions,
+    params: dict[str, np.ndarray],
+    words: Tokenizer,
+    origin: dict[str, Any],
+) -> Start:
+    table = names.encoder_only(pair.shape_of(dims, dims.discriminator))
+    wanted = {entry.ours: entry.our_shape(padded_vocab(dims.vocab_size)) for entry in table}
+    names.check(wanted, {name: tuple(x.shape) for name, x in params.items()}, f"--init {path}")
+    return Start(dims, params, words, origin | {"name": path.resolve().name})

@@ -1,0 +1,52 @@
+"""The flags of the commands that fine-tune an encoder and use what came of it."""
+
+import argparse
+from collections.abc import Callable
+
+Command = Callable[[str, str, str], argparse.ArgumentParser]  # name, help, example
+
+
+def add(command: Command, positive: Callable[[str], int]) -> None:
+    """Adds finetune and predict; `positive` parses a whole number of at least 1."""
+    c = command(
+        "finetune",
+        "fine-tune an encoder on a task, with one seed or many, or resume",
+        "electra-jax finetune --config configs/finetune.py:sst2 --init hf/discriminator "
+        "--data-dir glue/ --workdir ft/ --seeds 5",
+    )
+    c.add_argument(
+        "--config", help="finetune:TASK or file.py:TASK (default: the one in the workdir)"
+    )
+    c.add_argument("--workdir", required=True, help="folder of the results")
+    c.add_argument(
+        "--init", help="pretraining workdir, Hugging Face folder, fine-tuned workdir, or random"
+    )
+    c.add_argument(
+        "--data-dir", metavar="DIR", help="the task's files in their official layout, or tfds"
+    )
+    for split in ("train", "dev", "test"):
+        c.add_argument(f"--{split}", metavar="FILE", help=f"your own {split} file")
+    for column in ("text", "pair", "label"):
+        c.add_argument(f"--{column}", metavar="COLUMN", help=f"the {column}'s column in your files")
+    c.add_argument("--tokenizer", help="vocabulary of a random encoder")
+    c.add_argument("--seeds", type=positive, metavar="N", help="runs, one a seed (default: 1)")
+    c.add_argument("--sweep", metavar="LR,LR", help="peak learning rates, each with all seeds")
+    c.add_argument(
+        "--train-examples",
+        type=positive,
+        metavar="N",
+        help="train on N examples, drawn by seed",
+    )
+
+    c = command(
+        "predict",
+        "label new data with a fine-tuned workdir",
+        "electra-jax predict --workdir ft/ --input new.tsv --output predictions.tsv",
+    )
+    c.add_argument("--workdir", required=True, help="folder written by finetune")
+    c.add_argument("--input", required=True, help="a file like the training data, labels optional")
+    c.add_argument("--output", required=True, help="new file (.tsv; of question answering .json)")
+    c.add_argument("--task", help="which, of a workdir with several")
+    which = c.add_mutually_exclusive_group()
+    which.add_argument("--run", help="such as seed0 (default: the best on dev)")
+    which.add_argument("--ensemble", action="store_true", help="the mean of all finished runs")

@@ -1,0 +1,181 @@
+"""The command: files in, results out; killed and resumed; predicting; refusing what cannot work."""
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from electra_jax import cli
+from electra_jax.finetune import program
+from electra_jax.spec import UserError, load_config
+from electra_jax.train import mesh as meshes
+
+WORDS = {"good": "fine nice great happy warm", "bad": "poor sad cold grim awful"}
+SMALL = (
+    "model.layers=1",
+    "model.width=16",
+    "model.heads=2",
+    "model.ffn=32",
+    "model.embedding=16",
+    "model.positions=16",
+    "model.init_std=0.3",
+    "model.dropout=0.0",
+    "optim.peak_lr=3e-3",
+    "optim.layer_decay=1.0",
+    "train.epochs=4",
+    "train.batch=16",
+    "train.buckets=1",
+    "train.checkpoint_every=3",
+    "eval.batch=16",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device() -> Iterator[None]:
+    """On eight fake devices of a busy machine every step waits for the slowest thread."""
+    with pytest.MonkeyPatch.context() as patch:
+        build = meshes.build
+        patch.setattr(meshes, "build", lambda spec: build(spec, jax.devices()[:1]))
+        yield
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of a task that a bag of words solves, and a vocabulary for them."""
+    folder = tmp_path_factory.mktemp("finetune")
+    draw = random.Random(0)
+    for name, count in (("train", 80), ("dev", 30)):
+        lines = ["sentence\tlabel"]
+        for _ in range(count):
+            label = draw.choice(list(WORDS))
+            words = draw.choices(WORDS[label].split(), k=draw.randrange(2, 9))
+            lines.append(f"{' '.join(words)}\t{label}")
+        (folder / f"{name}.tsv").write_text("\n".join(lines) + "\n")
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *" ".join(WORDS.values()).split()]
+    (folder / "vocab.txt").write_text("\n".join(vocab) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(home: Path) -> Callable[..., int]:
+    """The command with its usual flags; returns the exit status."""
+
+    def run(workdir: str, *flags: str, overrides: tuple[str, ...] = SMALL) -> int:
+        files = [f"--{name}={home / name}.tsv" for name in ("train", "dev")]
+        start = ["--init=random", f"--tokenizer={home / 'vocab.txt'}", "--text=sentence"]
+        settings = [f"--config.{override}" for override in overrides]
+        command = ["finetune", "--config=finetune:classify", f"--workdir={home / workdir}"]
+        return cli.main([*command, *files, *start, *settings, *flags])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(home: Path, run: Callable[..., int]) -> Path:
+    """Two seeds, trained."""
+    assert run("ft", "--seeds=2") == 0
+    return home / "ft"
+
+
+def test_every_seed_is_there_with_what_it_predicts(trained):
+    """Catches seeds that are one run twice, scores that are not of the predictions, a summary that is off."""
+    results = json.loads((trained / "results.json").read_text())
+    runs = results["runs"]
+    assert [r["seed"] for r in runs] == [0, 1]
+    assert runs[0]["epochs"][0]["loss"] != runs[1]["epochs"][0]["loss"]
+    accuracy = [r["scores"]["classify"]["dev"]["accuracy"] for r in runs]
+    assert min(accuracy) > 80
+    row = next(s for s in results["summary"] if s["metric"] == "accuracy")
+    assert row["mean"] == pytest.approx(np.mean(accuracy))
+    assert row["std"] == pytest.approx(np.std(accuracy, ddof=1))
+    gold = [line.split("\t")[1] for line in (trained.parent / "dev.tsv").read_text().splitlines()]
+    said = (trained / "runs/seed0/predictions/dev.tsv").read_text().splitlines()
+    right = sum(a == b.split("\t")[1] for a, b in zip(gold[1:], said[1:], strict=True))
+    assert 100 * right / 30 == pytest.approx(accuracy[0])
+    assert (trained / "ensemble/dev.tsv").exists() and results["ensemble"]["classify"]["dev"]
+    assert not (trained / "runs/seed0/checkpoints").exists()
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(trained, home, run, monkeypatch):
+    """Catches an order, a schedule or moments that a resumed run does not take up again."""
+    step = program.Program.step
+    left = iter(range(8))  # of 20 steps, with a checkpoint after the sixth
+
+    def dies(self, *arguments):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    monkeypatch.setattr(program.Program, "step", dies)
+    assert run("killed") == 130
+    monkeypatch.undo()
+    assert not (home / "killed/results.json").exists()
+    assert cli.main(["finetune", f"--workdir={home / 'killed'}"]) == 0
+    ends = [
+        (folder / "runs/seed0/params.safetensors").read_bytes()
+        for folder in (trained, home / "killed")
+    ]
+    assert ends[0] == ends[1]
+    lines = (home / "killed/runs/seed0/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines if '"dev"' in line] == [5, 10, 15, 20]
+
+
+def test_predicting_dev_gives_the_predictions_of_dev(trained, home, capsys):
+    """Catches other parameters, another order or another vocabulary than those of training."""
+    output = home / "predicted.tsv"
+    results = json.loads((trained / "results.json").read_text())
+    best = max(results["runs"], key=lambda r: r["score"])
+    arguments = ["predict", f"--workdir={trained}", f"--input={home / 'dev.tsv'}"]
+    assert cli.main([*arguments, f"--output={output}"]) == 0
+    assert (
+        output.read_text() == (trained / "runs" / best["name"] / "predictions/dev.tsv").read_text()
+    )
+    assert '"accuracy"' in capsys.readouterr().out
+    assert cli.main([*arguments, f"--output={output}"]) == 2
+    assert "already exists" in capsys.readouterr().err
+
+
+def test_a_finished_workdir_is_left_alone_and_another_config_refused(trained, run, capsys):
+    """Catches a second start that trains again, or one with another rate that silently does not."""
+    before = (trained / "runs/seed0/result.json").stat().st_mtime_ns
+    assert run("ft", "--seeds=2") == 0
+    assert (trained / "runs/seed0/result.json").stat().st_mtime_ns == before
+    assert run("ft", "--seeds=2", "--config.optim.layer_decay=0.5") == 2
+    assert "optim.layer_decay: was None, now 0.5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--config=finetune:clasify",), "Did you mean 'classify'"),
+        (("--train=no.tsv",), "does not exist"),
+        (("--text=sentense",), "Did you mean 'sentence'"),
+        (("--init=nowhere",), "--init nowhere does not exist"),
+        (("--config.mesh.data=2",), "does not fit 1 device"),
+        (("--config.optim.frozen_layers=2",), "the encoder has 1 layers"),
+        (("--config.data.labels=('good',)",), "unknown label 'bad'"),
+        (("--sweep=0",), "must be above 0"),
+    ],
+)
+def test_mistakes_are_refused_before_training(home, run, capsys, flags, said):
+    """Catches a mistake that is only found after minutes, or as a traceback."""
+    assert run("refused", *flags) == 2
+    assert said in capsys.readouterr().err
+    assert not (home / "refused/runs").exists()
+
+
+def test_recipes_follow_the_width():
+    """Catches a model that trains with another size's learning rate (Table 7 of the paper)."""
+    from electra_jax.finetune.options import DECAYS, RATES, by_width, options
+
+    sizes = (256, 768, 1024)
+    assert [by_width(RATES, width) for width in sizes] == [3e-4, 1e-4, 5e-5]
+    assert [by_width(DECAYS, width) for width in sizes] == [0.8, 0.8, 0.9]
+    config = load_config("finetune:sst2")
+    assert options(config).optim.weight_decay == 0 and options(config).optim.warmup == 0.1
+    with pytest.raises(UserError, match="optim.warmup"):
+        options(load_config("finetune:sst2", ["optim.warmup=2.0"]))

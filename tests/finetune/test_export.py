@@ -1,0 +1,137 @@
+"""Exports: transformers loads every head with nothing missing, and says what we say."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from electra_jax import files
+from electra_jax.finetune import export, network, record
+from electra_jax.finetune.heads import HeadSpec
+from electra_jax.finetune.network import NetworkSpec
+from electra_jax.finetune.options import EncoderSpec
+from electra_jax.model.electra import Dimensions
+from electra_jax.spec import UserError, to_dict
+from electra_jax.text import tokenizer as tokenizers
+from electra_jax.train import arrays
+
+ENCODER = EncoderSpec(2, 16, 2, 32, 8, 24, 2, 0.5, 0.1, 0.1, "float32", "float32", "none")
+VOCAB = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh")
+LABELS = {"classify": ["no", "maybe", "yes"], "tag": ["O", "B-X", "I-X"]}
+RANGE = (1.0, 5.0)
+
+
+def randomly(spec: NetworkSpec) -> dict:
+    """Parameters drawn with numpy, which takes no compilation; biases and norms are moved off 0 and 1."""
+    draw = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: network.init(spec, jax.random.key(0)))
+    return jax.tree.map(lambda s: 0.5 * draw.standard_normal(s.shape).astype(np.float32), shapes)
+
+
+def workdir(folder: Path, kind: str, style: str = "hf") -> tuple[NetworkSpec, dict]:
+    """A fine-tuned workdir with random parameters; returns its network and parameters."""
+    dims = Dimensions(ENCODER.random(), len(VOCAB))
+    outputs = {"regress": 1, "choice": 1, "qa": 2}.get(kind, 3)
+    head = HeadSpec(kind, style, outputs, 0.1, 0.5, "float32")
+    spec = NetworkSpec(dims, (("task", head),))
+    params = randomly(spec)
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
+    tokenizers.load(folder / "vocab.txt").save(folder / "tokenizer")
+    found = {
+        "format": record.FORMAT,
+        "init": {"kind": "random"},
+        "tasks": ["task"],
+        "labels": {"task": LABELS.get(kind, [])},
+        "score_range": {"task": RANGE if kind == "regress" else None},
+        "max_len": {"task": 24},
+        "heads": {"task": to_dict(head)},
+        "examples": {"task": 10},
+        "model": to_dict(dims.spec),
+        "vocab_size": dims.vocab_size,
+        "runs": [{"name": "seed0", "seed": 0, "peak_lr": 1e-3}],
+        "steps": 3,
+    }
+    files.write_json(folder / record.RECORD, found)
+    flat = {name: np.asarray(x) for name, x in arrays.flatten(params).items()}
+    home = record.run_folder(folder, "seed0")
+    record.write_params(home / record.PARAMS, flat)
+    files.write_json(home / record.RESULT, {"score": 1.0, "scores": {}, "peak_lr": 1e-3})
+    return spec, params
+
+
+def batch(choices: int = 0) -> dict[str, np.ndarray]:
+    """Rows with padding and a second segment."""
+    draw = np.random.default_rng(0)
+    shape = (3, choices, 12) if choices else (3, 12)
+    ids = draw.integers(5, len(VOCAB), shape).astype(np.int32)
+    docs = np.ones(shape, np.int32)
+    docs[1, ..., 9:] = 0
+    types = np.broadcast_to(np.arange(12) >= 5, shape).astype(np.int32) * docs
+    return {"ids": ids * docs, "types": types, "docs": docs}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("kind", export.CLASSES)
+def test_transformers_loads_it_and_gives_the_same_logits(kind, tmp_path):
+    """Catches a transposed kernel, a head under another name, a regression left in [0, 1]."""
+    import torch
+    import transformers
+
+    spec, params = workdir(tmp_path / "ft", kind)
+    assert export.export(tmp_path / "ft", tmp_path / "hf") == export.CLASSES[kind]
+    auto = {
+        "classify": transformers.AutoModelForSequenceClassification,
+        "regress": transformers.AutoModelForSequenceClassification,
+        "tag": transformers.AutoModelForTokenClassification,
+        "qa": transformers.AutoModelForQuestionAnswering,
+        "choice": transformers.AutoModelForMultipleChoice,
+    }[kind]
+    model, loading = auto.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
+    rows = batch(4 if kind == "choice" else 0)
+    ours = network.apply(spec, params, "task", rows)
+    given = {name: torch.tensor(x, dtype=torch.long) for name, x in rows.items()}
+    with torch.no_grad():
+        said = model.eval()(
+            input_ids=given["ids"],
+            token_type_ids=given["types"],
+            attention_mask=given["docs"],
+        )
+    if kind == "qa":
+        pairs = [(ours["start"], said.start_logits), (ours["end"], said.end_logits)]
+    elif kind == "regress":
+        pairs = [(RANGE[0] + (RANGE[1] - RANGE[0]) * ours["logits"], said.logits)]
+    else:
+        pairs = [(ours["logits"], said.logits)]
+    for mine, theirs in pairs:
+        mine, theirs = np.asarray(mine), theirs.numpy()
+        if kind in ("tag", "qa"):  # what stands at padding is nobody's
+            mine, theirs = mine[rows["docs"] > 0], theirs[rows["docs"] > 0]
+        assert np.abs(mine - theirs).max() <= 1e-5 * max(1.0, np.abs(theirs).max())
+    if kind in LABELS:
+        assert model.config.id2label == dict(enumerate(LABELS[kind]))
+    if kind == "regress":
+        assert model.config.problem_type == "regression" and model.config.num_labels == 1
+
+
+def test_a_head_that_transformers_does_not_have_is_refused(tmp_path):
+    """Catches an export that loads and means something else."""
+    workdir(tmp_path / "ft", "classify", "original")
+    with pytest.raises(UserError, match="transformers has no such head for classify"):
+        export.export(tmp_path / "ft", tmp_path / "hf")
+    assert not (tmp_path / "hf").exists()
+
+
+def test_the_folder_says_what_its_classes_are_called(tmp_path):
+    """Catches predictions that come out as LABEL_0."""
+    workdir(tmp_path / "ft", "tag")
+    export.export(tmp_path / "ft", tmp_path / "hf")
+    config = json.loads((tmp_path / "hf/config.json").read_text())
+    assert config["label2id"] == {"O": 0, "B-X": 1, "I-X": 2}
+    assert config["architectures"] == ["ElectraForTokenClassification"]
+    assert {"tokenizer.json", "README.md", "model.safetensors"} <= {
+        path.name for path in (tmp_path / "hf").iterdir()
+    }

@@ -1,0 +1,109 @@
+"""The step: several runs in one program are the runs one after another, and what a step may not change."""
+
+import jax
+import numpy as np
+import pytest
+
+from electra_jax.finetune import order, rows
+from electra_jax.finetune.heads import HeadSpec
+from electra_jax.finetune.network import NetworkSpec
+from electra_jax.finetune.options import EncoderSpec, OptimOptions
+from electra_jax.finetune.program import Program, StepSpec
+from electra_jax.model.electra import Dimensions
+from electra_jax.train import arrays
+from electra_jax.train import mesh as meshes
+
+STEPS, SEEDS, RATES = 20, (3, 4), (1e-3, 2e-3)
+ENCODER = EncoderSpec(1, 16, 2, 32, 16, 16, 2, 0.02, 0.1, 0.1, "float32", "float32", "none")
+OPTIM = OptimOptions("adam", None, None, False, 0.1, 1.0, 0.9, 0.999, 1e-6, 0.0, 1.0, 0)
+
+
+def make_spec(**optim: object) -> StepSpec:
+    head = HeadSpec("classify", "hf", 3, 0.1, 0.02, "float32")
+    network = NetworkSpec(Dimensions(ENCODER.random(), 50), (("task", head),))
+    return StepSpec(network, OptimOptions(**(vars(OPTIM) | optim)), 0.8, "mean", STEPS)
+
+
+@pytest.fixture(scope="module")
+def data() -> rows.Rows:
+    draw = np.random.default_rng(0)
+    begin = np.concatenate([[0], np.cumsum(draw.integers(3, 16, 60))])
+    ids = draw.integers(5, 50, begin[-1]).astype(np.int32)
+    label = draw.integers(0, 3, 60).astype(np.int32)
+    return rows.Rows(ids, np.zeros_like(ids), begin, {"label": label})
+
+
+@pytest.fixture(scope="module")
+def mesh() -> jax.sharding.Mesh:
+    """One device: on eight fake ones of a busy machine every step waits for the slowest thread."""
+    return meshes.build(meshes.MeshSpec(-1, 1), jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def ordered(data) -> order.Order:
+    return order.Order(data.lengths, (16,), 16, 0)
+
+
+@pytest.fixture(scope="module")
+def one_after_another(data, mesh, ordered) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Losses [runs, steps] of two runs, and the parameters the second ended with."""
+    program = Program(make_spec(), mesh)
+    losses = []
+    for seed, rate in zip(SEEDS, RATES, strict=True):
+        state = program.init(None, [seed], [rate])
+        losses.append([])
+        for step in range(STEPS):
+            batch = data.batch(ordered.rows(step, seed), ordered.bucket(step))
+            state, told = program.step("task", state, batch)
+            losses[-1].append(float(told["loss"]))
+    return np.array(losses), arrays.flatten(jax.device_get(state["params"]))
+
+
+def test_runs_in_one_program_are_the_runs_one_after_another(data, mesh, ordered, one_after_another):
+    """Catches a seed or a learning rate that is another run's, and dropout that differs between the ways."""
+    program = Program(make_spec(), mesh, len(SEEDS))
+    state = program.init(None, SEEDS, RATES)
+    losses = []
+    for step in range(STEPS):
+        length = ordered.bucket(step)
+        batches = [data.batch(ordered.rows(step, seed), length) for seed in SEEDS]
+        state, told = program.step("task", state, rows.stack(batches))
+        losses.append(np.asarray(told["loss"]))
+    apart, last = one_after_another
+    np.testing.assert_allclose(np.array(losses).T, apart, rtol=1e-5)
+    assert not np.allclose(apart[0], apart[1], rtol=1e-3)
+    for name, x in arrays.flatten(jax.device_get(state["params"])).items():
+        np.testing.assert_allclose(x[1], last[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_frozen_layers_keep_their_values(data, mesh, ordered):
+    """Catches weight decay or moments that move what is frozen."""
+    program = Program(make_spec(frozen_layers=1, weight_decay=0.1), mesh)
+    state = program.init(None, [0], [1e-2])
+    before = arrays.flatten(jax.device_get(state["params"]))
+    for step in range(3):
+        state, _ = program.step("task", state, data.batch(ordered.rows(step, 0), 16))
+    for name, x in arrays.flatten(jax.device_get(state["params"])).items():
+        assert np.array_equal(x, before[name]) != name.startswith("heads_"), name
+
+
+def test_padding_and_empty_rows_change_nothing(data, mesh):
+    """Catches a loss that is divided by the size of a batch that is not full."""
+    spec = make_spec()
+    network = NetworkSpec(
+        Dimensions(
+            ENCODER.__class__(
+                **(vars(ENCODER) | {"dropout": 0.0, "attention_dropout": 0.0})
+            ).random(),
+            50,
+        ),
+        (("task", HeadSpec("classify", "hf", 3, 0.0, 0.02, "float32")),),
+    )
+    program = Program(StepSpec(network, spec.optim, 0.8, "mean", STEPS), mesh)
+    short = np.flatnonzero(data.lengths <= 8)[:8]
+    half = np.concatenate([short, np.full(8, order.FILLER)])
+    losses = []
+    for numbers, length in ((short, 8), (half, 16)):
+        state = program.init(None, [0], [1e-3])
+        losses.append(float(program.step("task", state, data.batch(numbers, length))[1]["loss"]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)

@@ -1,0 +1,32 @@
+"""Layer-wise learning rates: the published rule, the released code's, and frozen layers."""
+
+import jax.numpy as jnp
+import pytest
+
+from electra_jax.finetune import rates
+from electra_jax.train import arrays
+
+NAMES = (
+    "embeddings/word",
+    "encoder/project/kernel",
+    "encoder/layer_0/up/kernel",
+    "encoder/layer_11/up/kernel",
+    "heads_sst2/out/kernel",
+)
+PARAMS = arrays.nest({name: jnp.zeros(1) for name in NAMES})
+
+
+@pytest.mark.parametrize(
+    ("off_by_one", "frozen", "expected"),
+    [
+        (False, 0, (0.8**13, 0.8**13, 0.8**12, 0.8, 1)),
+        (True, 0, (0.8**14, 0.8**14, 0.8**13, 0.8**2, 1)),  # optimization.py:181-193
+        (False, -1, (0, 0, 0.8**12, 0.8, 1)),
+        (False, 1, (0, 0, 0, 0.8, 1)),
+        (False, 12, (0, 0, 0, 0, 1)),
+    ],
+)
+def test_the_factor_of_every_depth(off_by_one, frozen, expected):
+    """Catches a decay that starts at the wrong layer, and layers that learn although they are frozen."""
+    found = arrays.flatten(rates.multipliers(PARAMS, 12, 0.8, off_by_one, frozen))
+    assert tuple(found[name] for name in NAMES) == pytest.approx(expected)

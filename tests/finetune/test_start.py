@@ -1,0 +1,72 @@
+"""Where encoders come from: every Hugging Face class, and what does not fit said tensor by tensor."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from electra_jax.convert import folder, names
+from electra_jax.convert.names import Shape
+from electra_jax.finetune import start
+from electra_jax.finetune.options import EncoderSpec
+from electra_jax.spec import UserError
+
+SPEC = EncoderSpec(1, 8, 2, 16, 4, 12, 2, 0.02, 0.2, 0.3, "float32", "float32", "none")
+SHAPE = Shape(vocab=9, embedding=4, width=8, heads=2, ffn=16, layers=1, positions=12, types=2)
+VOCAB = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "d")
+
+
+def save(path: Path, architecture: str, without: str = "") -> dict[str, np.ndarray]:
+    """A folder of this class with random tensors; `without` leaves one out."""
+    draw = np.random.default_rng(0)
+    table = names.encoder_only(SHAPE)
+    tensors = {e.theirs: draw.standard_normal(e.shape).astype(np.float32) for e in table}
+    written = dict(tensors)
+    if architecture == "ElectraModel":
+        written = {name.removeprefix("electra."): x for name, x in written.items()}
+    else:
+        written["classifier.weight"] = np.zeros((3, 8), np.float32)
+    written.pop(without, None)
+    folder.write(path, SHAPE, folder.Options(), architecture, 0, written)
+    (path / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
+    return tensors
+
+
+@pytest.mark.parametrize("architecture", start.CLASSES)
+def test_the_encoder_of_every_class_is_taken_and_its_head_left(architecture, tmp_path):
+    """Catches a class whose tensors have another prefix, and a head that stands in the way."""
+    tensors = save(tmp_path, architecture)
+    found = start.read(str(tmp_path), SPEC)
+    assert found.params is not None
+    kernel = found.params["encoder/layer_0/up/kernel"]
+    assert np.array_equal(kernel.T, tensors["electra.encoder.layer.0.intermediate.dense.weight"])
+    assert found.dims.spec.dropout == 0.2 and found.dims.spec.attention_dropout == 0.3
+    assert found.dims.vocab_size == found.tokenizer.size == 9
+    assert sorted(found.tree or {}) == ["embeddings", "encoder"]
+
+
+def test_what_does_not_fit_is_named(tmp_path):
+    """Catches a tensor that is missing or of another shape and is silently drawn at random."""
+    missing = "electra.encoder.layer.0.output.dense.bias"
+    save(tmp_path, "ElectraForPreTraining", without=missing)
+    with pytest.raises(UserError, match=f"missing {missing}"):
+        start.read(str(tmp_path), SPEC)
+    save(tmp_path, "ElectraForPreTraining")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"intermediate_size": 32}))
+    with pytest.raises(UserError, match=r"intermediate.dense.weight has shape \[16, 8\]"):
+        start.read(str(tmp_path), SPEC)
+
+
+def test_a_vocabulary_that_is_not_the_encoders_is_refused(tmp_path):
+    """Catches text encoded with other ids than those the encoder was trained on."""
+    (tmp_path / "hf").mkdir()
+    save(tmp_path / "hf", "ElectraModel")
+    (tmp_path / "vocab.txt").write_text("\n".join([*VOCAB[:5], "b", "a", "c", "d"]) + "\n")
+    with pytest.raises(UserError, match="is not the tokenizer of"):
+        start.read(str(tmp_path / "hf"), SPEC, str(tmp_path / "vocab.txt"))
+    with pytest.raises(UserError, match="needs a vocabulary"):
+        start.read("random", SPEC)
+    found = start.read("random", SPEC, str(tmp_path / "vocab.txt"))
+    assert found.params is None and found.dims.spec.width == 8

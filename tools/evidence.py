@@ -1,0 +1,304 @@
+#!/usr/bin/env python3
+"""Fine-tunes ELECTRA, an equally expensive masked LM and a random encoder on the same tasks, and tabulates them.
+
+    python tools/evidence.py --data ../shared/data --workdir evidence/ --steps 12000
+    python tools/evidence.py --data ../shared/data --workdir evidence/ --electra run/ --mlm run2/
+
+The first command trains a vocabulary and prepares the English text under --data, pretrains the `mini` recipe as
+ELECTRA and, with as many training FLOPs by the house formula (electra_jax/train/flops.py), as a masked LM; the second
+takes workdirs that are there. Then every task with every encoder and three seeds. A finished row is in
+docs/results/finetuning.json and .md at once; the same command goes on where it was stopped. Scores are those after the
+last epoch, on dev, in percent. --chinese adds ChnSentiCorp, ELECTRA on Chinese text against random.
+"""
+
+import argparse
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from electra_jax import files
+from electra_jax.finetune import metrics, tasks
+from electra_jax.objective.corrupt import slot_count
+from electra_jax.train import flops, workdir
+from electra_jax.train.options import run_spec
+
+ROOT = Path(__file__).resolve().parent.parent
+MASK_PROB = 0.15
+DIMENSIONS = ("layers", "width", "heads", "ffn", "embedding", "positions", "types")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One task: the row's name, the task, where under --data its files are, and other settings."""
+
+    name: str
+    task: str
+    train: str
+    dev: str
+    examples: int = 0  # 0: all
+    chinese: bool = False
+
+
+ENTRIES = (
+    Entry("CoLA", "cola", "glue/CoLA/train.tsv", "glue/CoLA/dev.tsv"),
+    Entry("SST-2 (20,000)", "sst2", "glue/SST-2/train.tsv", "glue/SST-2/dev.tsv", 20_000),
+    Entry("MRPC", "mrpc", "glue/MRPC/train.tsv", "glue/MRPC/dev.tsv"),
+    Entry("STS-B", "stsb", "glue/STS-B/train.tsv", "glue/STS-B/dev.tsv"),
+    Entry("SICK", "sick", "nli/SICK_train.txt", "nli/SICK_test_annotated.txt"),
+    Entry(
+        "CoNLL-2003",
+        "ner",
+        "tagging/conll2003/eng.train.gz",
+        "tagging/conll2003/eng.testa.gz",
+    ),
+    Entry(
+        "SQuAD 1.1 subset",
+        "squad1",
+        "squad/train-v1.1-subset.json.gz",
+        "squad/dev-v1.1-xquad-en.json.gz",
+    ),
+    Entry(
+        "ChnSentiCorp",
+        "chnsenticorp",
+        "zh/ChnSentiCorp/train.tsv",
+        "zh/ChnSentiCorp/dev.tsv",
+        chinese=True,
+    ),
+)
+
+
+def main() -> None:
+    """Pretrains what is missing, then fills the table row by row."""
+    options = parse()
+    home, data = Path(options.workdir), Path(options.data)
+    encoders = english(options, home, data)
+    chinese = [e for e in ENTRIES if e.chinese] if options.chinese else []
+    wanted = [e for e in ENTRIES if not e.chinese] + chinese
+    if options.tasks:
+        wanted = [e for e in wanted if e.task in options.tasks.split(",")]
+    of_chinese = chinese_encoders(options, home, data) if any(e.chinese for e in wanted) else {}
+    for entry in wanted:
+        record(options, entry, "majority", {"scores": [majority(entry, data)], "seconds": 0.0})
+        for name, init in (of_chinese if entry.chinese else encoders).items():
+            result = finetune(options, entry, name, init, home, data)
+            record(options, entry, name, result)
+
+
+def parse() -> argparse.Namespace:
+    """The flags."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True, help="folder with pretrain/, glue/, nli/, ...")
+    parser.add_argument("--workdir", required=True, help="everything that is made goes here")
+    parser.add_argument("--electra", help="pretraining workdir, in place of pretraining")
+    parser.add_argument("--mlm", help="pretraining workdir of the masked LM")
+    parser.add_argument("--recipe", default="mini", help="recipe of the encoders (default: mini)")
+    parser.add_argument("--steps", type=int, default=12_000, help="ELECTRA steps (default: 12000)")
+    parser.add_argument("--pretrain", default="", help="more flags of both pretraining runs")
+    parser.add_argument("--finetune", default="", help="more flags of every fine-tuning")
+    parser.add_argument("--vocab-size", type=int, default=8192)
+    parser.add_argument("--seq-len", type=int, default=128)
+    parser.add_argument("--input", default="pretrain/*.txt.gz", help="English text under --data")
+    parser.add_argument("--tasks", help="only these, such as cola,sst2")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--chinese", action="store_true", help="ChnSentiCorp too")
+    parser.add_argument("--chinese-electra", help="pretraining workdir on Chinese text")
+    parser.add_argument("--output", default=str(ROOT / "docs" / "results" / "finetuning"))
+    return parser.parse_args()
+
+
+def english(options: argparse.Namespace, home: Path, data: Path) -> dict[str, Path | None]:
+    """Encoder name -> pretraining workdir; None is a random one of the same shape."""
+    electra = Path(options.electra) if options.electra else home / "electra"
+    if not options.electra:
+        prepare(options, home, "en", str(data / options.input))
+        pretrain(options, electra, home / "en-data", options.steps)
+    mlm = Path(options.mlm) if options.mlm else home / "mlm"
+    if not options.mlm:
+        found = workdir.read_record(electra)
+        prepared = found["config"]["data"]["path"]
+        steps = equal_steps(found)
+        print(f"masked LM: {steps:,} steps have the FLOPs of ELECTRA's", file=sys.stderr)
+        pretrain(options, mlm, prepared, steps, "--config.objective.name=mlm")
+    return {"electra": electra, "mlm": mlm, "random": None}
+
+
+def chinese_encoders(options: argparse.Namespace, home: Path, data: Path) -> dict[str, Path | None]:
+    """The Chinese encoders."""
+    electra = Path(options.chinese_electra) if options.chinese_electra else home / "electra-zh"
+    if not options.chinese_electra:
+        prepare(options, home, "zh", str(data / "pretrain_other" / "zhwiki-*.txt.gz"))
+        pretrain(options, electra, home / "zh-data", options.steps)
+    return {"electra": electra, "random": None}
+
+
+def prepare(options: argparse.Namespace, home: Path, name: str, text: str) -> None:
+    """Vocabulary and rows, once."""
+    words, rows = home / f"{name}-tok", home / f"{name}-data"
+    if not words.exists():
+        size = ("--kind", "wordpiece", "--size", options.vocab_size)
+        command("vocab", "--input", text, *size, "--output", words)
+    if not rows.exists():
+        length = ("--seq-len", options.seq_len, "--output", rows)
+        command("prepare", "--input", text, "--tokenizer", words, *length)
+
+
+def pretrain(
+    options: argparse.Namespace, run: Path, prepared: Path | str, steps: int, *more: str
+) -> None:
+    """Trains a run to its last step, or goes on with it."""
+    if (run / workdir.RECORD).exists():
+        command("pretrain", "--workdir", run)
+        return
+    flags = (f"--config.data.path={prepared}", f"--config.train.steps={steps}")
+    command(
+        *("pretrain", "--config", options.recipe, "--workdir", run),
+        *(*flags, *more, *shlex.split(options.pretrain)),
+    )
+
+
+def equal_steps(found: dict[str, Any]) -> int:
+    """Steps of a masked LM with the training FLOPs of this ELECTRA run."""
+    run = run_spec(found["config"])
+    dims, length = run.dimensions(found["data"]["vocab_size"]), found["data"]["seq_len"]
+    slots = slot_count(MASK_PROB, length)
+    a, b = (
+        flops.train_flops_per_step(dims, run.train.batch, length, slots, kind)
+        for kind in ("electra", "mlm")
+    )
+    return round(run.train.steps * a / b)
+
+
+def finetune(
+    options: argparse.Namespace,
+    entry: Entry,
+    name: str,
+    init: Path | None,
+    home: Path,
+    data: Path,
+) -> dict[str, Any]:
+    """The main dev scores of all seeds, and seconds a seed."""
+    run = home / "finetuned" / f"{entry.task}-{name}"
+    if not (run / "finetune.json").exists():
+        model = home_of(options, home, entry.chinese)
+        flags: list[Any] = ["--train", data / entry.train, "--dev", data / entry.dev]
+        if entry.examples:
+            flags += ["--train-examples", entry.examples]
+        if init is None:
+            section = workdir.read_record(model)["config"]["model"]
+            flags += ["--init", "random", "--tokenizer", model / "tokenizer"]
+            flags += [f"--config.model.{key}={section[key]}" for key in DIMENSIONS]
+        else:
+            flags += ["--init", init]
+        flags += ["--seeds", options.seeds, *shlex.split(options.finetune)]
+        command("finetune", "--config", f"finetune:{entry.task}", "--workdir", run, *flags)
+    elif not (run / "results.json").exists():
+        command("finetune", "--workdir", run)
+    found = json.loads((run / "results.json").read_text())
+    task = tasks.get(entry.task)
+    scores = [r["scores"][task.name]["dev"] for r in found["runs"]]
+    seconds = statistics.mean(r["seconds"] for r in found["runs"])
+    return {"scores": [numbers(s) for s in scores], "seconds": seconds, "steps": found["steps"]}
+
+
+def home_of(options: argparse.Namespace, home: Path, chinese: bool) -> Path:
+    """The pretraining workdir whose shape and vocabulary the random encoder takes."""
+    if chinese:
+        return Path(options.chinese_electra) if options.chinese_electra else home / "electra-zh"
+    return Path(options.electra) if options.electra else home / "electra"
+
+
+def majority(entry: Entry, data: Path) -> dict[str, float]:
+    """The scores of always saying what is most frequent in the training data (of tags O, of numbers the mean)."""
+    task = tasks.get(entry.task)
+    dev = task.read(data / entry.dev, "dev")
+    if task.kind == "qa":
+        return numbers(metrics.score(task, dev, {e.id: "" for e in dev}))
+    train = task.read(data / entry.train, "train")
+    said: Any
+    if task.kind == "regress":
+        said = [statistics.mean(e.label for e in train)] * len(dev)
+    elif task.kind == "tag":
+        said = [("O",) * len(e.words) for e in dev]
+    else:
+        said = [Counter(e.label for e in train).most_common(1)[0][0]] * len(dev)
+    return numbers(metrics.score(task, dev, said))
+
+
+def numbers(scores: dict[str, Any]) -> dict[str, float]:
+    """The scores without tables of types."""
+    return {name: value for name, value in scores.items() if isinstance(value, float)}
+
+
+def record(options: argparse.Namespace, entry: Entry, encoder: str, result: dict[str, Any]) -> None:
+    """Puts one row into the JSON file and writes the table anew."""
+    path = Path(f"{options.output}.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = json.loads(path.read_text()) if path.exists() else []
+    rows = [r for r in rows if (r["task"], r["encoder"]) != (entry.name, encoder)]
+    metric = tasks.get(entry.task).main_metric
+    values = [s[metric] for s in result["scores"]]
+    rows.append(
+        {
+            "task": entry.name,
+            "metric": metric,
+            "encoder": encoder,
+            "n": len(values),
+            "mean": statistics.mean(values),
+            "std": statistics.stdev(values) if len(values) > 1 else None,
+            **result,
+        }
+    )
+    order = {e.name: i for i, e in enumerate(ENTRIES)}
+    rows.sort(key=lambda r: order[r["task"]])
+    files.write_json(path, rows)
+    files.write_text(f"{options.output}.md", table(rows))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A line a task, a column an encoder: mean ± standard deviation of a sample over seeds."""
+    columns = ("electra", "mlm", "random", "majority")
+    lines = [
+        "# Fine-tuned: ELECTRA, masked LM, random",
+        "",
+        "Dev scores after the last epoch, in percent, mean ± standard deviation over seeds. "
+        "Written by `tools/evidence.py`.",
+        "",
+        f"| task | metric | seeds | {' | '.join(columns)} |",
+        f"| --- | --- | --- |{' --- |' * len(columns)}",
+    ]
+    for name in dict.fromkeys(r["task"] for r in rows):
+        found = {r["encoder"]: r for r in rows if r["task"] == name}
+        first = next(iter(found.values()))
+        seeds = max(r["n"] for r in found.values())
+        cells = [cell(found.get(column)) for column in columns]
+        lines.append(f"| {name} | {first['metric']} | {seeds} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(row: dict[str, Any] | None) -> str:
+    """One number of the table."""
+    if row is None:
+        return ""
+    spread = "" if row["std"] is None else f" ± {row['std']:.1f}"
+    return f"{row['mean']:.1f}{spread}"
+
+
+def command(*arguments: Any) -> None:
+    """Runs one electra-jax command; stops at its error."""
+    line = ["-m", "electra_jax", *(str(a) for a in arguments)]
+    print(f"$ electra-jax {shlex.join(line[2:])}", file=sys.stderr, flush=True)
+    done = subprocess.run([sys.executable, *line], stdout=subprocess.DEVNULL)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()
