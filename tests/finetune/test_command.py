@@ -145,7 +145,7 @@ def test_a_finished_workdir_is_left_alone_and_another_config_refused(trained, ru
     assert run("ft", "--seeds=2") == 0
     assert (trained / "runs/seed0/result.json").stat().st_mtime_ns == before
     assert run("ft", "--seeds=2", "--config.optim.layer_decay=0.5") == 2
-    assert "optim.layer_decay: was None, now 0.5" in capsys.readouterr().err
+    assert "optim.layer_decay: was 1.0, now 0.5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
