@@ -101,6 +101,23 @@ def _pretrain(options: argparse.Namespace) -> int:
     return 0 if ended else preempt.RESUME
 
 
+def _plan(options: argparse.Namespace) -> None:
+    from electra_jax.spec import load_config
+
+    config = load_config(options.config, options.overrides)
+    from electra_jax.plan import command
+
+    command.plan(
+        options.config,
+        config,
+        options.topology,
+        seq_len=options.seq_len,
+        vocab_size=options.vocab_size,
+        compiles=options.compiles,
+        as_json=options.json,
+    )
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     from electra_jax.train import evaluate
 
@@ -226,6 +243,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "vocab": _vocab,
     "prepare": _prepare,
     "pretrain": _pretrain,
+    "plan": _plan,
     "evaluate": _evaluate,
     "export": _export,
     "import": _import,

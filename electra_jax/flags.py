@@ -236,6 +236,47 @@ def _parsers() -> tuple["_Parser", dict[str, argparse.ArgumentParser]]:
     )
 
     c = command(
+        "plan",
+        "weigh a run before the machine is rented: compile its step for a TPU that is not there",
+        "electra-jax plan --config base --topology v5e:4x4 --topology v6e-8\n"
+        "  electra-jax plan --config tiny --topology cpu",
+    )
+    c.add_argument(
+        "--config", required=True, metavar="NAME|FILE.py[:ARG]", help="recipe, as for pretrain"
+    )
+    c.add_argument(
+        "--topology",
+        required=True,
+        action="append",
+        metavar="NAME",
+        help="v4, v5e, v5p or v6e with the chips of each side (v5e:4x4) or as the cloud counts them (v5e-16); "
+        "cpu: this machine, with a few real steps beside the plan; as often as needed",
+    )
+    c.add_argument(
+        "--seq-len",
+        type=_at_least(8),
+        metavar="N",
+        help="tokens a row (default: as the command in the config's first lines prepares them)",
+    )
+    c.add_argument(
+        "--vocab-size", type=_at_least(6), default=30522, metavar="N", help="(default: 30522)"
+    )
+    c.add_argument(
+        "--compiles",
+        type=_at_least(1),
+        default=4,
+        metavar="N",
+        help="at most this many compilations a topology, up to 4: the config's, and what advice needs (default: 4)",
+    )
+    c.add_argument("--json", action="store_true", help="one JSON object a line and topology")
+    c.add_argument(
+        "--config.SECTION.KEY",
+        metavar="VALUE",
+        dest="overrides",
+        help="set one value of the config; --config.data.path takes vocabulary and length from prepared data",
+    )
+
+    c = command(
         "evaluate",
         "measure a run on held-out rows",
         "electra-jax evaluate --workdir run/ --step 1000",

@@ -29,6 +29,8 @@ SMALLER = {
     "--size 30522": "--size 1000",
     "--size 32000": "--size 1000",
     "--config configs/small.py": "--config configs/tiny.py --config.train.steps=4",
+    # Compiled for a TPU in tests/plan/test_command.py, where its compiler is installed.
+    "--config base --topology v5e:4x4 --topology v6e-8": "--config tiny --topology cpu --json",
 }
 
 

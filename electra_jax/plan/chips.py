@@ -11,7 +11,8 @@ class Chip:
 
     kind: str  # as JAX names the device
     cores: int  # TensorCores, which names such as v4-8 count
-    hbm_gib: float  # as sold; the compiler may keep some for itself and says so when a program does not fit
+    hbm_gib: float  # as sold
+    available_gib: float  # what the compiler lets a program have
     bandwidth: float  # of main memory, bytes/s
     clock: float  # Hz of the compiler's estimated cycles
     link: float  # bytes/s of one interconnect link in one direction
@@ -29,10 +30,10 @@ class Chip:
 # Memory, bandwidth and interconnect: cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e, read 2026-11-22. A link is the
 # page's bidirectional bandwidth per chip / 2 directions / the ports (2 a dimension); that of v4, which its page does
 # not give, and the clocks of v4 and v5p: Jouppi et al., "TPU v4" (ISCA 2023), table 4. The other clocks: peak / the
-# FLOPs that a large bfloat16 product has per estimated cycle.
+# FLOPs of all matrix units in a cycle. Available memory: what libtpu 0.0.42 says when it refuses a program.
 CHIPS = {
-    "v4": Chip("TPU v4", 2, 32, 1200e9, 1.05e9, 50e9, 3, 4),
-    "v5e": Chip("TPU v5 lite", 1, 16, 819e9, 1.5e9, 50e9, 2, 16),
-    "v5p": Chip("TPU v5", 2, 95, 2765e9, 1.75e9, 100e9, 3, 4),
-    "v6e": Chip("TPU v6 lite", 1, 32, 1638e9, 1.75e9, 100e9, 2, 16),
+    "v4": Chip("TPU v4", 2, 32, 30.75, 1200e9, 1.05e9, 50e9, 3, 4),
+    "v5e": Chip("TPU v5 lite", 1, 16, 15.75, 819e9, 1.5e9, 50e9, 2, 16),
+    "v5p": Chip("TPU v5", 2, 95, 95.74, 2765e9, 1.75e9, 100e9, 3, 4),
+    "v6e": Chip("TPU v6 lite", 1, 32, 31.25, 1638e9, 1.75e9, 100e9, 2, 16),
 }

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 from jax.experimental import topologies
@@ -124,7 +125,11 @@ def devices(topology: Topology) -> Sequence[jax.Device]:
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
     os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
-    more = {"chip_config_name": "megacore"} if topology.version == "v4" else {}
+    more: dict[str, Any] = {}
+    if topology.version == "v4":
+        more["chip_config_name"] = "megacore"  # both cores as one device, as they run
+    if topology.chips == 1:
+        more["chips_per_host_bounds"] = (1, 1, 1)  # libtpu takes a host to have four chips
     try:
         found = topologies.get_topology_desc(topology.name, "tpu", **more).devices
     except (RuntimeError, ValueError, NotImplementedError) as error:

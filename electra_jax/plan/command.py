@@ -1,0 +1,197 @@
+"""`electra-jax plan`: one config on one or several topologies, compiled, weighed, advised on."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from electra_jax.data.source import Prepared
+from electra_jax.plan import advise, cost, local, report, topology
+from electra_jax.plan.advise import Outcome, Trial
+from electra_jax.plan.cost import Machine
+from electra_jax.plan.step import Compiled, TooLarge, check, compile_step, described
+from electra_jax.train.options import RunSpec, run_spec
+
+MOST_COMPILES = 4  # of one topology, that of the config included
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a topology's name stands for."""
+
+    name: str
+    also: str  # its other spelling, in brackets
+    devices: Sequence[jax.Device]
+    machine: Callable[[], Machine]
+    limit: int  # bytes of memory of a device
+    local: bool
+
+
+def plan(
+    config_name: str,
+    config: Mapping[str, Any],
+    topologies: Sequence[str],
+    *,
+    seq_len: int | None = None,
+    vocab_size: int = 30522,
+    compiles: int = MOST_COMPILES,
+    as_json: bool = False,
+) -> None:
+    """Prints a report a topology, each as soon as it is made; with `as_json` one object a line.
+
+    Raises UserError, before anything is compiled, for a config, data, topology or mesh that is wrong.
+    """
+    # The compiler of a TPU works without one; an accelerator that is attached has no part in this.
+    jax.config.update("jax_platforms", "cpu")
+    run = run_spec(config)
+    data = described(config_name, run.data.path, seq_len, vocab_size)
+    for name in topologies:
+        if name != topology.CPU:
+            topology.parse(name)  # all names before the first is looked up
+    targets = [aim(name, run) for name in topologies]
+    for target in targets:
+        check(run, data, target.devices)
+    for target in targets:
+        found = weigh_on(config_name, run, data, target, compiles)
+        print(json.dumps(found) if as_json else report.text(found), flush=True)
+
+
+def aim(name: str, run: RunSpec) -> Target:
+    """The devices of a topology's name; UserError for an unknown one, or where a TPU's compiler is missing."""
+    if name == topology.CPU:
+        return _here(run)
+    found = topology.parse(name)
+    return Target(
+        name=found.name,
+        also=f" ({found.accelerator})",
+        devices=topology.devices(found),
+        machine=lambda: cost.tpu(found),
+        limit=int(found.chip.available_gib * 2**30),
+        local=False,
+    )
+
+
+def _here(run: RunSpec) -> Target:
+    devices = jax.devices()
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Target(
+        name=topology.CPU,
+        also="",
+        devices=devices,
+        machine=lambda: local.machine(run.model.dtype, len(devices)),
+        limit=memory // len(devices),
+        local=True,
+    )
+
+
+def weigh_on(
+    config_name: str, run: RunSpec, data: Prepared, target: Target, compiles: int
+) -> dict[str, Any]:
+    """The report of one topology as plain values."""
+    # Memory is no limit worth filling on the machine one sits at.
+    total = 1 if target.local else max(1, min(compiles, MOST_COMPILES))
+    with tqdm(total=total, desc=f"compile for {target.name}", disable=None, leave=False) as bar:
+
+        def attempt(changed: RunSpec) -> Outcome:
+            try:
+                return compile_step(changed, data, target.devices)
+            except TooLarge as refusal:
+                return refusal
+            finally:
+                bar.update()
+
+        first = Trial("", run.train.batch, attempt(run))
+        # What the compiler says is the limit, should it be another than the table's.
+        limit = first.outcome.limit if isinstance(first.outcome, TooLarge) else target.limit
+        tried = [first]
+        if total > 1:
+            tried += _try_more(run, first, len(target.devices), limit, total - 1, attempt)
+    found = (
+        {
+            "topology": target.name,
+            "also": target.also,
+            "device": target.devices[0].device_kind,
+            "chips": 0 if target.local else len(target.devices),
+            "devices": len(target.devices),
+        }
+        | report.setting(config_name, run, data, first)
+        | {"memory": report.memory(first, limit), "versions": _versions(), "measured": None}
+    )
+    machine = target.machine()
+    if isinstance(first.outcome, Compiled):
+        found |= report.figures(run, data, first.outcome, machine, len(target.devices))
+        if target.local:
+            found["measured"] = dataclasses.asdict(local.measure(first.outcome, data))
+    found["trials"] = report.trials(tried, limit)
+    found["advice"] = _advice(run, data, tried, limit, machine)
+    return found
+
+
+def _try_more(
+    run: RunSpec,
+    first: Trial,
+    devices: int,
+    limit: int,
+    tries: int,
+    attempt: Callable[[RunSpec], Outcome],
+) -> list[Trial]:
+    if isinstance(first.outcome, Compiled):
+        rows = devices * run.train.accumulation
+
+        def larger(batch: int) -> Outcome:
+            return attempt(
+                dataclasses.replace(run, train=dataclasses.replace(run.train, batch=batch))
+            )
+
+        return advise.grow(first, limit, rows, tries, larger)[1:]
+    split_first = first.outcome.state > limit / 2
+    return advise.shrink(run, devices, tries, split_first, attempt)
+
+
+def _advice(
+    run: RunSpec, data: Prepared, tried: Sequence[Trial], limit: int, machine: Machine
+) -> list[str]:
+    """What to do about the first of these trials, in sentences."""
+    first, *others = tried
+    said = []
+    for t in others:
+        verdict = "fits" if t.fits(limit) else "does not fit"
+        said.append(
+            f"{t.change} {verdict}: {t.needed / report.GIB:.2f} GiB a device{_rate(data, t, machine)}"
+        )
+    fitting = [t for t in others if t.fits(limit)]
+    if isinstance(first.outcome, Compiled) and first.fits(limit):
+        best = max([first, *fitting], key=lambda t: t.batch)
+        if others:
+            said.append(f"largest batch found to fit: {best.batch:,}")
+    elif fitting:
+        said.append(f"to make it fit: {fitting[-1].change}")
+    else:
+        said.append("does not fit: take a larger slice or a smaller train.batch")
+    return said
+
+
+def _rate(data: Prepared, trial: Trial, machine: Machine) -> str:
+    if not isinstance(trial.outcome, Compiled):
+        return ""
+    step = cost.estimate(trial.outcome.weighed, machine).step
+    return f", {trial.batch * data.seq_len / step:,.0f} tokens/s (estimate)"
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """Of what decides about the compiled program."""
+    found = {}
+    for name in ("electra_jax", "jax", "jaxlib", "libtpu", "flax"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,95 @@
+"""This machine's CPU: its rates, and a few real steps to hold the plan against."""
+
+import contextlib
+import functools
+import re
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from electra_jax.data.source import Prepared
+from electra_jax.plan.cost import Machine
+from electra_jax.plan.step import Compiled
+from electra_jax.train import hardware
+from electra_jax.train.program import FIELDS, place_array
+
+STEPS = 3  # timed, after one that is not
+_COPIED = 1 << 26  # bytes, more than caches hold
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What happened: the median of the steps, and how far the process's memory rose over the run, all devices."""
+
+    step_s: float
+    steps: int
+    peak_bytes: int | None  # None where the system does not tell
+
+
+def machine(dtype: str, devices: int) -> Machine:
+    """The rates of one of `devices` equal parts of this machine, measured now."""
+    peak = hardware.matmul_peak(dtype) / devices
+    return Machine("cpu", peak, _bandwidth() / devices, 0.0, None)
+
+
+@functools.cache
+def _bandwidth() -> float:
+    """Bytes/s of reading and writing large arrays, the best of five."""
+    x = jnp.zeros(_COPIED // 4, jnp.float32)
+    add = jax.jit(lambda x: x + 1)
+    add(x).block_until_ready()
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        add(x).block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return 2 * _COPIED / best
+
+
+def measure(compiled: Compiled, data: Prepared) -> Measured:
+    """Runs the compiled step on rows of random tokens, from freshly initialised parameters."""
+    built = compiled.program
+    before = _memory("VmRSS")
+    _reset_peak()
+    state = built.init()
+    ids_BxL = np.random.default_rng(0).integers(
+        len(data.special), data.vocab_size, built.abstract_batch["ids"].shape, np.int32
+    )
+    rows = {
+        "ids": ids_BxL,
+        "types": np.zeros_like(ids_BxL),
+        "docs": np.ones_like(ids_BxL),
+        "word_starts": np.ones_like(ids_BxL),
+        "positions": np.broadcast_to(np.arange(ids_BxL.shape[1], dtype=np.int32), ids_BxL.shape),
+    }
+    batch = {name: place_array(rows[name], built.batch_sharding) for name in FIELDS}
+    seconds = []
+    for _ in range(1 + STEPS):
+        start = time.perf_counter()
+        state, sums = compiled.executable(state, batch)
+        jax.block_until_ready((state, sums))
+        seconds.append(time.perf_counter() - start)
+    after = _memory("VmHWM")
+    rose = max(0, after - before) if before is not None and after is not None else None
+    return Measured(statistics.median(seconds[1:]), STEPS, rose)
+
+
+def _memory(field: str) -> int | None:
+    """A field of this process's status, bytes; None where the system has no such file."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    found = re.search(rf"^{field}:\s+(\d+) kB", status, re.M)
+    return int(found[1]) * 1024 if found else None
+
+
+def _reset_peak() -> None:
+    """Begins VmHWM anew; where that is not allowed, it includes what compiling took."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")

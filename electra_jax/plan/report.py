@@ -1,0 +1,273 @@
+"""A plan as one JSON object, and as text for people."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from electra_jax.data.source import Prepared
+from electra_jax.model.electra import count_parameters
+from electra_jax.plan.advise import Trial
+from electra_jax.plan.cost import Estimate, Machine, estimate, seconds
+from electra_jax.plan.hlo import Source
+from electra_jax.plan.step import Compiled, TooLarge
+from electra_jax.plan.weighed import Weighed
+from electra_jax.train.options import RunSpec
+from electra_jax.train.speed import useful_flops
+
+LISTED = 10  # buffers and operations
+GIB = 2**30
+
+
+def setting(config: str, run: RunSpec, data: Prepared, trial: Trial) -> dict[str, Any]:
+    """What was asked: the config, its data and its step."""
+    built = trial.outcome.program if isinstance(trial.outcome, Compiled) else None
+    dims = run.dimensions(data.vocab_size)
+    return {
+        "config": config,
+        "parameters": built and count_parameters(built.abstract_state["params"], dims),
+        "batch": run.train.batch,
+        "accumulation": run.train.accumulation,
+        "seq_len": data.seq_len,
+        "vocab_size": data.vocab_size,
+        "steps": run.train.steps,
+        "mesh": built and dict(built.mesh.shape),
+        "compile_s": trial.outcome.seconds if isinstance(trial.outcome, Compiled) else None,
+    }
+
+
+def memory(trial: Trial, limit: int) -> dict[str, Any]:
+    """Bytes on a device by kind, and whether they fit."""
+    found: dict[str, Any] = {
+        "fits": trial.fits(limit),
+        "limit_bytes": limit,
+        "needed_bytes": trial.needed,
+    }
+    if isinstance(trial.outcome, TooLarge):
+        return found | {"largest_allocations": list(trial.outcome.largest)}
+    kinds = trial.outcome.weighed.memory
+    return found | (asdict(kinds) if kinds else {})
+
+
+def figures(
+    run: RunSpec, data: Prepared, compiled: Compiled, machine: Machine, devices: int
+) -> dict[str, Any]:
+    """FLOPs, exchanges, time and the whole run; all times are estimates."""
+    weighed, phase = compiled.weighed, run.phases(data)[0]
+    useful = useful_flops(run, phase)
+    time = estimate(weighed, machine)
+    tokens = run.train.batch * data.seq_len
+    hours = run.train.steps * time.step / 3600
+    return {
+        "flops": {
+            "useful": useful,
+            "executed": weighed.flops * devices,
+            "executed_by_kernels": sum(k.flops for k in weighed.kernels) * devices,
+        },
+        "exchanges": [asdict(e) for e in time.exchanges],
+        "time": _time(time),
+        "run": {
+            "tokens_per_s": tokens / time.step,
+            "mfu": useful / (devices * machine.peak * time.step),
+            "hours": hours,
+            "chip_hours": hours * devices,
+        },
+        "largest_buffers": largest(weighed)[:LISTED],
+        "slowest": slowest(weighed, machine, time)[:LISTED],
+        "unknown_loops": list(weighed.unknown_loops),
+    }
+
+
+def _time(time: Estimate) -> dict[str, float]:
+    return {
+        "floor_s": time.floor,
+        "floor_compute_s": time.compute,
+        "floor_memory_s": time.memory,
+        "floor_interconnect_s": time.interconnect,
+        "operations_s": time.operations,
+        "kernels_s": time.kernels,
+        "exposed_exchange_s": time.exposed,
+        "step_s": time.step,
+        "step_without_kernels_s": time.step_without_kernels,
+    }
+
+
+def largest(weighed: Weighed) -> list[dict[str, Any]]:
+    """Temporary buffers by size, each with its padding; those of the same shape and line count as one entry."""
+    groups: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for b in weighed.buffers:
+        key = b.array, _layers(b.op_name), _text(b.source)
+        group = groups.setdefault(
+            key, {"array": b.array, "bytes": b.bytes, "count": 0, "op": key[1], "source": key[2]}
+        )
+        group["count"] += 1
+    return sorted(groups.values(), key=lambda g: -g["bytes"])
+
+
+def _layers(op_name: str) -> str:
+    """The name with `layer_*` for every layer."""
+    return re.sub(r"layer_\d+", "layer_*", op_name)
+
+
+def slowest(weighed: Weighed, machine: Machine, time: Estimate) -> list[dict[str, Any]]:
+    """Operations by estimated seconds; the same line of the same layer type counts as one, whatever the layer."""
+    groups: dict[tuple[str, str], dict[str, Any]] = {}
+    for o in weighed.operations:
+        name = _layers(o.op_name) or o.opcode
+        key = name, _text(o.source)
+        group = groups.setdefault(
+            key,
+            {
+                "op": name,
+                "source": key[1],
+                "kernel": o.kernel,
+                "count": 0,
+                "cycles": 0,
+                "seconds": 0.0,
+            },
+        )
+        group["count"] += o.runs
+        group["cycles"] += o.cycles or 0
+        group["seconds"] += seconds(o, machine)
+    found = sorted(groups.values(), key=lambda g: -g["seconds"])
+    whole = time.operations + time.kernels
+    return [g | {"share": g["seconds"] / whole if whole else 0.0} for g in found]
+
+
+def trials(tried: Iterable[Trial], limit: int) -> list[dict[str, Any]]:
+    """What was compiled beside the config as it is."""
+    return [
+        {
+            "change": t.change,
+            "batch": t.batch,
+            "needed_bytes": t.needed,
+            "fits": t.fits(limit),
+        }
+        for t in tried
+        if t.change
+    ]
+
+
+def _text(source: Source | None) -> str:
+    return str(source) if source else ""
+
+
+def text(plan: Mapping[str, Any]) -> str:
+    """A plan for people; every time in it is an estimate unless it says measured."""
+    lines = [_head(plan), *_memory(plan["memory"])]
+    if "time" in plan:
+        lines += [*_work(plan), *_clock(plan)]
+    if plan.get("measured"):
+        lines += _measured(plan)
+    if "time" in plan:
+        lines += _tables(plan)
+    lines += [f"  advice       {line}" for line in plan["advice"]]
+    return "\n".join(lines)
+
+
+def _head(plan: Mapping[str, Any]) -> str:
+    mesh = plan["mesh"]
+    over = f", mesh {' x '.join(f'{k}={v}' for k, v in mesh.items())}" if mesh else ""
+    size = f"{plan['parameters']:,} parameters; " if plan["parameters"] else ""
+    took = f"; compiled in {plan['compile_s']:.0f} s" if plan["compile_s"] else ""
+    parts = f" in {plan['accumulation']} parts" if plan["accumulation"] > 1 else ""
+    chips = f"{plan['chips']} chips, " if plan["chips"] else ""
+    return (
+        f"{plan['config']} on {plan['topology']}{plan['also']}: {chips}{plan['devices']} devices ({plan['device']})\n"
+        f"  step         {size}{plan['batch']:,} rows of {plan['seq_len']} tokens{parts}{over}{took}"
+    )
+
+
+def _memory(memory: Mapping[str, Any]) -> list[str]:
+    needed, limit = _size(memory["needed_bytes"]), _size(memory["limit_bytes"])
+    verdict = "fits" if memory["fits"] else "DOES NOT FIT"
+    lines = [f"  memory       {verdict}: {needed} of {limit} a device"]
+    if "arguments" in memory:
+        kinds = ("arguments", "temporaries", "outputs", "aliased", "code")
+        said = ", ".join(f"{kind} {_size(memory[kind])}" for kind in kinds)
+        lines.append(f"               {said} (aliased: outputs that take the arguments' place)")
+    for line in memory.get("largest_allocations", [])[:LISTED]:
+        lines.append(f"               {line}")
+    return lines
+
+
+def _work(plan: Mapping[str, Any]) -> list[str]:
+    flops = plan["flops"]
+    lines = [
+        f"  FLOPs        useful {flops['useful']:.3g} a step; executed {flops['executed']:.3g}, "
+        f"{flops['executed'] / flops['useful']:.2f} times that"
+    ]
+    for i, e in enumerate(plan["exchanges"]):
+        head = "  exchange     " if i == 0 else " " * 15
+        exposed = e["exposed_bytes"] / e["bytes"] if e["bytes"] else 0
+        lines.append(
+            f"{head}{e['kind']}: {_size(e['bytes'])} in {e['count']} runs, {1 - exposed:.0%} of it overlapped, "
+            f"{_ms(e['exposed_seconds'])} exposed"
+        )
+    return lines
+
+
+def _clock(plan: Mapping[str, Any]) -> list[str]:
+    t, run = plan["time"], plan["run"]
+    lines = [
+        f"  floor        {_ms(t['floor_s'])} a step by roofline: compute {_ms(t['floor_compute_s'])}, memory "
+        f"{_ms(t['floor_memory_s'])}, interconnect {_ms(t['floor_interconnect_s'])}",
+        f"  estimate     {_ms(t['step_s'])} a step: operations {_ms(t['operations_s'])}, hand-written kernels "
+        f"{_ms(t['kernels_s'])}, exposed exchange {_ms(t['exposed_exchange_s'])}",
+    ]
+    if t["kernels_s"]:
+        lines.append(f"               without kernels {_ms(t['step_without_kernels_s'])}")
+    if plan["unknown_loops"]:
+        lines.append(
+            f"               loops of unknown length, counted once: {', '.join(plan['unknown_loops'])}"
+        )
+    lines.append(
+        f"  whole run    {run['tokens_per_s']:,.0f} tokens/s, MFU {run['mfu']:.1%}, {plan['steps']:,} steps in "
+        f"{_hours(run['hours'])} = {_hours(run['chip_hours'], 'chip-hours')} (estimates)"
+    )
+    return lines
+
+
+def _measured(plan: Mapping[str, Any]) -> list[str]:
+    measured = plan["measured"]
+    lines = [
+        f"  measured     {_ms(measured['step_s'])} a step (median of {measured['steps']}), "
+        f"{measured['step_s'] / plan['time']['step_s']:.2f} times the estimate"
+    ]
+    if measured["peak_bytes"] is not None:
+        needed = plan["memory"]["needed_bytes"] * plan["devices"]
+        lines.append(
+            f"               memory rose by {_size(measured['peak_bytes'])}; planned {_size(needed)} over all devices"
+        )
+    return lines
+
+
+def _tables(plan: Mapping[str, Any]) -> list[str]:
+    lines = ["  largest temporary buffers"]
+    for b in plan["largest_buffers"]:
+        lines.append(
+            f"    {_size(b['bytes']):>10} {b['count']:5} x  {b['array']:24} {b['source']}  {_end(b['op'])}"
+        )
+    lines.append("  slowest operations")
+    for o in plan["slowest"]:
+        kernel = " (kernel)" if o["kernel"] else ""
+        lines.append(
+            f"    {_ms(o['seconds']):>10} {o['share']:6.1%} {o['count']:5} x  {o['source']}  {_end(o['op'])}{kernel}"
+        )
+    return lines
+
+
+def _size(bytes: int) -> str:
+    return f"{bytes / GIB:.2f} GiB" if bytes >= GIB else f"{bytes / 2**20:.1f} MiB"
+
+
+def _end(name: str, most: int = 60) -> str:
+    return name if len(name) <= most else "..." + name[-most:]
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def _hours(hours: float, unit: str = "h") -> str:
+    return f"{hours:,.1f} {unit}" if hours < 100 else f"{hours:,.0f} {unit}"

@@ -1,0 +1,107 @@
+"""The command: a plan for this machine beside measured steps, and one for a TPU where its compiler is installed."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from electra_jax import cli
+from electra_jax.plan import command, report
+from electra_jax.plan.step import described
+from electra_jax.spec import load_config
+from electra_jax.train.options import run_spec
+
+SMALL = [
+    "--config.model.layers=1",
+    "--config.model.width=16",
+    "--config.model.ffn=32",
+    "--config.model.embedding=12",
+]
+
+
+@pytest.fixture(scope="module")
+def planned():
+    """The plan of a very small step on two of the devices of the tests."""
+    run = run_spec(
+        load_config("tiny", [flag.removeprefix("--config.") for flag in SMALL]).to_dict()
+    )
+    data = described("tiny", "", None, 500)
+    here = command.aim("cpu", run)
+    two = dataclasses.replace(here, devices=here.devices[:2])
+    return command.weigh_on("tiny", run, data, two, compiles=4)
+
+
+def test_a_plan_stands_beside_a_measured_run(planned):
+    """Catches a plan of the local machine without the steps that show what it is worth."""
+    assert planned["topology"] == "cpu" and planned["devices"] == 2
+    assert planned["measured"]["step_s"] > 0 and planned["measured"]["steps"] >= 3
+    assert planned["time"]["step_s"] >= planned["time"]["floor_s"] > 0
+    assert planned["memory"]["fits"] and planned["memory"]["temporaries"] > 0
+
+
+def test_the_step_is_the_real_one(planned):
+    """Catches a plan of another program than training runs: its products are those the model's definition needs."""
+    assert 1 <= planned["flops"]["executed"] / planned["flops"]["useful"] < 1.3
+    (exchange,) = [e for e in planned["exchanges"] if e["kind"] == "all-reduce"]
+    assert exchange["bytes"] >= 4 * planned["parameters"]
+    assert any("electra_jax/" in o["source"] for o in planned["slowest"])
+
+
+def test_text_is_for_people(planned):
+    """Catches a report that does not print or leaves out what the object holds, and an object that is no JSON."""
+    said = report.text(json.loads(json.dumps(planned)))
+    for word in (
+        "fits",
+        "floor",
+        "estimate",
+        "measured",
+        "MFU",
+        "chip-hours",
+        "slowest",
+        "largest",
+    ):
+        assert word in said
+
+
+def test_mistakes_cost_nothing(capsys, monkeypatch):
+    """Catches a compilation that starts before the last topology or option was looked at."""
+    monkeypatch.setattr("electra_jax.plan.command.compile_step", lambda *a: pytest.fail("compiled"))
+    for more in (["--topology", "v5x-8"], ["--config.train.batch=7"], ["--config.mesh.data=3"]):
+        arguments = ["plan", "--config", "tiny", "--topology", "cpu", *more]
+        assert cli.main(arguments) == 2
+        assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="the TPU compiler is not installed (pip install 'electra_jax[tpu]')",
+)
+def test_a_step_compiled_for_a_tpu(tmp_path):
+    """Catches a step that a TPU's compiler does not take, splits otherwise than planned, or that we cannot read."""
+    typed = [sys.executable, "-m", "electra_jax", "plan", "--config", "tiny", *SMALL]
+    more = ["--topology", "v5e-8", "--vocab-size", "500", "--compiles", "1", "--json"]
+    env = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_PLATFORMS")}
+    done = subprocess.run(
+        [*typed, *more],
+        env=env | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert (plan["chips"], plan["mesh"]) == (8, {"data": 8, "fsdp": 1})
+    memory = plan["memory"]
+    assert memory["fits"] and memory["aliased"] > 0.9 * memory["outputs"]
+    assert (
+        memory["arguments"] >= 3 * 4 * plan["parameters"]
+    )  # parameters and two moments, on every chip
+    (reduce,) = [e for e in plan["exchanges"] if e["kind"] == "all-reduce"]
+    assert 4 * plan["parameters"] <= reduce["bytes"] < 3 * 4 * plan["parameters"]
+    assert plan["time"]["operations_s"] > 0 and plan["unknown_loops"] == []
+    assert 1 <= plan["flops"]["executed"] / plan["flops"]["useful"] < 1.3
+    assert any("electra_jax/" in o["source"] for o in plan["slowest"])
