@@ -16,7 +16,7 @@ from electra_jax.data.source import Prepared
 from electra_jax.plan import advise, cost, local, report, topology
 from electra_jax.plan.advise import Outcome, Trial
 from electra_jax.plan.cost import Machine
-from electra_jax.plan.step import Compiled, TooLarge, check, compile_step, described
+from electra_jax.plan.step import Compiled, TooLarge, compile_step, described, settle
 from electra_jax.train.options import RunSpec, run_spec
 
 MOST_COMPILES = 4  # of one topology, that of the config included
@@ -56,10 +56,9 @@ def plan(
         if name != topology.CPU:
             topology.parse(name)  # all names before the first is looked up
     targets = [aim(name, run) for name in topologies]
-    for target in targets:
-        check(run, data, target.devices)
-    for target in targets:
-        found = weigh_on(config_name, run, data, target, compiles)
+    runs = [settle(run, data, t.devices, None if t.local else t.limit) for t in targets]
+    for settled, target in zip(runs, targets, strict=True):
+        found = weigh_on(config_name, settled, data, target, compiles)
         print(json.dumps(found) if as_json else report.text(found), flush=True)
 
 
@@ -94,7 +93,7 @@ def _here(run: RunSpec) -> Target:
 def weigh_on(
     config_name: str, run: RunSpec, data: Prepared, target: Target, compiles: int
 ) -> dict[str, Any]:
-    """The report of one topology as plain values."""
+    """The report of one topology as plain values; the mesh of `run` is settled."""
     # Memory is no limit worth filling on the machine one sits at.
     total = 1 if target.local else max(1, min(compiles, MOST_COMPILES))
     with tqdm(total=total, desc=f"compile for {target.name}", disable=None, leave=False) as bar:

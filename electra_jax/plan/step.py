@@ -1,6 +1,7 @@
 """The train step of a run, compiled for devices that need not be there, and weighed."""
 
 import ast
+import dataclasses
 import math
 import re
 import time
@@ -78,6 +79,19 @@ def _usual_length(config: str) -> int | None:
     file = find_config(re.sub(r"(?<!:):[^:/]*$", "", config))
     found = re.search(r"--seq-len[ =](\d+)", ast.get_docstring(ast.parse(file.read_text())) or "")
     return int(found[1]) if found else None
+
+
+def settle(
+    run: RunSpec, data: Prepared, devices: Sequence[jax.Device], memory: int | None
+) -> RunSpec:
+    """The run with the mesh it would choose on these devices of `memory` bytes each, where its config leaves it open.
+
+    Raises UserError where config, data and devices do not fit together.
+    """
+    chosen = program.choose_mesh(run, data, len(devices), memory)
+    settled = dataclasses.replace(run, mesh=chosen)
+    check(settled, data, devices)
+    return settled
 
 
 def check(run: RunSpec, data: Prepared, devices: Sequence[jax.Device]) -> Mesh:

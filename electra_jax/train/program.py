@@ -64,11 +64,17 @@ def place_array(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
         return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 
-def choose_mesh(run: RunSpec, data: Prepared) -> MeshSpec:
-    """The mesh of a run on the devices there are, where its config leaves that open."""
+def choose_mesh(
+    run: RunSpec, data: Prepared, devices: int | None = None, memory: int | None = None
+) -> MeshSpec:
+    """The mesh of a run where its config leaves that open: on the devices there are, or on `devices` with `memory`
+    bytes each (None: unknown).
+    """
     objective = run.make_objective(data)
     state = jax.eval_shape(lambda: init_state(objective, run.optim, run.train.seed))
-    return meshes.choose(run.mesh, state, jax.device_count(), meshes.memory_per_device())
+    if devices is None:
+        devices, memory = jax.device_count(), meshes.memory_per_device()
+    return meshes.choose(run.mesh, state, devices, memory)
 
 
 def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:

@@ -11,7 +11,7 @@ import pytest
 
 from electra_jax import cli
 from electra_jax.plan import command, report
-from electra_jax.plan.step import described
+from electra_jax.plan.step import described, settle
 from electra_jax.spec import load_config
 from electra_jax.train.options import run_spec
 
@@ -32,6 +32,7 @@ def planned():
     data = described("tiny", "", None, 500)
     here = command.aim("cpu", run)
     two = dataclasses.replace(here, devices=here.devices[:2])
+    run = settle(run, data, two.devices, None)
     return command.weigh_on("tiny", run, data, two, compiles=4)
 
 
