@@ -1,12 +1,12 @@
-"""The grammar of the command line: commands, flags, and one-line errors that name the nearest right word."""
+"""The command line: every command and its flags."""
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
 
 from electra_jax import __version__, finetune_flags
+from electra_jax.grammar import USAGE, Parser, refuse_unknown_flags, take_overrides
 
-USAGE = 2  # exit status of a mistake of the user's
+__all__ = ["USAGE", "parse"]
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -15,74 +15,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     Exits with status 2 and one line on stderr for what is not a command line of ours, with 0 after --help.
     """
     parser, commands = _parsers()
-    rest, overrides = _take_overrides(parser, arguments)
+    rest, overrides = take_overrides(parser, arguments)
     command = rest[0] if rest else ""
     if command in commands:
         if overrides and "--config" not in commands[command]._option_string_actions:
             commands[command].error(f"--config.{overrides[0]}: {command} takes no config")
-        _refuse_unknown_flags(commands[command], rest[1:])
+        refuse_unknown_flags(commands[command], rest[1:])
     elif command.startswith("-"):
-        _refuse_unknown_flags(parser, rest)
+        refuse_unknown_flags(parser, rest)
     elif not command:
         parser.error(f"no command; one of {', '.join(commands)}")
     options = parser.parse_args(rest)
     options.overrides = overrides
     return options
-
-
-class _Parser(argparse.ArgumentParser):
-    """An ArgumentParser without abbreviations whose errors are one line."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        raw = argparse.RawDescriptionHelpFormatter
-        super().__init__(**kwargs, allow_abbrev=False, formatter_class=raw)
-
-    def error(self, message: str) -> NoReturn:
-        """Prints the error and where to find help; exits with status 2."""
-        self.exit(USAGE, f"error: {message} (see {self.prog} --help)\n")
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            flag = "/".join(action.option_strings)
-            what = f"value {value!r} of {flag}" if flag else f"command {value!r}"
-            known = ", ".join(action.choices)
-            self.error(f"unknown {what}.{_did_you_mean(value, action.choices)} Known: {known}")
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    from electra_jax.spec import nearest  # not at the top: --help has no need of it
-
-    guess = nearest(word, known)
-    return f" Did you mean {guess!r}?" if guess else ""
-
-
-def _refuse_unknown_flags(command: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
-    """Before argparse, which would rather complain about a required flag that was only mistyped."""
-    known = command._option_string_actions
-    for argument in arguments:
-        flag = argument.partition("=")[0]
-        if flag.startswith("--") and flag not in known:
-            command.error(f"unknown flag {flag!r}.{_did_you_mean(flag, known)}")
-
-
-def _take_overrides(
-    parser: argparse.ArgumentParser, arguments: Sequence[str]
-) -> tuple[list[str], list[str]]:
-    """Splits `--config.a.b=v` and `--config.a.b v` off: the other arguments, and ["a.b=v", ...]."""
-    rest, overrides = [], []
-    waiting = iter(arguments)
-    for argument in waiting:
-        if not argument.startswith("--config."):
-            rest.append(argument)
-            continue
-        override = argument.removeprefix("--config.")
-        if "=" not in override:
-            value = next(waiting, None)
-            if value is None or value.startswith("--"):
-                parser.error(f"{argument} has no value; write {argument}=VALUE")
-            override = f"{override}={value}"
-        overrides.append(override)
-    return rest, overrides
 
 
 def _at_least(minimum: int) -> Callable[[str], int]:
@@ -108,9 +53,9 @@ def _fraction(text: str) -> float:
     return value
 
 
-def _parsers() -> tuple["_Parser", dict[str, argparse.ArgumentParser]]:
+def _parsers() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     """The parser and, by name, those of its commands."""
-    parser = _Parser(
+    parser = Parser(
         prog="electra-jax",
         description="Pretrain ELECTRA in JAX: raw text in, a Hugging Face model out.",
         epilog="Start here: electra-jax quickstart        Help on one: electra-jax pretrain --help",

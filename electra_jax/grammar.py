@@ -1,0 +1,63 @@
+"""The grammar of command lines: no abbreviations, config overrides, errors of one line with the nearest right word."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+USAGE = 2  # exit status of a mistake of the user's
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser without abbreviations whose errors are one line."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        raw = argparse.RawDescriptionHelpFormatter
+        super().__init__(**kwargs, allow_abbrev=False, formatter_class=raw)
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the error and where to find help; exits with status 2."""
+        self.exit(USAGE, f"error: {message} (see {self.prog} --help)\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            flag = "/".join(action.option_strings)
+            what = f"value {value!r} of {flag}" if flag else f"command {value!r}"
+            known = ", ".join(action.choices)
+            self.error(f"unknown {what}.{did_you_mean(value, action.choices)} Known: {known}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question that names the nearest known word, or nothing."""
+    from electra_jax.spec import nearest  # not at the top: --help has no need of it
+
+    guess = nearest(word, known)
+    return f" Did you mean {guess!r}?" if guess else ""
+
+
+def refuse_unknown_flags(command: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Before argparse, which would rather complain about a required flag that was only mistyped."""
+    known = command._option_string_actions
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        if flag.startswith("--") and flag not in known:
+            command.error(f"unknown flag {flag!r}.{did_you_mean(flag, known)}")
+
+
+def take_overrides(
+    parser: argparse.ArgumentParser, arguments: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Splits `--config.a.b=v` and `--config.a.b v` off: the other arguments, and ["a.b=v", ...]."""
+    rest, overrides = [], []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if not argument.startswith("--config."):
+            rest.append(argument)
+            continue
+        override = argument.removeprefix("--config.")
+        if "=" not in override:
+            value = next(waiting, None)
+            if value is None or value.startswith("--"):
+                parser.error(f"{argument} has no value; write {argument}=VALUE")
+            override = f"{override}={value}"
+        overrides.append(override)
+    return rest, overrides
