@@ -29,7 +29,6 @@ from electra_jax.train import flops, workdir
 from electra_jax.train.options import run_spec
 
 ROOT = Path(__file__).resolve().parent.parent
-MASK_PROB = 0.15
 DIMENSIONS = ("layers", "width", "heads", "ffn", "embedding", "positions", "types")
 
 
@@ -66,8 +65,8 @@ ENTRIES = (
     Entry(
         "ChnSentiCorp",
         "chnsenticorp",
-        "zh/ChnSentiCorp/train.tsv",
-        "zh/ChnSentiCorp/dev.tsv",
+        "zh/ChnSentiCorp/train.tsv.gz",
+        "zh/ChnSentiCorp/dev.tsv.gz",
         chinese=True,
     ),
 )
@@ -168,7 +167,7 @@ def equal_steps(found: dict[str, Any]) -> int:
     """Steps of a masked LM with the training FLOPs of this ELECTRA run."""
     run = run_spec(found["config"])
     dims, length = run.dimensions(found["data"]["vocab_size"]), found["data"]["seq_len"]
-    slots = slot_count(MASK_PROB, length)
+    slots = slot_count(run.objective["mask_prob"], length)
     a, b = (
         flops.train_flops_per_step(dims, run.train.batch, length, slots, kind)
         for kind in ("electra", "mlm")

@@ -1,0 +1,70 @@
+"""The evidence: equal FLOPs, rows that stay, and baselines by the same metrics."""
+
+import importlib.util
+import json
+from argparse import Namespace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from electra_jax.objective.corrupt import slot_count
+from electra_jax.spec import load_config
+from electra_jax.train import flops
+from electra_jax.train.options import run_spec
+
+
+@pytest.fixture(scope="module")
+def evidence(root: Path) -> ModuleType:
+    """tools/evidence.py as a module."""
+    spec = importlib.util.spec_from_file_location("evidence", root / "tools" / "evidence.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_masked_lm_gets_the_same_flops(evidence):
+    """Catches a comparison at equal steps, which gives ELECTRA more than twice the work."""
+    config = load_config("mini").to_dict()
+    found = {"config": config, "data": {"vocab_size": 8192, "seq_len": 128}}
+    run = run_spec(config)
+    slots = slot_count(run.objective["mask_prob"], 128)
+    cost = {
+        kind: flops.train_flops_per_step(run.dimensions(8192), run.train.batch, 128, slots, kind)
+        for kind in ("electra", "mlm")
+    }
+    steps = evidence.equal_steps(found)
+    assert steps > 1.5 * run.train.steps
+    assert steps * cost["mlm"] == pytest.approx(run.train.steps * cost["electra"], rel=1e-3)
+
+
+def test_a_finished_row_is_written_at_once_and_stays(evidence, tmp_path):
+    """Catches rows that are lost, doubled or out of order when the command goes on."""
+    options = Namespace(output=str(tmp_path / "table"))
+    cola, sst2 = evidence.ENTRIES[:2]
+    for entry, encoder, scores in (
+        (sst2, "electra", [80.0, 82.0, 84.0]),
+        (cola, "majority", [0.0]),
+        (cola, "electra", [10.0, 11.0, 12.0]),
+        (sst2, "electra", [81.0, 82.0, 83.0]),
+    ):
+        metric = {"cola": "mcc", "sst2": "accuracy"}[entry.task]
+        result = {"scores": [{metric: s} for s in scores], "seconds": 1.0}
+        evidence.record(options, entry, encoder, result)
+    rows = json.loads((tmp_path / "table.json").read_text())
+    assert [(r["task"], r["encoder"]) for r in rows] == [
+        ("CoLA", "majority"),
+        ("CoLA", "electra"),
+        ("SST-2 (20,000)", "electra"),
+    ]
+    assert "| CoLA | mcc | 3 | 11.0 ± 1.0 |  |  | 0.0 |" in (tmp_path / "table.md").read_text()
+
+
+def test_always_the_most_frequent(evidence, shared):
+    """Catches a baseline that is not that of the data's own description (279 of 408, MCC 0)."""
+    by_task = {entry.task: entry for entry in evidence.ENTRIES}
+    assert evidence.majority(by_task["cola"], shared)["mcc"] == 0
+    assert evidence.majority(by_task["mrpc"], shared)["accuracy"] == pytest.approx(100 * 279 / 408)
+    assert evidence.majority(by_task["stsb"], shared)["spearman"] == 0
+    assert evidence.majority(by_task["ner"], shared)["f1"] == 0
