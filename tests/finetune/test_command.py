@@ -100,6 +100,7 @@ def test_every_seed_is_there_with_what_it_predicts(trained):
     assert not (trained / "runs/seed0/checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_if_it_had_not_been(trained, home, run, monkeypatch):
     """Catches an order, a schedule or moments that a resumed run does not take up again."""
     step = program.Program.step
@@ -146,6 +147,24 @@ def test_a_finished_workdir_is_left_alone_and_another_config_refused(trained, ru
     assert (trained / "runs/seed0/result.json").stat().st_mtime_ns == before
     assert run("ft", "--seeds=2", "--config.optim.layer_decay=0.5") == 2
     assert "optim.layer_decay: was 1.0, now 0.5" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_sweep_in_one_program_with_the_best_epochs(home, run):
+    """Catches a run that stops with its neighbour, parameters of another epoch or run, a wrong best rate."""
+    settings = ("together=yes", "select=best", "patience=1")
+    flags = [f"--config.train.{setting}" for setting in settings]
+    assert run("sweep", "--sweep=1e-9,3e-3", *flags) == 0
+    results = json.loads((home / "sweep/results.json").read_text())
+    slow, fast = results["runs"]
+    assert [r["name"] for r in results["runs"]] == ["lr1e-09-seed0", "lr0.003-seed0"]
+    assert len(slow["epochs"]) == 2 and slow["selected_step"] == 5
+    assert fast["score"] == max(e["score"] for e in fast["epochs"]) > slow["score"]
+    assert fast["scores"]["classify"]["dev"]["accuracy"] == fast["score"]
+    assert results["best_lr"] == 3e-3
+    assert json.loads((home / "sweep/finetune.json").read_text())["together"] is True
+    told = (home / "sweep/runs/together/metrics.jsonl").read_text()
+    assert '"lr1e-09-seed0/dev"' in told and not (home / "sweep/runs/together/checkpoints").exists()
 
 
 @pytest.mark.parametrize(

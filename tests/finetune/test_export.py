@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from electra_jax import files
-from electra_jax.finetune import export, network, record
+from electra_jax.finetune import export, network, record, start
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.network import NetworkSpec
 from electra_jax.finetune.options import EncoderSpec
@@ -115,6 +115,16 @@ def test_transformers_loads_it_and_gives_the_same_logits(kind, tmp_path):
         assert model.config.id2label == dict(enumerate(LABELS[kind]))
     if kind == "regress":
         assert model.config.problem_type == "regression" and model.config.num_labels == 1
+
+
+def test_a_fine_tuned_workdir_is_a_beginning(tmp_path):
+    """Catches intermediate training that begins with the old task's head, or with nothing of it."""
+    _, params = workdir(tmp_path / "ft", "classify")
+    found = start.read(str(tmp_path / "ft"), ENCODER)
+    assert found.params is not None and found.origin["tasks"] == ["task"]
+    kernel = params["encoder"]["layer_1"]["up"]["kernel"]
+    assert np.array_equal(found.params["encoder/layer_1/up/kernel"], kernel)
+    assert not any(name.startswith("heads_") for name in found.params)
 
 
 def test_a_head_that_transformers_does_not_have_is_refused(tmp_path):

@@ -1,8 +1,10 @@
 """Where encoders come from: every Hugging Face class, and what does not fit said tensor by tensor."""
 
+import dataclasses
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,7 +12,10 @@ from electra_jax.convert import folder, names
 from electra_jax.convert.names import Shape
 from electra_jax.finetune import start
 from electra_jax.finetune.options import EncoderSpec
+from electra_jax.model.electra import Dimensions, Electra, MaskedLM
 from electra_jax.spec import UserError
+from electra_jax.text import tokenizer
+from electra_jax.train import arrays, imported
 
 SPEC = EncoderSpec(1, 8, 2, 16, 4, 12, 2, 0.02, 0.2, 0.3, "float32", "float32", "none")
 SHAPE = Shape(vocab=9, embedding=4, width=8, heads=2, ffn=16, layers=1, positions=12, types=2)
@@ -44,6 +49,32 @@ def test_the_encoder_of_every_class_is_taken_and_its_head_left(architecture, tmp
     assert found.dims.spec.dropout == 0.2 and found.dims.spec.attention_dropout == 0.3
     assert found.dims.vocab_size == found.tokenizer.size == 9
     assert sorted(found.tree or {}) == ["embeddings", "encoder"]
+
+
+@pytest.mark.parametrize(
+    ("objective", "module", "encoder"),
+    [("electra", Electra, "discriminator"), ("mlm", MaskedLM, "encoder")],
+)
+def test_a_pretraining_workdir_gives_its_encoder(objective, module, encoder, tmp_path):
+    """Catches the generator in place of the discriminator, and a masked LM that is not taken at all."""
+    dims = Dimensions(dataclasses.replace(SPEC.random(), tying="embeddings"), len(VOCAB))
+    ids = jax.ShapeDtypeStruct((1, 1), np.int32)
+    shapes = jax.eval_shape(module(dims).init, jax.random.key(0), ids)["params"]
+    draw = np.random.default_rng(0)
+    params = {
+        name: draw.standard_normal(x.shape, np.float32)
+        for name, x in arrays.flatten(shapes).items()
+    }
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
+    tokenizer.load(tmp_path / "vocab.txt").save(tmp_path / "run" / "tokenizer")
+    source = {"folders": [{"name": "hf", "sha256": {}}]}
+    imported.write(tmp_path / "run", dims, objective, params, source)
+    found = start.read(str(tmp_path / "run"), SPEC)
+    assert found.params is not None and found.origin["objective"] == objective
+    kernel = params[f"{encoder}/layer_0/up/kernel"]
+    assert np.array_equal(found.params["encoder/layer_0/up/kernel"], kernel)
+    assert np.array_equal(found.params["embeddings/word"], params["embeddings/word"])
+    assert all(name.startswith(("embeddings/", "encoder/")) for name in found.params)
 
 
 def test_what_does_not_fit_is_named(tmp_path):
