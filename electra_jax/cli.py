@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 
@@ -55,25 +56,34 @@ def _vocab(options: argparse.Namespace) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
+    from electra_jax import remote
     from electra_jax.data import build, source
 
-    build.prepare(
-        options.input,
-        options.tokenizer,
-        options.seq_len,
-        options.output,
-        segments=options.segments,
-        overflow=options.overflow,
-        valid_inputs=options.valid_input,
-        valid_fraction=options.valid_fraction,
-        text_key=options.text_key,
-        seed=options.seed,
-        workers=options.workers,
-        lowercase=options.lowercase,
-        strip_accents=options.strip_accents,
-        segmenter=options.segmenter,
-    )
-    made = source.open_prepared(options.output)
+    engine = None
+    if options.runner == "beam":
+        from electra_jax.data import beam
+
+        engine = beam.engine(shlex.split(options.beam_options))
+    with remote.output(options.output) as folder:
+        build.prepare(
+            options.input,
+            options.tokenizer,
+            options.seq_len,
+            folder,
+            segments=options.segments,
+            overflow=options.overflow,
+            valid_inputs=options.valid_input,
+            valid_fraction=options.valid_fraction,
+            text_key=options.text_key,
+            seed=options.seed,
+            workers=options.workers,
+            lowercase=options.lowercase,
+            strip_accents=options.strip_accents,
+            segmenter=options.segmenter,
+            dedup=options.dedup,
+            engine=engine,
+        )
+        made = source.open_prepared(folder)
     rows = f"{made.rows['train']:,} rows to train on and {made.rows['valid']:,} held out"
     print(f"wrote {options.output}: {rows}, {made.seq_len} tokens each")
 

@@ -129,6 +129,25 @@ def _parsers() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
         "--workers", type=_at_least(1), metavar="N", help="processes (default: the cores)"
     )
     c.add_argument(
+        "--runner",
+        choices=("processes", "beam"),
+        default="processes",
+        help="what does the work: processes of this machine, or an engine by Apache Beam "
+        "(default: processes)",
+    )
+    c.add_argument(
+        "--beam-options",
+        default="",
+        metavar="OPTIONS",
+        help="Beam's own, in one word: --beam-options='--runner=FlinkRunner ...' (default: this process)",
+    )
+    c.add_argument(
+        "--dedup",
+        choices=("exact", "near"),
+        help="leave out documents that copy an earlier one: the same text, or nearly the same "
+        "(default: keep all)",
+    )
+    c.add_argument(
         "--segmenter",
         choices=("jieba",),
         help="words of Chinese text for whole-word masking (default: every character is a word)",

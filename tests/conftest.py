@@ -1,14 +1,18 @@
 """What all tests share: eight CPU devices, the shared corpora, and the choice to go without PyTorch."""
 
 import ast
+import logging
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Before jax starts: meshes are tested on one machine, on the CPU whatever else it has.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # asks a real cloud, at every call
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that wants the network is a mistake
 
 import pytest
@@ -73,3 +77,70 @@ def shared() -> Path:
 def root() -> Path:
     """The root of the checkout."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def _storage() -> Iterator[Any]:
+    """A server that speaks the protocol of Google Cloud Storage, in memory."""
+    server = pytest.importorskip("gcp_storage_emulator.server")
+    from gcp_storage_emulator.handlers import objects
+
+    logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
+    for _, handlers in server.HANDLERS:
+        for method, handler in handlers.items():
+            if handler in (objects.get, objects.download, objects.insert):
+                handlers[method] = _with_generations(handler)
+    # It serves one after the other, and clients ask for many things at once.
+    server.server.HTTPServer.request_queue_size = 256
+    emulator = server.create_server("localhost", 0, in_memory=True)
+    emulator.start()
+    emulator._api._httpd.handle_error = lambda *_: None  # clients that hang up are no news
+    yield emulator
+    emulator.stop()
+
+
+def _with_generations(handler: Callable[..., None]) -> Callable[..., None]:
+    """What the emulator lacks and tensorstore relies on: conditions on an object's generation."""
+    from http import HTTPStatus
+
+    from gcp_storage_emulator.exceptions import NotFound
+
+    def handle(request: Any, response: Any, storage: Any, *rest: Any, **named: Any) -> None:
+        def generation() -> str:
+            name = request.params.get("object_id") or request.query["name"][0]
+            try:
+                return storage.get_file_obj(request.params["bucket_name"], name)["generation"]
+            except NotFound:
+                return "0"
+
+        query = request.query
+        match, other = query.get("ifGenerationMatch"), query.get("ifGenerationNotMatch")
+        if match and match != [generation()]:
+            response.status = HTTPStatus.PRECONDITION_FAILED
+        elif other and other == [generation()] != ["0"]:
+            response.status = HTTPStatus.NOT_MODIFIED
+        else:
+            handler(request, response, storage, *rest, **named)
+            if query.get("alt") == ["media"]:
+                response["x-goog-generation"] = generation()
+
+    return handle
+
+
+@pytest.fixture
+def bucket(_storage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of an empty bucket; copies of its files go below `tmp_path`."""
+    pytest.importorskip("gcsfs")
+    from electra_jax import remote
+
+    place = f"http://localhost:{_storage._api._httpd.server_address[1]}"
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", place)  # of gcsfs
+    monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", place)
+    monkeypatch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "token")  # of tensorstore
+    monkeypatch.setenv(remote.CACHE, str(tmp_path / "cache"))
+    _storage.wipe()
+    buckets = pytest.importorskip("gcp_storage_emulator.handlers.buckets")
+    buckets.create_bucket("bucket", _storage._storage)
+    remote._file_system.cache_clear()
+    yield "gs://bucket"
+    remote._file_system.cache_clear()

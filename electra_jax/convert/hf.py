@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from electra_jax import files
+from electra_jax import files, remote
 from electra_jax.convert import exportable, folder, names, pair
 from electra_jax.convert.card import card
 from electra_jax.convert.folder import DISCRIMINATOR, MASKED_LM, Model, Options
@@ -13,7 +13,7 @@ from electra_jax.model.electra import Dimensions
 from electra_jax.model.layers import padded_vocab
 from electra_jax.spec import UserError, check_choice
 from electra_jax.text import tokenizer as tokenizers
-from electra_jax.train import imported
+from electra_jax.train import away, imported
 
 
 def export(workdir: str | Path, output: str | Path, step: int | None = None) -> list[str]:
@@ -23,12 +23,17 @@ def export(workdir: str | Path, output: str | Path, step: int | None = None) -> 
     MLM objective one `model` (ElectraForMaskedLM). Each holds model.safetensors, config.json,
     tokenizer files and a model card. `step` is a checkpoint's, the newest when None.
     """
+    with remote.output(output) as place, away.opened(workdir, write=False) as home:
+        return _export(home.folder, place, step, str(workdir))
+
+
+def _export(workdir: Path, output: str, step: int | None, name: str) -> list[str]:
     files.refuse_existing(output)
     found = exportable.read(workdir, step)
     parts = _parts(found.dims, found.objective)
     padded = padded_vocab(found.dims.vocab_size)
     tensors = names.export(
-        found.params, [table for _, _, _, table in parts], padded, f"the parameters in {workdir}"
+        found.params, [table for _, _, _, table in parts], padded, f"the parameters in {name}"
     )
     tokenizer = tokenizers.load(found.tokenizer)
     spec = found.dims.spec

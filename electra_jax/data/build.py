@@ -1,15 +1,19 @@
 """Corpora to a prepared folder: the same bytes for any number of workers, whole or not at all."""
 
 import collections
+import dataclasses
+import functools
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from electra_jax import files
 from electra_jax.data import deal, examples, fingerprint, record, shards, words, work
+from electra_jax.data import dedup as duplicates
 from electra_jax.spec import UserError
 from electra_jax.text import documents
 from electra_jax.text.tokenizer import Tokenizer
@@ -20,6 +24,38 @@ _WORTH_A_WORKER = 2**20
 
 # Shares of all tokens above which a word to the user is due.
 _MENTION_CHINESE, _MENTION_UNKNOWN = 0.005, 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """The documents of a preparation, those of the held-out inputs last."""
+
+    paths: Sequence[str]
+    valid_paths: Sequence[str]
+    text_key: str
+    held_out: deal.HeldOut
+    dropped: deal.Dropped
+    stored: int  # bytes
+
+    def __len__(self) -> int:
+        return len(self.paths) + len(self.valid_paths)
+
+    def blocks(self, file: int, consumed: documents.Consumed | None = None) -> Iterator[work.Block]:
+        """The documents of one input but the dropped, in blocks."""
+        path = [*self.paths, *self.valid_paths][file]
+        held_out = self.held_out if file < len(self.paths) else _all
+        return deal.blocks([path], self.text_key, held_out, consumed, file, self.dropped)
+
+
+def _all(file: int, number: int) -> bool:
+    return True
+
+
+# What is said of every shard, and the counts of each split.
+Written = tuple[list[dict[str, Any]], dict[str, "collections.Counter[str]"]]
+
+# What does the work: writes the corpus as shards of at most so many rows into a folder.
+Engine = Callable[[Corpus, work.Job, Path, int], Written]
 
 
 def prepare(
@@ -37,13 +73,17 @@ def prepare(
     lowercase: bool | None = None,
     strip_accents: bool | None = None,
     segmenter: str | None = None,
+    dedup: str | None = None,
+    engine: Engine | None = None,
 ) -> None:
     """Writes the folder `output` of rows of `seq_len` tokens that `source.open_prepared` reads.
 
     Documents are held out by naming `valid_inputs`, else each with probability `valid_fraction` (at
     least one, unless that is 0). `segments` and `overflow` are those of `examples.Plan`; with a
-    `segmenter` ("jieba") the word starts of Chinese are those of its words. The same inputs,
-    tokenizer, options and seed give the same bytes for any number of `workers` (None: one a core).
+    `segmenter` ("jieba") the word starts of Chinese are those of its words. `dedup` ("exact" or
+    "near") leaves out copies of earlier documents. The same inputs, tokenizer, options and seed
+    give the same bytes for any number of `workers` (None: one a core). An `engine` does the work
+    in their place.
 
     Raises UserError, and leaves nothing under `output`, for anything wrong with inputs, options or
     disk; all that can be known beforehand is refused before the work starts.
@@ -55,34 +95,38 @@ def prepare(
         raise UserError(f"{workers} workers make no sense; expected at least 1")
     if segmenter is not None:
         words.load_segmenter(segmenter)
+    if dedup is not None:
+        duplicates.check(dedup)
     files.refuse_existing(output)
     loaded = load_tokenizer(tokenizer, lowercase, strip_accents)
     paths, valid_paths = _inputs(inputs, valid_inputs, text_key)
-    held_out = deal.held_out_rule(
-        paths, text_key, seed, fraction=0 if valid_paths else valid_fraction
-    )
     stored = documents.size([*paths, *valid_paths])
     workers = workers or min(_cores(), 1 + stored // _WORTH_A_WORKER)
+    dropped: deal.Dropped = frozenset()
+    if dedup is not None:
+        with tqdm(total=stored, unit="B", unit_scale=True, desc="dedup", disable=None) as bar:
+            dropped = duplicates.duplicates(
+                [*paths, *valid_paths], text_key, dedup, workers, bar.update
+            )
+    held_out = deal.held_out_rule(
+        paths, text_key, seed, 0 if valid_paths else valid_fraction, dropped
+    )
 
     with files.new_folder(output) as folder, files.disk_errors(output):
         _save_tokenizer(loaded, folder / "tokenizer", seq_len)
-        writers = {
-            split: shards.Shards(folder, split, shards.rows_per_shard(seq_len, loaded.size, stored))
-            for split in ("train", "valid")
-        }
-        counts = {split: collections.Counter[str]() for split in writers}
-        with tqdm(total=stored, unit="B", unit_scale=True, desc="prepare", disable=None) as bar:
-            todo = _blocks(paths, valid_paths, text_key, held_out, bar.update)
-            for result in deal.made(todo, work.Job(loaded, plan, seed, segmenter), workers):
-                for split, writer in writers.items():
-                    writer.write(result.records[split])
-                    counts[split].update(result.counts[split])
+        corpus = Corpus(paths, valid_paths, text_key, held_out, dropped, stored)
+        job = work.Job(loaded, plan, seed, segmenter)
+        rows_per_shard = shards.rows_per_shard(seq_len, loaded.size, stored)
+        work_here = functools.partial(_by_processes, workers)
+        written, counts = (engine or work_here)(corpus, job, folder, rows_per_shard)
+        for file, number in dropped:
+            in_valid = file >= len(paths) or held_out(file, number)
+            counts["valid" if in_valid else "train"]["duplicates"] += 1
         if not counts["train"]["rows"]:
             raise UserError(
                 f"no text is left for training: all {counts['valid']['documents']} documents are "
                 "held out; give more documents, another --seed or a smaller --valid-fraction"
             )
-        written = [shard for writer in writers.values() for shard in writer.finish()]
         dtype = record.dtype_for(loaded.size)
         shards.write_metadata(folder, written, seq_len, dtype)
         info = {
@@ -105,10 +149,11 @@ def prepare(
                 "text_key": text_key,
                 "seed": seed,
                 "segmenter": segmenter,
+                "dedup": dedup,
             },
             "inputs": [deal.describe(path, text_key) for path in paths],
             "valid_inputs": [deal.describe(path, text_key) for path in valid_paths],
-            "counts": {split: _with_shares(counts[split]) for split in writers},
+            "counts": {split: _with_shares(counts[split]) for split in counts},
             "shards": written,
         }
         fingerprint.write(folder, info)
@@ -130,18 +175,19 @@ def _inputs(
     return paths, valid_paths
 
 
-def _blocks(
-    paths: Sequence[str],
-    valid_paths: Sequence[str],
-    text_key: str,
-    held_out: deal.HeldOut,
-    consumed: documents.Consumed,
-) -> Iterator[work.Block]:
-    """All documents, those of the held-out inputs last."""
-    yield from deal.blocks(paths, text_key, held_out, consumed)
-    yield from deal.blocks(
-        valid_paths, text_key, lambda file, number: True, consumed, first_file=len(paths)
-    )
+def _by_processes(
+    workers: int, corpus: Corpus, job: work.Job, folder: Path, rows_per_shard: int
+) -> Written:
+    """An engine of this machine's processes: rows in the order of the text."""
+    counts = {split: collections.Counter[str]() for split in ("train", "valid")}
+    writers = {split: shards.Shards(folder, split, rows_per_shard) for split in counts}
+    with tqdm(total=corpus.stored, unit="B", unit_scale=True, desc="prepare", disable=None) as bar:
+        todo = (block for file in range(len(corpus)) for block in corpus.blocks(file, bar.update))
+        for result in deal.made(todo, job, workers):
+            for split, writer in writers.items():
+                writer.write(result.records[split])
+                counts[split].update(result.counts[split])
+    return [shard for writer in writers.values() for shard in writer.finish()], counts
 
 
 def _cores() -> int:
@@ -165,7 +211,7 @@ def _with_shares(counts: collections.Counter[str]) -> dict[str, int | float]:
     """The counts of a split, and the shares one wants to know; all names in a fixed order."""
     rows, places = max(1, counts["rows"]), max(1, counts["places"])
     return {
-        **{name: counts[name] for name in work.COUNTS},
+        **{name: counts[name] for name in (*work.COUNTS, "duplicates")},
         "real_token_share": round(counts["real_tokens"] / places, 6),
         "single_segment_share": round(counts["single_segment_rows"] / rows, 6),
         "short_target_share": round(counts["short_target_rows"] / rows, 6),

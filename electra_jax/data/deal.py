@@ -8,7 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Any, TypeVar
 
 from electra_jax import files
 from electra_jax.data import work
@@ -22,11 +22,22 @@ _BLOCK = 2**20
 # The most characters looked at to make sure that a document is held out.
 _LOOKED_AT = 2**23
 
+T = TypeVar("T")
+
 # Whether document `number` of input number `file` is held out.
 HeldOut = Callable[[int, int], bool]
 
+# (input number, document number) of documents that are left out.
+Dropped = frozenset[tuple[int, int]]
 
-def held_out_rule(paths: Sequence[str], text_key: str, seed: int, fraction: float) -> HeldOut:
+
+def held_out_rule(
+    paths: Sequence[str],
+    text_key: str,
+    seed: int,
+    fraction: float,
+    dropped: Dropped = frozenset(),
+) -> HeldOut:
     """Holds out each document with probability `fraction`, by a hash of the seed and its number.
 
     Of the first 1 / fraction documents at least one is held out, so that small corpora have a
@@ -38,6 +49,8 @@ def held_out_rule(paths: Sequence[str], text_key: str, seed: int, fraction: floa
     size = 0
     for file, path in enumerate(paths):
         for number, document in enumerate(documents.read(path, text_key)):
+            if (file, number) in dropped:
+                continue
             first.append((_draw(seed, file, number), file, number))
             size += sum(map(len, document))
             if len(first) >= 2 and (size > _LOOKED_AT or len(first) >= math.ceil(1 / fraction)):
@@ -79,43 +92,62 @@ def blocks(
     paths: Sequence[str],
     text_key: str,
     held_out: HeldOut,
-    consumed: documents.Consumed,
+    consumed: documents.Consumed | None,
     first_file: int = 0,
+    dropped: Dropped = frozenset(),
 ) -> Iterator[work.Block]:
-    """All documents in order, in blocks of about a million characters that never span inputs.
+    """All documents in order but the `dropped`, in blocks of about a million characters that never
+    span inputs.
 
     Inputs are numbered from `first_file`; `consumed` is told the stored bytes read. Raises
     UserError where an input's content is at fault.
     """
     for file, path in enumerate(paths, first_file):
-        block, size = work.Block(file, 0, [], []), 0
+        block, size = work.Block(file, [], [], []), 0
         for number, document in enumerate(documents.read(path, text_key, consumed=consumed)):
+            if (file, number) in dropped:
+                continue
+            block.numbers.append(number)
             block.documents.append(document)
             block.held_out.append(held_out(file, number))
             size += sum(map(len, document))
             if size >= _BLOCK:
                 yield block
-                block, size = work.Block(file, number + 1, [], []), 0
+                block, size = work.Block(file, [], [], []), 0
         if block.documents:
             yield block
 
 
 def made(todo: Iterator[work.Block], job: work.Job, workers: int) -> Iterator[work.Made]:
-    """The results of all blocks, in their order, by `workers` processes (by this one for 1).
+    """The records of all blocks, in their order, by `workers` processes (by this one for 1)."""
+    if workers == 1:
+        yield from map(work.Maker(job), todo)
+    else:
+        yield from in_order(work.run, todo, workers, work.start, (job,))
+
+
+def in_order(
+    run: Callable[[work.Block], T],
+    todo: Iterator[work.Block],
+    workers: int,
+    start: Callable[..., None],
+    arguments: tuple[Any, ...] = (),
+) -> Iterator[T]:
+    """`run` of all blocks, in their order, by processes begun by `start` (by this one for 1).
 
     A block is read only when a result has been taken, so memory does not grow with the corpus.
     """
     if workers == 1:
-        yield from map(work.Maker(job), todo)
+        yield from map(run, todo)
         return
     # Spawned, not forked: this process has threads (jax, tokenizers), which a fork would break.
     pool = concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), work.start, (job,)
+        workers, multiprocessing.get_context("spawn"), start, arguments
     )
-    waiting: collections.deque[concurrent.futures.Future[work.Made]] = collections.deque()
+    waiting: collections.deque[concurrent.futures.Future[T]] = collections.deque()
     try:
         for block in todo:
-            waiting.append(pool.submit(work.run, block))
+            waiting.append(pool.submit(run, block))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:

@@ -34,6 +34,17 @@ def rows_per_shard(seq_len: int, vocab_size: int, input_bytes: int) -> int:
     return max(1, wanted // row_bytes)
 
 
+def expected(input_bytes: int) -> int:
+    """About how many shards the rows of so many stored bytes of input fill."""
+    records = input_bytes * _RECORD_BYTES_PER_INPUT_BYTE
+    return max(1, -(-records // max(_SHARD_BYTES, records // _MOST_SHARDS)))
+
+
+def name(split: str, number: int, count: int) -> str:
+    """The file name of a shard."""
+    return f"{DATASET}-{split}.array_record-{number:05d}-of-{count:05d}"
+
+
 class Shards:
     """Writes the records of one split into as many shards as they fill. Rows keep their order."""
 
@@ -57,11 +68,12 @@ class Shards:
         self._close()
         out = []
         for number, rows in enumerate(self._rows):
-            name = f"{DATASET}-{self._split}.array_record-{number:05d}-of-{len(self._rows):05d}"
-            path = self._path(number).rename(self._folder / name)
+            path = self._path(number).rename(
+                self._folder / name(self._split, number, len(self._rows))
+            )
             out.append(
                 {
-                    "name": name,
+                    "name": path.name,
                     "split": self._split,
                     "rows": rows,
                     "bytes": path.stat().st_size,

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from array_record.python import array_record_module
 
-from electra_jax.data import fingerprint, record
+from electra_jax import remote
+from electra_jax.data import fingerprint, record, staged
 from electra_jax.spec import UserError, unknown_name
 from electra_jax.text.tokenizer import SpecialIds
 
@@ -33,6 +34,9 @@ class Prepared:
     tokenizer_hash: str
     fingerprint: str
     info: dict[str, Any]
+    origin: str = (
+        ""  # what others find it by: an absolute path, or the URL that `path` is a copy of
+    )
 
     def source(self, split: str) -> "Source":
         """The rows of "train" or "valid"."""
@@ -49,12 +53,13 @@ class Prepared:
 
 
 def open_prepared(path: str | Path) -> Prepared:
-    """Opens a folder made by `prepare`.
+    """Opens a folder made by `prepare`; one on a bucket (gs://) is copied to local disk first.
 
     Raises UserError when it is none, of another layout version, or has a shard missing or cut
     short.
     """
-    path = Path(path)
+    url = str(path) if remote.is_remote(path) else ""
+    path = staged.stage(url) if url else Path(path)
     info, digest = fingerprint.read(path)
     if tuple(info["fields"]) != record.FIELDS:
         raise UserError(f"{path} has the fields {info['fields']}, expected {list(record.FIELDS)}")
@@ -67,6 +72,7 @@ def open_prepared(path: str | Path) -> Prepared:
         tokenizer_hash=info["tokenizer"]["hash"],
         fingerprint=digest,
         info=info,
+        origin=url or str(path.resolve()),
     )
 
 

@@ -44,10 +44,10 @@ class Job:
 
 
 class Block(NamedTuple):
-    """Documents first, first + 1, ... of input number `file`, and which are held out."""
+    """Documents of input number `file`, each with its number there, and which are held out."""
 
     file: int
-    first: int
+    numbers: list[int]
     documents: list[list[str]]
     held_out: list[bool]
 
@@ -78,12 +78,14 @@ class Maker:
         rows: dict[str, list[tuple[int, examples.Row]]] = {"train": [], "valid": []}
         sizes: list[int] = []
         line, base = 0, 0
-        for number, document in enumerate(block.documents):
+        for document, number, held_out in zip(
+            block.documents, block.numbers, block.held_out, strict=True
+        ):
             end = line + len(document)
             # Drawn by document, so that neither blocks nor workers change a row.
-            uniform = draws(f"rows/{self._job.seed}/{block.file}/{block.first + number}")
+            uniform = draws(f"rows/{self._job.seed}/{block.file}/{number}")
             cut = examples.cut(lengths[line:end], plan, uniform)
-            rows["valid" if block.held_out[number] else "train"] += [(base, row) for row in cut]
+            rows["valid" if held_out else "train"] += [(base, row) for row in cut]
             sizes.append(sum(lengths[line:end]))
             line, base = end, base + sizes[-1]
 
@@ -144,6 +146,11 @@ def start(job: Job) -> None:
     reaches the parent as itself and not as a broken pool."""
     global _job
     _job = job
+    begin()
+
+
+def begin() -> None:
+    """Begins any worker process of ours."""
     # One process a core is all the parallelism there is; read by the library when it first works.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and stops the workers

@@ -116,6 +116,11 @@ def _kind(path: str) -> str:
 
 
 def _no_match(pattern: str, paths: Sequence[str]) -> UserError:
+    if pattern.startswith("gs://"):
+        return UserError(
+            f"input {pattern!r}: text is read from disks; copy it (gcloud storage cp) or mount the "
+            "bucket (gcsfuse)"
+        )
     if paths:
         return UserError(
             f"input {pattern!r} names folders, no file; name the files, for example "

@@ -3,7 +3,8 @@
     <workdir>/checkpoints/<step>/state   the arrays (Orbax, OCDBT)
     <workdir>/checkpoints/<step>/meta    JSON: every path with shape, dtype and checksum; the caller's meta
 
-A folder takes its name <step> when everything is in it. The rest of the program knows Orbax only
+A folder takes its name <step> when everything is in it; on a bucket, where nothing is renamed, it
+holds `commit_success.txt` when it is whole. The rest of the program knows Orbax only
 through this file (its v0 API: v1 has no counterpart of the preemption hook yet).
 """
 
@@ -24,15 +25,19 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
+from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from electra_jax import files
+from electra_jax import files, remote
 from electra_jax.spec import UserError
 from electra_jax.train import arrays
 from electra_jax.train.hush import hush
 
 FOLDER = "checkpoints"
+# A file of a workdir whose checkpoints lie elsewhere, on a bucket: their URL.
+ELSEWHERE = ".checkpoints"
+_COMMITTED = "commit_success.txt"  # of Orbax
 FORMAT = "electra_jax checkpoint 1"
 _DAMAGED = ".damaged"
 _PARTIAL = re.compile(r"\d+\.orbax-checkpoint-tmp.*")
@@ -53,7 +58,7 @@ class Checkpoints:
 
     def __init__(self, workdir: str | Path, keep_last: int = 3, keep_every: int = 0) -> None:
         hush()
-        self.folder = Path(workdir).absolute() / FOLDER
+        self.folder = _place(Path(workdir))
         self._keep = [checkpoint_managers.LatestN(max(1, keep_last))]
         if keep_every > 0:
             self._keep.append(checkpoint_managers.EveryNSteps(keep_every))
@@ -97,10 +102,12 @@ class Checkpoints:
         """Removes what a killed save left, and moves damaged checkpoints out of the way."""
         self.folder.mkdir(parents=True, exist_ok=True)
         _remove_partial(self.folder)
+        for step in _uncommitted(self.folder):
+            _remove(self.folder / str(step))
         for step in self._damaged:
             aside = self.folder / f"{step}{_DAMAGED}"
-            shutil.rmtree(aside, ignore_errors=True)
-            os.rename(self.folder / str(step), aside)
+            _remove(aside)
+            (self.folder / str(step)).rename(aside)
 
     def steps(self) -> list[int]:
         """The steps with a finished checkpoint, ascending, whether readable or not."""
@@ -217,13 +224,43 @@ def read_params(
     return Checkpoints(workdir).read_params(step)
 
 
-def _steps(folder: Path) -> list[int]:
-    if not folder.is_dir():
-        return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal() and p.is_dir())
+def _place(workdir: Path) -> Any:  # a Path, or for a bucket an epath.Path, which acts like one
+    note = workdir / ELSEWHERE
+    return epath.Path(note.read_text()) if note.is_file() else workdir.absolute() / FOLDER
 
 
-def _refuse_foreign(folder: Path) -> None:
+def _on_bucket(folder: Any) -> bool:
+    return str(folder).startswith("gs://")
+
+
+def _steps(folder: Any) -> list[int]:
+    return sorted(step for step, whole in _found(folder).items() if whole)
+
+
+def _uncommitted(folder: Any) -> list[int]:
+    """What a killed save left on a bucket."""
+    return sorted(step for step, whole in _found(folder).items() if not whole)
+
+
+def _found(folder: Any) -> dict[int, bool]:
+    """Every step with a folder of its own, and whether its save was finished."""
+    if not _on_bucket(folder):
+        there = folder.iterdir() if folder.is_dir() else ()
+        return {int(p.name): True for p in there if p.name.isdecimal() and p.is_dir()}
+    names = remote.sizes(str(folder))  # not by epath, which remembers what it has seen
+    tops = {name.partition("/")[0] for name in names}
+    return {int(top): f"{top}/{_COMMITTED}" in names for top in tops if top.isdecimal()}
+
+
+def _remove(folder: Any) -> None:
+    if _on_bucket(folder):
+        for name in remote.sizes(str(folder)):
+            remote.delete(remote.join(str(folder), name))
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refuse_foreign(folder: Any) -> None:
     """UserError for anything among the checkpoints that this program does not make."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; expected a folder of checkpoints")
@@ -237,7 +274,7 @@ def _refuse_foreign(folder: Path) -> None:
             )
 
 
-def _probe(folder: Path) -> None:
+def _probe(folder: Any) -> None:
     """Reads every array and compares it with what was saved, before anything relies on it."""
     names = {p.name for p in folder.iterdir()}
     if names and not names & {"state", "meta"} and any(not n.startswith("_") for n in names):
@@ -252,16 +289,19 @@ def _probe(folder: Path) -> None:
             raise _DamagedError(f"the content of {path} has changed since it was saved")
 
 
-def _read_array(folder: Path, path: str) -> np.ndarray:
+def _read_array(folder: Any, path: str) -> np.ndarray:
     """One array of the state, without Orbax, whose restore cannot be stopped at the first fault."""
     base = {"driver": "file", "path": f"{folder / 'state'}/"}
+    if _on_bucket(folder):
+        bucket, _, inside = str(folder).removeprefix("gs://").partition("/")
+        base = {"driver": "gcs", "bucket": bucket, "path": f"{inside}/state/"}
     store = {"driver": "ocdbt", "base": base, "path": path.replace("/", ".") + "/"}
     return (
         tensorstore.open({"driver": "auto", "kvstore": store}, read=True).result().read().result()
     )
 
 
-def _record(folder: Path) -> dict[str, Any]:
+def _record(folder: Any) -> dict[str, Any]:
     """What `save` wrote beside the state."""
     path = folder / "meta" / "metadata"
     if not path.is_file():
@@ -273,14 +313,14 @@ def _record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _remove_partial(folder: Path) -> None:
-    for path in folder.iterdir():
+def _remove_partial(folder: Any) -> None:
+    for path in folder.iterdir() if folder.exists() else ():  # on a bucket mkdir makes nothing
         if _PARTIAL.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _disk_faults(folder: Path) -> Iterator[None]:
+def _disk_faults(folder: Any) -> Iterator[None]:
     """UserError for a disk that is full or forbidden; what the failed save left is removed."""
     with files.disk_errors(folder):
         try:

@@ -12,7 +12,7 @@ from electra_jax.data import loader
 from electra_jax.data.source import Source, open_prepared
 from electra_jax.objective.losses import exact_auc
 from electra_jax.spec import UserError
-from electra_jax.train import checkpoint, program, workdir
+from electra_jax.train import away, checkpoint, program, workdir
 from electra_jax.train.mesh import build as build_mesh
 from electra_jax.train.options import check_length, run_spec
 from electra_jax.train.program import Program
@@ -82,7 +82,11 @@ def evaluate_workdir(
 
     `data` names another prepared folder made with the same tokenizer; its held-out split is used.
     """
-    folder = Path(folder)
+    with away.opened(folder) as home:
+        return _evaluate(home.folder, step, data)
+
+
+def _evaluate(folder: Path, step: int | None, data: str | None) -> dict[str, Any]:
     record = workdir.read_record(folder)
     run = run_spec(record["config"])
     prepared = open_prepared(data or run.data.path)
@@ -106,7 +110,7 @@ def evaluate_workdir(
     )
     result = {
         "step": step,
-        "data": str(prepared.path),
+        "data": prepared.origin,
         "fingerprint": prepared.fingerprint,
         "rows": min(prepared.rows["valid"], phase.batch * run.train.eval_batches),
         **{name: None if np.isnan(value) else value for name, value in values.items()},

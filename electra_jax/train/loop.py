@@ -18,6 +18,7 @@ from electra_jax.objective.protocol import Batch, Sums
 from electra_jax.spec import UserError
 from electra_jax.train import (
     arrays,
+    away,
     changes,
     fit,
     imported,
@@ -28,10 +29,10 @@ from electra_jax.train import (
     program,
     workdir,
 )
+from electra_jax.train.away import Home
 from electra_jax.train.checkpoint import Checkpoints
 from electra_jax.train.clock import Clock
 from electra_jax.train.evaluate import Abandoned, held_out
-from electra_jax.train.lock import lock
 from electra_jax.train.mesh import MeshSpec
 from electra_jax.train.options import Phase
 from electra_jax.train.program import Program
@@ -54,7 +55,17 @@ def pretrain(
     `preempt.listening()`, ended it before, its state saved. Raises UserError, before anything is compiled, for
     options, data or a workdir that do not fit together, and in training when too many steps in a row are not finite.
     """
-    clock = Clock()
+    with away.opened(folder) as home:
+        return _pretrain(home, config, overrides, allow_change)
+
+
+def _pretrain(
+    home: Home,
+    config: Mapping[str, Any] | None,
+    overrides: Sequence[str],
+    allow_change: Sequence[str],
+) -> bool:
+    clock, folder = Clock(), home.folder
     start = workdir.open_run(config, folder, overrides, allow_change)
     run, phases = start.run, start.run.phases(start.data)
     with clock.time("init"):
@@ -71,17 +82,17 @@ def pretrain(
         clock.time("init"),
         Checkpoints(folder, run.train.keep_last, run.train.keep_every) as checkpoints,
     ):
-        processes.by_first("lock", lambda: held.enter_context(lock(folder)))
+        processes.by_first("lock", lambda: held.enter_context(home.held()))
         done, state = initial_state(start, programs[0], checkpoints)
         if done > run.train.steps:
             raise UserError(
                 f"train.steps={run.train.steps}, but {folder} has a checkpoint of step {done}; "
                 "choose more steps, or another --workdir"
             )
-        processes.by_first("record", lambda: workdir.begin(start, done))
+        processes.by_first("record", lambda: _begin(home, start, done))
         with Verification(start.data) as verification, _report(start, done) as report:
             _announce(report, start, devices, done, state)
-            session = Session(start, checkpoints, report, clock, verification)
+            session = Session(start, home, checkpoints, report, clock, verification)
             for phase, compiled in zip(phases, programs, strict=True):
                 last = min(phase.last, run.train.ends_at)
                 if done < last:
@@ -97,6 +108,11 @@ def pretrain(
                     f"train.stop_at={run.train.stop_at} is reached; to go on, raise it or set it to 0"
                 )
     return True
+
+
+def _begin(home: Home, start: Start, done: int) -> None:
+    workdir.begin(start, done)
+    home.send()
 
 
 def _facts(start: Start) -> dict[str, Any]:
@@ -119,6 +135,7 @@ class Session:
     """One start of a run: what every phase of it writes to."""
 
     start: Start
+    home: Home
     checkpoints: Checkpoints
     report: Report | Silence
     clock: Clock
@@ -133,6 +150,7 @@ class Session:
                 self.report.say(f"the save waits for the check of the data: {left:.1f} GB to go")
             v.settle()
             self.report.flush()
+            self.home.send()
             meta = {"config": self.start.config, "data": workdir.data_record(self.start.data)}
             self.checkpoints.save(done, state, meta)
 

@@ -27,6 +27,7 @@ from electra_jax.train.changes import flat
 
 HEARTBEAT_S = 60  # a process that is silent for so long is lost, and ends all others
 _LINGER_S = 2.0  # the first process holds what the others read: it leaves last
+_GOOGLE = "0x1ae0"  # vendor of a TPU on the PCI bus
 # What collectives say when their other end is gone (Gloo on CPUs, NCCL on GPUs, the coordinator).
 _LOST = ("gloo", "nccl", "connection", "unavailable", "coordination", "heartbeat", "socket")
 
@@ -94,7 +95,19 @@ def _found(environment: Mapping[str, str]) -> bool:
         environment.get("JAX_PLATFORMS", "tpu").startswith("tpu")
         and "TPU_SKIP_MDS_QUERY" not in environment
         and importlib.util.find_spec("libtpu") is not None
-        and any(Path("/dev").glob("accel[0-9]*"))
+        and _has_tpu()
+    )
+
+
+def _has_tpu(root: Path = Path("/")) -> bool:
+    """Whether this machine has TPU chips: /dev/accel* up to v4; since then groups of VFIO, which others use, too."""
+    if any((root / "dev").glob("accel[0-9]*")):
+        return True
+    groups = root / "sys" / "kernel" / "iommu_groups"
+    return any(
+        vendor.read_text().strip() == _GOOGLE
+        for group in (root / "dev" / "vfio").glob("[0-9]*")
+        for vendor in groups.glob(f"{group.name}/devices/*/vendor")
     )
 
 

@@ -72,7 +72,7 @@ def open_run(
     if not run.data.path:
         raise UserError("no data: give --config.data.path=FOLDER, made by electra-jax prepare")
     data = open_prepared(run.data.path)
-    asked["data"]["path"] = str(data.path.resolve())  # a resume may start from another folder
+    asked["data"]["path"] = data.origin  # a resume may start from another folder
     if record is not None:
         found += changes.of_data(folder, data.path, record["data"], data_record(data), allow_change)
     _fits_import(folder, run, data)

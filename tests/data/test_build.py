@@ -244,7 +244,7 @@ def test_an_error_of_a_worker_arrives_as_itself(vocab):
     """Catches a worker's reason lost in a broken pool, and a worker's death without a reason."""
     loaded = tokenizer.load(vocab)
     job = work.Job(loaded, examples.Plan(32), 0, segmenter="none such")
-    block = work.Block(0, 0, [["the text"]], [False])
+    block = work.Block(0, [0], [["the text"]], [False])
     with pytest.raises(UserError, match="none such"):
         list(deal.made(iter([block] * 9), job, workers=2))
     job = work.Job(loaded, examples.Plan(32), 0, segmenter=None)
@@ -259,7 +259,7 @@ def test_dealing_does_not_run_ahead(vocab):
     def endless():
         while True:
             read.append(len(read))
-            yield work.Block(0, len(read), [["the text"]], [False])
+            yield work.Block(0, [len(read)], [["the text"]], [False])
 
     job = work.Job(tokenizer.load(vocab), examples.Plan(32), 0, segmenter=None)
     results = deal.made(endless(), job, workers=2)

@@ -15,7 +15,7 @@ import pytest
 
 from electra_jax.spec import UserError
 from electra_jax.train import checkpoint
-from electra_jax.train.processes import HEARTBEAT_S, Plan, plan
+from electra_jax.train.processes import HEARTBEAT_S, Plan, _has_tpu, plan
 
 STEPS = 60
 PATIENCE_S = 900.0  # for one start, on a machine that is busy with other things
@@ -219,3 +219,21 @@ def test_two_processes_then_one(processes, tmp_path):
         assert a["replaced_fraction"] == b["replaced_fraction"], a["step"]
         for name in ("mlm_loss", "disc_loss"):
             assert a[name] == pytest.approx(b[name], rel=1e-4), (a["step"], name)
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        ({}, False),
+        ({"dev/accel0": ""}, True),
+        ({"dev/vfio/3": "", "sys/kernel/iommu_groups/3/devices/0000:00:04.0/vendor": "0x1ae0\n"}, True),
+        ({"dev/vfio/3": "", "sys/kernel/iommu_groups/3/devices/0000:00:04.0/vendor": "0x15b3\n"}, False),
+        ({"dev/vfio/vfio": ""}, False),
+    ],
+)  # fmt: skip
+def test_chips_are_seen(tmp_path, made, expected):
+    """Catches hosts of a newer slice that each train alone, and a network card that is taken for a TPU."""
+    for name, content in made.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert _has_tpu(tmp_path) == expected

@@ -1,0 +1,123 @@
+"""Buckets: what is one, what is said when it does not answer, copies there and back."""
+
+import sys
+import threading
+
+import pytest
+
+from electra_jax import remote
+from electra_jax.spec import UserError
+
+
+class Refusal(OSError):
+    """Stands for gcsfs.retry.HttpError."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"refused, {code}")
+        self.code = code
+
+
+class Stub:
+    """A bucket of which every question ends in one way."""
+
+    def __init__(self, answer) -> None:
+        self._answer = answer
+
+    def __getattr__(self, name):
+        return self._answer
+
+
+def raises(error):
+    """A function that does."""
+
+    def answer(*_, **__):
+        raise error
+
+    return answer
+
+
+def test_what_is_remote(tmp_path):
+    """Catches a local path taken for a bucket, a data set's name too, and a bucket nobody can read."""
+    assert remote.is_remote("gs://b/run")
+    assert not any(map(remote.is_remote, ("run", "/a/b", tmp_path, "tfds:wiki", "a/b://c")))
+    with pytest.raises(UserError, match="s3://b/run: only gs://"):
+        remote.is_remote("s3://b/run")
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (raises(Refusal(401)), "no credentials .*application-default login"),
+        (raises(OSError("Forbidden: https://b\nnot yours")), "permission denied.*Storage Object"),
+        (raises(Refusal(403)), "permission denied"),
+        (raises(FileNotFoundError("b/o/gs")), "no such bucket"),
+        (raises(Refusal(500)), "cannot list gs://b/run: refused, 500"),
+    ],
+)
+def test_a_bucket_that_refuses(monkeypatch, answer, message):
+    """Catches a traceback of the library instead of what to do."""
+    monkeypatch.setattr(remote, "_file_system", lambda: Stub(answer))
+    with pytest.raises(UserError, match=message):
+        remote.check_access("gs://b/run")
+
+
+def test_no_credentials_at_all(monkeypatch):
+    """Catches an error of the login library that reaches the user as a traceback."""
+    from google.auth.exceptions import DefaultCredentialsError
+
+    monkeypatch.setattr(remote, "_file_system", raises(DefaultCredentialsError("none found")))
+    with pytest.raises(UserError, match=r"no credentials \(none found\)"):
+        remote.check_access("gs://b/run")
+
+
+def test_a_bucket_that_does_not_answer(monkeypatch):
+    """Catches a wait without end where there is no network or no login."""
+    monkeypatch.setattr(remote, "LIMIT_S", 0.05)
+    monkeypatch.setattr(remote, "_file_system", lambda: threading.Event().wait())
+    with pytest.raises(UserError, match="cannot list gs://b/run: no answer within"):
+        remote.check_access("gs://b/run")
+
+
+def test_the_missing_library_is_named(monkeypatch):
+    """Catches an ImportError where the extra was not installed."""
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    remote._file_system.cache_clear()
+    with pytest.raises(UserError, match=r"pip install 'electra_jax\[gcs\]'"):
+        remote.check_access("gs://b/run")
+
+
+@pytest.mark.slow
+def test_a_bucket_that_is_not_there(bucket):
+    """Catches a misspelt bucket that counts as an empty folder."""
+    remote.check_access(f"{bucket}/new/run", write=True)
+    assert remote.sizes(bucket) == {}
+    with pytest.raises(UserError, match="no such bucket"):
+        remote.check_access("gs://misspelt/run")
+
+
+@pytest.mark.slow
+def test_there_and_back(bucket, tmp_path):
+    """Catches files lost, renamed or changed on the way, and a copy that is there before it is whole."""
+    folder = tmp_path / "folder"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a.bin").write_bytes(bytes(range(256)) * 100)
+    (folder / "fingerprint.json").write_text("{}")
+    url = remote.join(bucket, "x")
+    with remote.output(url) as local:
+        (tmp_path / "folder").rename(local)
+    assert remote.sizes(url) == {"sub/a.bin": 25600, "fingerprint.json": 2}
+    target, told = tmp_path / "back" / "a.bin", []
+    remote.fetch(remote.join(url, "sub/a.bin"), target, told=told.append)
+    assert target.read_bytes() == bytes(range(256)) * 100 and sum(told) == 25600
+    with pytest.raises(UserError, match="damaged"):
+        remote.fetch(remote.join(url, "sub/a.bin"), tmp_path / "other", sha256="0" * 64)
+    assert not (tmp_path / "other").exists() and len(list((tmp_path / "back").iterdir())) == 1
+    with pytest.raises(UserError, match="already exists"), remote.output(url):
+        pass
+
+
+def test_a_full_disk_is_seen_before_the_copy(tmp_path):
+    """Catches a copy that fills the disk before it fails."""
+    remote.refuse_full_disk(tmp_path / "not" / "there", 1, "a copy")
+    with pytest.raises(UserError, match=r"1000000.00 GB on local disk.*ELECTRA_JAX_CACHE"):
+        remote.refuse_full_disk(tmp_path / "not" / "there", 10**15, "a copy")
