@@ -37,7 +37,9 @@ class ChoiceTable:
         for number, (line, row) in enumerate(tables.rows(path)):
             where = f"{path}:{line}"
             context = wanted.text(
-                row[tables.column(path, row, self.context, "--context")], where, "context"
+                row[tables.column(path, row, self.context, "--config.data.context")],
+                where,
+                "context",
             )
             question = next((row[name] for name in self.question if name in row), "")
             options = self._options(path, row)
@@ -53,8 +55,11 @@ class ChoiceTable:
 
     def _options(self, path: str, row: tables.Row) -> list[Any]:
         if self.several:
-            return [row[tables.column(path, row, (name,), "--choices")] for name in self.choices]
-        options = row[tables.column(path, row, self.choices, "--choices")]
+            return [
+                row[tables.column(path, row, (name,), "--config.data.choices")]
+                for name in self.choices
+            ]
+        options = row[tables.column(path, row, self.choices, "--config.data.choices")]
         return options if isinstance(options, list) else [options]
 
 

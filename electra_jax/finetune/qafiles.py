@@ -91,13 +91,16 @@ class QaTable:
             where = f"{path}:{line}"
             question, context = (
                 wanted.text(row[tables.column(path, row, names, flag)], where, names[0])
-                for names, flag in ((self.question, "--question"), (self.context, "--context"))
+                for names, flag in (
+                    (self.question, "--config.data.question"),
+                    (self.context, "--config.data.context"),
+                )
             )
             name = next((name for name in self.id if name in row), None)
             here = str(row[name] if name else number)
             said: Any = None
             if wanted.labelled or any(name in row for name in self.answer):
-                said = row[tables.column(path, row, self.answer, "--answer")]
+                said = row[tables.column(path, row, self.answer, "--config.data.answer")]
             start = next((row[name] for name in self.start if name in row), None)
             pairs = list(_pairs(where, said, start, context))
             answers = tuple(_placed(here, text, at, context, lost) for text, at in pairs)
@@ -179,8 +182,8 @@ def _finished(
         said = f"{path}: {len(lost)} of {total} answers are not where the file says; {lost[0]}"
         if not wanted.carry_on:
             raise UserError(
-                f"{said}. Mend the file, or carry on with --carry-on: such answers still count as "
-                "references, but are not trained on"
+                f"{said}. Mend the file, or carry on with --config.data.carry_on=true: such answers "
+                "still count as references, but are not trained on"
             )
         wanted.notes.append(said)
     return found

@@ -12,6 +12,9 @@ from electra_jax.text import datasets, streams
 Row = dict[str, Any]  # column -> text; of JSON, any value
 _JSON = (".json", ".jsonl", ".ndjson")
 _CSV = (".csv",)
+_LONGEST_FIELD = (
+    1 << 27
+)  # of a CSV, in characters; Python's own limit, 128 Ki, is less than a long document
 
 
 def is_json(path: str) -> bool:
@@ -106,7 +109,7 @@ def column(path: str, row: Row, names: Sequence[str], flag: str = "") -> str:
     guess = nearest(names[0], row)
     hint = f" Did you mean {guess!r}?" if guess else ""
     also = f" (or {', '.join(map(repr, names[1:]))})" if len(names) > 1 else ""
-    fix = f" Name the right one with {flag}" if flag else ""
+    fix = f" (Of a file of your own, name it with {flag})" if flag else ""
     raise UserError(
         f"{path}: no column {names[0]!r}{also}.{hint} Found: {', '.join(map(repr, row))}.{fix}"
     )
@@ -128,6 +131,7 @@ def _tsv_rows(path: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _csv_rows(path: str) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(_LONGEST_FIELD)
     reader = csv.reader((line + "\n" for _, line in numbered(path)), strict=True)
     while True:
         line = reader.line_num + 1

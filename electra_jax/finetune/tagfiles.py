@@ -88,10 +88,14 @@ class TagLists:
         found: list[TagExample] = []
         for line, row in tables.rows(path):
             where = f"{path}:{line}"
-            words = _texts(row[tables.column(path, row, self.words, "--words")], where, "words")
+            words = _texts(
+                row[tables.column(path, row, self.words, "--config.data.words")], where, "words"
+            )
             tags = None
             if wanted.labelled or any(name in row for name in self.tags):
-                tags = _texts(row[tables.column(path, row, self.tags, "--tags")], where, "tags")
+                tags = _texts(
+                    row[tables.column(path, row, self.tags, "--config.data.tags")], where, "tags"
+                )
                 if len(tags) != len(words):
                     raise UserError(f"{where}: found {len(tags)} tags for {len(words)} words")
                 if self.scheme is None:

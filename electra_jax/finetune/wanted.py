@@ -37,7 +37,7 @@ class Wanted:
             return value
         if not self.carry_on:
             raise UserError(
-                f"{where}: the text {column!r} is empty. Mend the file, or keep such with --carry-on"
+                f"{where}: the text {column!r} is empty. Mend the file, or keep such with --config.data.carry_on=true"
             )
         self.empty.append(where)
         return value

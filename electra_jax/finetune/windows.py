@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from electra_jax.finetune.examples import QaExample
 from electra_jax.spec import UserError
@@ -66,7 +67,8 @@ def build(
     cls, sep = tokenizer.special.cls, tokenizer.special.sep
     rows, starts, ends, impossible = [], [], [], []
     number_of, firsts, characters, best = [], [], [], []
-    for number, (example, asked) in enumerate(zip(examples, questions, strict=True)):
+    progress = tqdm(examples, "windows", unit=" questions", delay=2, disable=None)
+    for number, (example, asked) in enumerate(zip(progress, questions, strict=True)):
         ids, places = encoded[example.context]
         target = _target(example, places)
         if target is None and training:

@@ -23,6 +23,12 @@ def test_csv_is_quoted(made):
     ]
 
 
+def test_long_fields(made):
+    """Catches a long document refused by the csv module's own limit."""
+    text = "word " * 40_000
+    assert next(tables.rows(made("a.csv", f"a,b\n{text},1\n")))[1]["a"] == text
+
+
 @pytest.mark.parametrize(
     "text", ['{"a": 1}\n\n{"a": 2}\n', '[{"a": 1},\n {"a": 2}]'], ids=["lines", "array"]
 )

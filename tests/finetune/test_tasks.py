@@ -219,7 +219,7 @@ def test_both_orders():
 def test_carry_on_is_said(made, capsys):
     """Catches empty texts kept or refused without a word about the way on."""
     path = made("dev.tsv", "sentence\tlabel\n \t1\na\t0\n")
-    with pytest.raises(UserError, match="--carry-on"):
+    with pytest.raises(UserError, match=r"--config\.data\.carry_on=true"):
         tasks.get("sst2").read(path, "dev")
     assert len(tasks.get("sst2").read(path, "dev", carry_on=True)) == 2
     assert "1 empty texts kept" in capsys.readouterr().err
