@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -17,7 +16,7 @@ from electra_jax.spec import UserError
 from electra_jax.train import checkpoint
 from electra_jax.train.processes import HEARTBEAT_S, Plan, _has_tpu, plan
 
-STEPS = 60
+STEPS = 24
 PATIENCE_S = 900.0  # for one start, on a machine that is busy with other things
 ALL = {
     "JAX_COORDINATOR_ADDRESS": "host:1234",
@@ -186,17 +185,18 @@ def test_who_does_not_come_is_not_waited_for(processes):
 def test_two_processes_then_one(processes, tmp_path):
     """Catches a stop that leaves two processes at different steps, metrics written twice, a survivor that waits
     for the dead, and a checkpoint of two processes that one cannot continue: SIGTERM to one of two, kill -9 of
-    one of two, the rest in one process with as many devices; the lines are those of a run of one process."""
-    processes.start(2, 2)
-    processes.until(lambda: processes.trained() >= 5)
+    one of two, the rest in one process; the lines are those of a run of one process."""
+    processes.start(2, 1)
+    processes.until(lambda: processes.trained() >= 3)
     processes.started[1].send_signal(signal.SIGTERM)
     assert processes.wait() == [75, 75], processes.said(0) + processes.said(1)
     (stopped,) = checkpoint.Checkpoints(processes.workdir).steps()
-    assert 5 <= stopped < STEPS
+    assert 3 <= stopped < STEPS
     assert f"told to leave: stopped after step {stopped}" in processes.said(0)
-    assert "step" not in re.sub(r"\[Gloo\].*", "", processes.said(1))  # the first one reports
+    assert "stopped after" not in processes.said(1)  # the first one reports
+    assert "held-out" not in processes.said(1)
 
-    processes.start(2, 2)
+    processes.start(2, 1)
     processes.until(lambda: processes.trained() > stopped)
     processes.started[1].kill()
     killed = time.monotonic()
@@ -204,7 +204,7 @@ def test_two_processes_then_one(processes, tmp_path):
     print(f"the other one ended {time.monotonic() - killed:.1f} s later, within {HEARTBEAT_S} s")
     assert "error: another process of this run is gone" in processes.said(0)
 
-    processes.start(1, 4)
+    processes.start(1, 1)
     assert processes.wait() == [0], processes.said(0)
     alone = Processes(tmp_path, tmp_path / "alone", processes.data)
     alone.start(1, 1)
