@@ -133,6 +133,23 @@ def _split_sizes(state: Any) -> set[int]:
     return sizes
 
 
+def gather_tables(params: Any, mesh: Mesh) -> Any:
+    """The parameters with the word table whole on every device, for the time of a step.
+
+    Left split by words, the vocabulary head would have its devices exchange logits, [rows, K, V], which are many
+    times larger than the table.
+    """
+    if mesh.shape["fsdp"] == 1:
+        return params
+    whole = NamedSharding(mesh, P())
+
+    def arrange(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
+        is_table = re.search(PLACEMENT[0][0], path_name(path))
+        return jax.lax.with_sharding_constraint(x, whole) if is_table else x
+
+    return jax.tree_util.tree_map_with_path(arrange, params)
+
+
 def _check_divides(name: str, shape: tuple[int, ...], spec: P, mesh: Mesh) -> None:
     for size, axis in zip(shape, spec, strict=False):  # a spec may be shorter
         if axis is not None and size % mesh.shape[axis]:

@@ -1,5 +1,6 @@
 """The compiled programs of a run: what the loop, the tests, the benchmark and the planner all execute."""
 
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from electra_jax.train.options import Phase, RunSpec
 from electra_jax.train.step import State, init_state, make_train_step, step_keys
 
 EVALUATION_SEED = 0  # of the fixed masks and samples of held-out evaluation, the same in every run
+# Without it XLA takes fast GPU kernels that add in whatever order their threads arrive; no matter on CPU and TPU.
+DETERMINISTIC = {"xla_gpu_deterministic_ops": True}
 FIELDS = ("ids", "types", "docs", "word_starts", "positions")
 
 EvalStep = Callable[[Any, Any, Batch, jax.Array], tuple[Sums, dict[str, jax.Array]]]
@@ -81,6 +84,7 @@ def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
     """The programs of one phase of a run on this mesh."""
     objective = run.make_objective(phase.data)
     t = run.train
+    arrange = functools.partial(meshes.gather_tables, mesh=mesh)
 
     def init() -> State:
         return init_state(objective, run.optim, t.seed)
@@ -92,7 +96,7 @@ def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
         keys = step_keys(EVALUATION_SEED, jnp.zeros((), jnp.int32))
         rows_B = first_row + jnp.arange(batch["ids"].shape[0])
         return objective.evaluate(
-            params, objective.corrupt(batch | {"rows": rows_B}, keys["mask"]), keys, extra
+            arrange(params), objective.corrupt(batch | {"rows": rows_B}, keys["mask"]), keys, extra
         )
 
     shapes = jax.eval_shape(init)
@@ -104,9 +108,8 @@ def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
     )
     rows, everywhere = NamedSharding(mesh, meshes.ROWS), NamedSharding(mesh, P())
     batch = jax.ShapeDtypeStruct((phase.batch, phase.data.seq_len), jnp.int32, sharding=rows)
-    # XLA's other fast kernels add in whatever order their threads arrive.
-    options = {"xla_gpu_deterministic_ops": True} if run.mesh.deterministic else None
-    train_step = make_train_step(objective, run.optim, t.steps, phase.accumulation, t.seed)
+    options = DETERMINISTIC if run.mesh.deterministic else None
+    train_step = make_train_step(objective, run.optim, t.steps, phase.accumulation, t.seed, arrange)
     return Program(
         objective=objective,
         mesh=mesh,

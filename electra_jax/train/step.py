@@ -35,13 +35,19 @@ def step_keys(seed: int, step: jax.Array) -> Keys:
 
 
 def make_train_step(
-    objective: Objective, spec: OptimSpec, total_steps: int, accumulation: int, seed: int
+    objective: Objective,
+    spec: OptimSpec,
+    total_steps: int,
+    accumulation: int,
+    seed: int,
+    arrange: Callable[[Params], Params] = lambda params: params,
 ) -> Callable[[State, Batch], tuple[State, Sums]]:
     """The train step: (state, batch of [B, L] arrays) -> (state, metric sums).
 
     B rows are cut into `accumulation` micro-batches; since noise is addressed by global row and the loss is divided
     by the whole batch's denominators, the cut changes nothing but rounding. A step whose loss or gradient is not
-    finite leaves parameters and moments alone and is counted.
+    finite leaves parameters and moments alone and is counted. `arrange` says where the parameters lie while they are
+    used, and changes no value.
     """
     descend = optim.direction(spec)
 
@@ -52,7 +58,9 @@ def make_train_step(
 
         def gradient(part: Batch) -> tuple[Params, tuple[jax.Array, Sums]]:
             def loss(params: Params) -> tuple[jax.Array, Sums]:
-                return objective.loss(params, part, totals, keys, state["step"], state["extra"])
+                return objective.loss(
+                    arrange(params), part, totals, keys, state["step"], state["extra"]
+                )
 
             (value, sums), grads = jax.value_and_grad(loss, has_aux=True)(state["params"])
             return grads, (value, sums)

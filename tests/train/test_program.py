@@ -41,6 +41,12 @@ def test_placing_is_a_transfer_by_name(built):
         assert int(jax.device_get(built.scalar(41))) == 41
 
 
+def test_the_deterministic_option_is_one_that_xla_knows():
+    """Catches an option renamed in XLA, which a GPU run would find out first."""
+    double = jax.jit(lambda x: x * 2, compiler_options=program.DETERMINISTIC)
+    assert double(np.float32(3)) == 6
+
+
 def test_compilation_cache(tmp_path, monkeypatch):
     """Catches a cache that ignores the user's folder, or overrides the one they chose."""
     before = jax.config.jax_compilation_cache_dir
