@@ -39,7 +39,7 @@ def heard() -> bool:
     """Whether this process, alone in its run, was told to leave; False in a run of several, which must agree."""
     import jax
 
-    return jax.process_count() == 1 and _heard.is_set()
+    return not jax.distributed.is_initialized() and _heard.is_set()
 
 
 def agreed(step: int) -> bool:
@@ -50,7 +50,7 @@ def agreed(step: int) -> bool:
     import jax
     from jax.experimental import multihost_utils
 
-    # Without jax.distributed, which one process has no use for, the sync point never comes.
-    if jax.process_count() == 1:
+    # jax.distributed takes the signal for itself; without it, the sync point never comes.
+    if not jax.distributed.is_initialized():
         return _heard.is_set()
     return multihost_utils.reached_preemption_sync_point(step)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -210,6 +211,24 @@ def test_too_many_steps_that_are_not_finite(config, tmp_path):
     assert last["skipped"] == 5
     _, params, _ = checkpoint.read_params(tmp_path)
     assert all(np.isfinite(x).all() for x in flatten(params).values())
+
+
+def test_data_exchanged_under_a_run(config, prepared_folder, tmp_path, monkeypatch):
+    """Catches a run that learns from another folder than it began with, and keeps what it learned: the
+    copy that takes the folder's place has the same bytes, so only its files can tell."""
+    data, rows = shutil.copytree(prepared_folder, tmp_path / "data"), Phase.rows
+
+    def exchanged(self: Phase, at: int, seed: int) -> np.ndarray:
+        if at == 15:
+            other = shutil.copytree(data, tmp_path / "other")
+            data.rename(tmp_path / "aside")
+            other.rename(data)
+        return rows(self, at, seed)
+
+    monkeypatch.setattr(Phase, "rows", exchanged)
+    with pytest.raises(UserError, match="was replaced or changed while the run was reading it"):
+        loop.pretrain(config(*EVERY, data=data), tmp_path / "run")
+    assert checkpoint.Checkpoints(tmp_path / "run").steps() == [10]
 
 
 def test_no_implicit_transfer_in_the_loop(config, tmp_path, monkeypatch):

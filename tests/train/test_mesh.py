@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from electra_jax.data.source import Prepared
 from electra_jax.objective.corrupt import MaskOptions
+from electra_jax.plan import weighed
 from electra_jax.spec import UserError, load_config
 from electra_jax.text.tokenizer import SpecialIds
 from electra_jax.train import mesh as meshes
@@ -167,15 +168,48 @@ def moves(text: str) -> set[str]:
     return {op for op in MOVES if re.search(rf" {op}(-start)?\(", text)}
 
 
+USES = {
+    "word": 3,
+    "position": 2,
+    "type": 2,
+}  # lookups of both networks, and the generator's output layer
+
+
+def expected_bytes(data: int, fsdp: int) -> dict[str, float]:
+    """The formula of docs/scaling.md: bytes of a step's collectives on each device."""
+    params = flatten(make(mesh(1, 1)).abstract_state["params"])
+    size = {name: 4 * leaf.size for name, leaf in params.items()}
+    word = sum(size[name] for name in size if name.endswith("/word"))
+    matrices = sum(size[name] for name in size if name.endswith("/kernel"))
+    copied = sum(
+        USES.get(name.rpartition("/")[2], 1) * size[name]
+        for name in size
+        if not name.endswith(("/word", "/kernel"))
+    )
+    everywhere = USES["word"] * word + copied
+    if fsdp == 1:
+        return {"all-reduce": matrices + everywhere}
+    over_data = matrices / fsdp if data > 1 else 0
+    return {"all-gather": matrices + word, "all-reduce": matrices + over_data + everywhere}
+
+
 @pytest.mark.slow
-def test_data_parallel_steps_only_add_up(text):
+@pytest.mark.parametrize(("data", "fsdp"), [(8, 1), (4, 2)])
+def test_collectives_are_those_of_the_formula(text, data: int, fsdp: int):
     """Catches a gather that the partitioner cannot split and answers with the whole batch on every
-    device, and logits at every position instead of the chosen ones."""
-    step_text = text(8, 1)
-    assert not moves(step_text)
-    assert " all-reduce" in step_text
+    device, logits at every position instead of the chosen ones, logits exchanged between devices, and
+    parameters gathered twice."""
+    step_text = text(data, fsdp)
+    found = weighed.weigh_text(step_text).bytes_by_collective()
+    expected = expected_bytes(data, fsdp)
+    print(found, expected)
+    assert set(found) == set(expected)
+    for kind, size in expected.items():
+        assert found[kind] == pytest.approx(size, rel=0.1), kind
     rows = BATCH // 8
-    for shape in (f"{rows},{LENGTH},384", f"{rows * LENGTH},384", f"{BATCH},{LENGTH},384"):
+    whole = (f"{BATCH},{LENGTH},64", f"{BATCH},3,384", f"{BATCH * 3},384")
+    every_place = (f"{rows},{LENGTH},384", f"{rows * LENGTH},384", f"{BATCH},{LENGTH},384")
+    for shape in (*whole, *every_place):
         assert f"[{shape}]" not in step_text
     assert re.search(rf"\[({rows},3|{rows * 3}),384\]", step_text)  # three slots a row
 
