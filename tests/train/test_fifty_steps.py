@@ -40,6 +40,7 @@ LOSSES = ("mlm_loss", "disc_loss", "entropy", "step/total_loss", "step/grad_norm
 
 def start(told: dict, devices: int, cache: Path) -> subprocess.Popen:
     environment = os.environ | {
+        "PYTHONPATH": str(SCRIPT.parents[2]),
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
