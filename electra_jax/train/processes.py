@@ -39,6 +39,7 @@ class Plan:
     coordinator: str | None = None  # host:port of process 0
     count: int | None = None
     index: int | None = None
+    perhaps: bool = False  # alone, unless jax.distributed finds others
 
 
 def plan(
@@ -59,7 +60,9 @@ def plan(
     }
     missing = [flag for flag, value in told.items() if value is None]
     if len(missing) == len(told):
-        return Plan() if _found(environment) else None
+        if _started_together(environment):
+            return Plan()
+        return Plan(perhaps=True) if _on_tpu(environment) else None
     if missing:
         raise UserError(
             f"a run in several processes needs --coordinator, --processes and --process; missing: {', '.join(missing)}"
@@ -84,13 +87,14 @@ def _number(name: str, environment: Mapping[str, str]) -> int | None:
     return int(text)
 
 
-def _found(environment: Mapping[str, str]) -> bool:
-    """Whether jax.distributed would find other processes without being told."""
-    if int(environment.get("SLURM_NTASKS", 1)) > 1 and "SLURM_STEP_NODELIST" in environment:
-        return True
-    if int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
-        return True
-    # One host of a slice looks like the next: only the platform knows, and jax asks it.
+def _started_together(environment: Mapping[str, str]) -> bool:
+    """Whether Slurm's srun or Open MPI started several of this process; jax.distributed then finds the others."""
+    slurm = "SLURM_STEP_NODELIST" in environment and _number("SLURM_NTASKS", environment)
+    return (slurm or _number("OMPI_COMM_WORLD_SIZE", environment) or 1) > 1
+
+
+def _on_tpu(environment: Mapping[str, str]) -> bool:
+    """Whether this host has TPUs. Whether it is one of several only its platform knows, and jax asks it."""
     return (
         environment.get("JAX_PLATFORMS", "tpu").startswith("tpu")
         and "TPU_SKIP_MDS_QUERY" not in environment
@@ -155,9 +159,8 @@ def _join(how: Plan, patience_s: int) -> None:
             heartbeat_timeout_seconds=HEARTBEAT_S,
         )
     except (ValueError, RuntimeError) as error:
-        if how != Plan():
+        if not how.perhaps:
             raise UserError(f"cannot join the run's processes: {error}") from error
-        # A TPU host of no slice that its platform knows of: alone.
     finally:
         timer.cancel()
 
