@@ -165,7 +165,11 @@ def _check_tasks(options: Options, asked: DataOptions, chosen: Sequence[Task]) -
         raise UserError(f"tasks={options.tasks} names a task twice")
     if len(chosen) > 1 and (asked.train or asked.dev or asked.test):
         raise UserError("--train, --dev and --test are of one task; use --data-dir with several")
+    columns = [name for name, value in asked.columns.items() if value is not None]
     for task in chosen:
+        given = [f"data.{name}" for name in columns if name != "scheme"]
+        if task.files and given:
+            raise UserError(f"task {task.name} knows its columns; leave {', '.join(given)} out")
         if not task.files and not (asked.train and asked.dev):
             raise UserError(f"task {task.name}: give your files, --train FILE --dev FILE")
         if not asked.dir and not (asked.train and asked.dev):

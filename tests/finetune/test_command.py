@@ -172,6 +172,7 @@ def test_a_sweep_in_one_program_with_the_best_epochs(home, run):
     [
         (("--config=finetune:clasify",), "Did you mean 'classify'"),
         (("--train=no.tsv",), "does not exist"),
+        (("--config=finetune:sst2",), "task sst2 knows its columns; leave data.text out"),
         (("--text=sentense",), "Did you mean 'sentence'"),
         (("--init=nowhere",), "--init nowhere does not exist"),
         (("--config.mesh.data=2",), "does not fit 1 device"),
