@@ -30,6 +30,8 @@ def test_squad2_by_hand():
     assert "best_f1" not in said and said["missing"] == 0
     # A reference of articles alone is none; with no other, only "" is right.
     assert qa_metrics.squad2({"e": ["the"]}, {"e": ""})["exact"] == 100
+    assert qa_metrics.squad2({"e": ["the", "dog"]}, {"e": ""})["exact"] == 0
+    assert qa_metrics.squad2({"e": ["red cat", "dog"]}, {"e": "dog"})["exact"] == 100
 
 
 def test_missing_predictions_are_wrong():
@@ -44,7 +46,7 @@ def test_thresholds_against_a_search():
     rng = random.Random(0)
     for _ in range(30):
         golds = {str(n): ["x y"] if rng.random() < 0.5 else [] for n in range(12)}
-        texts = {key: rng.choice(["x y", "x", "z"]) for key in golds}
+        texts = {key: rng.choice(["x y", "x", "z", ""]) for key in golds}
         odds = {key: rng.random() for key in golds}
         said = qa_metrics.squad2(golds, texts, odds)
         for kind in ("exact", "f1"):

@@ -44,6 +44,7 @@ def test_one_inside_the_other():
     """Catches markers that cross where one entity lies in the other or they touch."""
     words = ["New", "York", "City", "mayor"]
     assert mark(words, " ", (0, 4), (0, 3), MARKERS) == "@ # New York City # mayor @"
+    assert mark(words, " ", (0, 4), (1, 4), MARKERS) == "@ New # York City mayor # @"
     assert mark(words, " ", (0, 3), (3, 4), MARKERS) == "@ New York City @ # mayor #"
 
 

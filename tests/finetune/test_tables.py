@@ -10,8 +10,8 @@ from electra_jax.spec import UserError
 
 def test_tsv_has_no_quoting(made):
     """Catches a reader that swallows rows between two quote characters, as csv does by default."""
-    path = made("a.tsv", 'a\tb\n"x\ty\nz"\tw\r\n')
-    assert list(tables.rows(path)) == [(2, {"a": '"x', "b": "y"}), (3, {"a": 'z"', "b": "w"})]
+    path = made("a.tsv", 'a\tb\n"x 1\ty\nz"\tw\r\n')
+    assert list(tables.rows(path)) == [(2, {"a": '"x 1', "b": "y"}), (3, {"a": 'z"', "b": "w"})]
 
 
 def test_csv_is_quoted(made):
