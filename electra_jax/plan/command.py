@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from electra_jax import __version__
 from electra_jax.data.source import Prepared
 from electra_jax.plan import advise, cost, local, report, topology
 from electra_jax.plan.advise import Outcome, Trial
@@ -187,8 +188,8 @@ def _rate(data: Prepared, trial: Trial, machine: Machine) -> str:
 @functools.cache
 def _versions() -> dict[str, str]:
     """Of what decides about the compiled program."""
-    found = {}
-    for name in ("electra_jax", "jax", "jaxlib", "libtpu", "flax"):
+    found = {"electra_jax": __version__}
+    for name in ("jax", "jaxlib", "libtpu", "flax"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
