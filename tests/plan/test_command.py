@@ -60,7 +60,7 @@ def test_text_is_for_people(planned):
         "floor",
         "estimate",
         "measured",
-        "MFU",
+        "matmul",
         "chip-hours",
         "slowest",
         "largest",
