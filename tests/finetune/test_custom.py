@@ -55,7 +55,7 @@ def test_choices_and_relations(made):
     path = made("a.csv", "context,one,two,label\nc,a,b,1\n")
     task = tasks.custom("choice", choices=("one", "two"))
     assert task.read(path, "train")[0].choices == ("a", "b")
-    task = tasks.custom("choice", text="one", choices=("context", "two"))
+    task = tasks.custom("choice", context="one", choices=("context", "two"))
     assert task.read(path, "train")[0].context == "a"
     path = made(
         "r.jsonl", '{"text": "Ann met Bob", "head": [0, 3], "tail": [8, 11], "label": "x"}\n'
