@@ -82,10 +82,12 @@ def _prepare(options: argparse.Namespace) -> None:
             segmenter=options.segmenter,
             dedup=options.dedup,
             engine=engine,
+            pack=options.pack,
         )
         made = source.open_prepared(folder)
     rows = f"{made.rows['train']:,} rows to train on and {made.rows['valid']:,} held out"
-    print(f"wrote {options.output}: {rows}, {made.seq_len} tokens each")
+    share = made.info["counts"]["train"]["real_token_share"]
+    print(f"wrote {options.output}: {rows}, {made.seq_len} tokens each, {share:.1%} of them text")
 
 
 def _pretrain(options: argparse.Namespace) -> int:

@@ -113,6 +113,11 @@ def _parsers() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
         help="text beyond a row's end: carry it to the next row, or drop it as the original does "
         "(default: carry)",
     )
+    c.add_argument(
+        "--pack",
+        action="store_true",
+        help="put the rows of several short documents into one, each with positions and attention of its own",
+    )
     held_out = c.add_mutually_exclusive_group()
     held_out.add_argument("--valid-input", nargs="+", metavar="GLOB", help="held-out text")
     held_out.add_argument(

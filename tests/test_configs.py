@@ -1,13 +1,14 @@
 """The recipes: the paper's settings, every section accepted by its room, headers that say what they are."""
 
 import ast
+import re
 
 import pytest
 
 from electra_jax.spec import load_config, shipped_configs
 from electra_jax.train.options import run_spec
 
-NAMES = ("small", "base", "large", "mini", "tiny", "quickstart")
+NAMES = ("small", "base", "large", "nvidia", "mini", "tiny", "quickstart")
 
 # Clark et al., 2020, table 6, and section 1.3 of the released code's constants; generator widths and heads follow.
 PAPER = {
@@ -52,7 +53,7 @@ def test_headers_say_how_and_what(name: str):
     """Catches a recipe without its command, hardware or result, or whose command is for another recipe."""
     header = ast.get_docstring(ast.parse(shipped_configs()[name].read_text()))
     assert header is not None
-    assert f"electra-jax pretrain --config {name} " in header
+    assert re.search(rf"electra-jax pretrain --config {name}[ :]", header)
     assert "--seq-len" in header
     assert "\nHardware: " in header
     assert "\nResult: " in header
@@ -63,3 +64,12 @@ def test_all_recipes_have_the_same_keys():
     keys = {name: sorted(load_config(name).to_dict()) for name in NAMES}
     inner = {name: {s: sorted(v) for s, v in load_config(name).to_dict().items()} for name in NAMES}
     assert all(keys[name] == keys["small"] and inner[name] == inner["small"] for name in NAMES)
+
+
+def test_the_two_phases_of_nvidias_recipe():
+    """Catches phases whose steps do not add up, and the second one on the data of the first."""
+    train = run_spec(load_config("nvidia:elsewhere/")).train
+    short, long = train.phases
+    assert (short.steps, long.steps, train.steps) == (10_000, 930, 10_930)
+    assert (short.path, long.path, long.batch, train.batch) == ("", "elsewhere/", 27_648, 67_584)
+    assert (short.peak_lr, long.peak_lr) == (6e-3, 4e-3)

@@ -30,9 +30,8 @@ def run(
             )
     else:
         rows = synthetic(seq_len or spec.model.positions)
-    if batch is not None:
-        train = dataclasses.replace(spec.train, batch=batch)
-        spec = dataclasses.replace(spec, train=train)
+    train = dataclasses.replace(spec.train, batch=batch or spec.train.batch, phases=())
+    spec = dataclasses.replace(spec, train=train)
     if len(rows.source("train")) < spec.train.batch:
         raise UserError(
             f"{rows.path} has {len(rows.source('train'))} rows, fewer than a batch of {spec.train.batch}"

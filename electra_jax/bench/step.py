@@ -22,7 +22,7 @@ READ_S = 2.0
 
 def measure(run: RunSpec, phase: Phase, rounds: int) -> dict[str, Any]:
     """Figures of the step of a phase; see `table` for their units. UserError when it does not fit the devices."""
-    devices = mesh.build(run.mesh)
+    devices = mesh.build(program.choose_mesh(run, phase.data))
     options.check(run, phase, devices.size)
     built = program.build(run, phase, devices)
     begin = time.perf_counter()

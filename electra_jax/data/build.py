@@ -75,13 +75,15 @@ def prepare(
     segmenter: str | None = None,
     dedup: str | None = None,
     engine: Engine | None = None,
+    pack: bool = False,
 ) -> None:
     """Writes the folder `output` of rows of `seq_len` tokens that `source.open_prepared` reads.
 
     Documents are held out by naming `valid_inputs`, else each with probability `valid_fraction` (at
     least one, unless that is 0). `segments` and `overflow` are those of `examples.Plan`; with a
     `segmenter` ("jieba") the word starts of Chinese are those of its words. `dedup` ("exact" or
-    "near") leaves out copies of earlier documents. The same inputs, tokenizer, options and seed
+    "near") leaves out copies of earlier documents; `pack` puts short rows together, several documents in
+    one, each with positions and attention of its own. The same inputs, tokenizer, options and seed
     give the same bytes for any number of `workers` (None: one a core). An `engine` does the work
     in their place.
 
@@ -115,7 +117,7 @@ def prepare(
     with files.new_folder(output) as folder, files.disk_errors(output):
         _save_tokenizer(loaded, folder / "tokenizer", seq_len)
         corpus = Corpus(paths, valid_paths, text_key, held_out, dropped, stored)
-        job = work.Job(loaded, plan, seed, segmenter)
+        job = work.Job(loaded, plan, seed, segmenter, pack)
         rows_per_shard = shards.rows_per_shard(seq_len, loaded.size, stored)
         work_here = functools.partial(_by_processes, workers)
         written, counts = (engine or work_here)(corpus, job, folder, rows_per_shard)
@@ -150,6 +152,7 @@ def prepare(
                 "seed": seed,
                 "segmenter": segmenter,
                 "dedup": dedup,
+                "pack": pack,
             },
             "inputs": [deal.describe(path, text_key) for path in paths],
             "valid_inputs": [deal.describe(path, text_key) for path in valid_paths],
@@ -209,7 +212,7 @@ def _save_tokenizer(loaded: Tokenizer, folder: Path, seq_len: int) -> None:
 
 def _with_shares(counts: collections.Counter[str]) -> dict[str, int | float]:
     """The counts of a split, and the shares one wants to know; all names in a fixed order."""
-    rows, places = max(1, counts["rows"]), max(1, counts["places"])
+    rows, places = max(1, counts["packed_rows"] or counts["rows"]), max(1, counts["places"])
     return {
         **{name: counts[name] for name in (*work.COUNTS, "duplicates")},
         "real_token_share": round(counts["real_tokens"] / places, 6),

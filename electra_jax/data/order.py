@@ -11,8 +11,10 @@ _MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MULTIPLY_2 = np.uint64(0x94D049BB133111EB)
 
 
-def rows(step: int, batch: int, n: int, seed: int) -> np.ndarray:
+def rows(step: int, batch: int, n: int, seed: int, read: int = 0) -> np.ndarray:
     """The row numbers of step `step`'s global batch, int64 [batch], each in 0..n-1.
+
+    `read` rows were read before step 0: the walk goes on behind them.
 
     Steps walk through epochs without a gap: every run of n numbers that starts at a multiple of n
     holds each row once, in an order of its own for each (seed, epoch). A batch may straddle epochs
@@ -22,7 +24,7 @@ def rows(step: int, batch: int, n: int, seed: int) -> np.ndarray:
         raise ValueError(
             f"rows(step={step}, batch={batch}, n={n}): expected step >= 0, batch >= 1, n >= 1"
         )
-    at_B = np.arange(step * batch, (step + 1) * batch, dtype=np.int64)
+    at_B = read + np.arange(step * batch, (step + 1) * batch, dtype=np.int64)
     return permute(at_B % n, at_B // n, n, seed)
 
 

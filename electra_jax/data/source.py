@@ -10,7 +10,7 @@ import numpy as np
 from array_record.python import array_record_module
 
 from electra_jax import remote
-from electra_jax.data import fingerprint, record, staged
+from electra_jax.data import fingerprint, packing, record, staged
 from electra_jax.spec import UserError, unknown_name
 from electra_jax.text.tokenizer import SpecialIds
 
@@ -103,7 +103,7 @@ class Source:
         """The rows of these numbers, each int32 [N, L]: ids, types, docs, word_starts, positions.
 
         docs is 0 for padding, else the document's number in the row; types are segment ids;
-        word_starts is 1 where a token begins a word; positions are 0..L-1. A negative number gives
+        word_starts is 1 where a token begins a word; positions count from 0 in each document. A negative number gives
         an empty row: padding only. Raises IndexError beyond the end, UserError for damaged data.
         """
         numbers_N = np.asarray(numbers_N, np.int64)
@@ -118,8 +118,7 @@ class Source:
             found_NxFxL = self._read(shard, numbers_N[at] - self._first[shard])
             rows_FxNxL[:, at] = found_NxFxL.transpose(1, 0, 2)
         out = dict(zip(record.FIELDS, rows_FxNxL, strict=True))
-        positions_L = np.arange(self._seq_len, dtype=np.int32)
-        out["positions"] = np.tile(positions_L, (numbers_N.size, 1))
+        out["positions"] = packing.positions(out["docs"])
         return out
 
     def _read(self, shard: int, numbers: np.ndarray) -> np.ndarray:

@@ -21,14 +21,15 @@ _BLOCK = (
 
 
 class Verification:
-    """Hashes the shards of a prepared folder behind the run's back; a context manager.
+    """Hashes the shards of prepared folders behind the run's back; a context manager.
 
     What is computed from rows before `settle` has returned must not be kept.
     """
 
-    def __init__(self, data: Prepared) -> None:
-        self._shards = [(data.path / s["name"], s["sha256"]) for s in data.info["shards"]]
-        self.total = sum(s["bytes"] for s in data.info["shards"])
+    def __init__(self, *folders: Prepared) -> None:
+        shards = [(data.path, s) for data in folders for s in data.info["shards"]]
+        self._shards = [(path / s["name"], s["sha256"]) for path, s in shards]
+        self.total = sum(s["bytes"] for _, s in shards)
         self.done = 0  # bytes hashed so far
         self._identities: dict[Path, tuple[int, ...]] = {}
         self._error: UserError | None = None

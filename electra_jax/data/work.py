@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from electra_jax.data import examples, record, words
+from electra_jax.data import examples, packing, record, words
 from electra_jax.text.tokenizer import Tokenizer
 
 # What is counted for each split.
@@ -25,6 +25,7 @@ COUNTS = (
     "unknown_tokens",
     "chinese_tokens",
     "rows",
+    "packed_rows",
     "single_segment_rows",
     "short_target_rows",
     "text_tokens_in_rows",
@@ -41,6 +42,7 @@ class Job:
     plan: examples.Plan
     seed: int
     segmenter: str | None
+    pack: bool = False
 
 
 class Block(NamedTuple):
@@ -102,11 +104,16 @@ class Maker:
                 tokens=len(here_M),
                 unknown_tokens=int(np.count_nonzero(here_M == special.unk)),
                 chinese_tokens=int(np.count_nonzero(self._words.han_V[here_M])),
-                **_row_counts(of_split, plan),
+                **_row_counts(of_split),
             )
             built_RxFxL = examples.assemble(
                 of_split, tokens_N, starts_N, plan.seq_len, special, self._dtype
             )
+            if self._job.pack:
+                counts[split]["packed_rows"] = len(built_RxFxL)
+                built_RxFxL = packing.pack(built_RxFxL, special.pad)
+            counts[split]["rows"] = len(built_RxFxL)
+            counts[split]["places"] = len(built_RxFxL) * plan.seq_len
             records[split] = record.encode(built_RxFxL)
         return Made(records, counts)
 
@@ -124,16 +131,14 @@ def draws(key: str) -> Callable[[], float]:
     return numbers().__next__
 
 
-def _row_counts(rows: Sequence[tuple[int, examples.Row]], plan: examples.Plan) -> dict[str, int]:
+def _row_counts(rows: Sequence[tuple[int, examples.Row]]) -> dict[str, int]:
     single = sum(not row.second for _, row in rows)
     text = sum(b - a for _, row in rows for a, b in itertools.chain(row.first, row.second))
     return {
-        "rows": len(rows),
         "single_segment_rows": single,
         "short_target_rows": sum(row.short for _, row in rows),
         "text_tokens_in_rows": text,
         "real_tokens": text + 2 * single + 3 * (len(rows) - single),
-        "places": len(rows) * plan.seq_len,
     }
 
 

@@ -16,6 +16,9 @@ from electra_jax.spec import UserError, check_choice
 Params = dict[str, Any]
 
 
+REMATS = ("none", "attention", "layer")  # each keeps less than the one before
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """The config section `model`: the discriminator's dimensions, the generator's as ratios of them."""
@@ -37,11 +40,11 @@ class ModelSpec:
     init_std: float
     dtype: str  # of matmuls: float32 | bfloat16
     residual_dtype: str  # of the stream between layers
-    remat: str  # none | layer: recompute each layer in the backward pass
+    remat: str  # none | attention, layer: what of each layer the backward pass computes again
 
     def __post_init__(self) -> None:
         check_choice("model.tying", self.tying, ("embeddings", "none", "all"))
-        check_choice("model.remat", self.remat, ("none", "layer"))
+        check_choice("model.remat", self.remat, REMATS)
         for name in ("dtype", "residual_dtype"):
             check_choice(f"model.{name}", getattr(self, name), ("float32", "bfloat16"))
         for name in ("layers", "width", "heads", "ffn", "embedding", "positions", "types"):
@@ -111,7 +114,15 @@ class Dimensions:
     ) -> EncoderSpec:
         s = self.spec
         layer = LayerSpec(
-            width, heads, ffn, s.dropout, s.attention_dropout, s.init_std, s.dtype, s.residual_dtype
+            width,
+            heads,
+            ffn,
+            s.dropout,
+            s.attention_dropout,
+            s.init_std,
+            s.dtype,
+            s.residual_dtype,
+            s.remat == "attention",
         )
         return EncoderSpec(layers, embedding, layer, remat=s.remat == "layer")
 

@@ -1,5 +1,6 @@
 """The building blocks of a post-LN BERT encoder: embeddings, self-attention, feed-forward, layer."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.attention import attention
+from electra_jax.ops.gelu import gelu
 from electra_jax.ops.noise import Noise
 
 LAYER_NORM_EPS = 1e-12  # tf.contrib.layers.layer_norm, used by the original
@@ -27,6 +29,7 @@ class LayerSpec:
     init_std: float
     dtype: str  # of matmuls
     residual_dtype: str  # of the stream between layers
+    recompute_attention: bool = False  # in the backward pass, from queries, keys and values
 
 
 def truncated_normal(stddev: float) -> nn.initializers.Initializer:
@@ -37,11 +40,6 @@ def truncated_normal(stddev: float) -> nn.initializers.Initializer:
 def layer_norm(dtype: str, name: str | None = None) -> nn.LayerNorm:
     """LayerNorm with eps 1e-12; statistics in float32, output in `dtype`."""
     return nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=dtype, use_fast_variance=False, name=name)
-
-
-def gelu(x: jax.Array) -> jax.Array:
-    """The exact (erf) GELU."""
-    return jax.nn.gelu(x, approximate=False)
 
 
 def padded_vocab(vocab_size: int) -> int:
@@ -117,13 +115,11 @@ class Layer(nn.Module):
         q_BxLxHxC, k_BxLxHxC, v_BxLxHxC = (
             dense(s.width, name)(x_BxLxD).reshape(heads) for name in ("query", "key", "value")
         )
-        mixed_BxLxHxC = attention(
-            q_BxLxHxC,
-            k_BxLxHxC,
-            v_BxLxHxC,
-            docs_BxL,
-            dropout=s.attention_dropout,
-            noise=noise and noise.at(0),
+        attend: Callable[..., jax.Array] = functools.partial(attention, dropout=s.attention_dropout)
+        if s.recompute_attention:
+            attend = jax.checkpoint(attend)
+        mixed_BxLxHxC = attend(
+            q_BxLxHxC, k_BxLxHxC, v_BxLxHxC, docs_BxL, noise=noise and noise.at(0)
         )
         mixed_BxLxD = dense(s.width, "out")(mixed_BxLxHxC.reshape(x_BxLxD.shape))
         x_BxLxD = layer_norm(s.residual_dtype, "attention_norm")(x_BxLxD + drop(mixed_BxLxD, 1))

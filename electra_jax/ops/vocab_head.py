@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.noise import Noise
@@ -44,7 +45,7 @@ def vocabulary_head(
     `tile` (default TILE) is how many ids are computed at once; it changes nothing but rounding.
     """
     options = HeadOptions(vocab_size, temperature, disallow_correct, TILE if tile is None else tile)
-    head = tiled_head if options.tile < table_VxE.shape[0] else whole_head
+    head = _on_each_device if options.tile < table_VxE.shape[0] else whole_head
     slot = head(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise, options)
 
     def total(x_BxK: jax.Array) -> jax.Array:
@@ -58,6 +59,32 @@ def vocabulary_head(
         sampled_BxK=slot.sampled,
         log_q_BxK=jax.lax.stop_gradient(slot.log_q),
     )
+
+
+def _on_each_device(
+    hidden_BxKxE: jax.Array,
+    table_VxE: jax.Array,
+    bias_V: jax.Array,
+    targets_BxK: jax.Array,
+    noise: Noise,
+    options: HeadOptions,
+) -> PerSlot:
+    """The tiled head; on a mesh, every device goes through the tiles with its own rows.
+
+    Left to the partitioner, the devices would add up the table's gradient after every tile, in the
+    loop; so they do once, after it.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.size <= 1:
+        return tiled_head(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise, options)
+    rows, whole = P(mesh.axis_names), P()
+    head = jax.shard_map(
+        lambda *arrays: tiled_head(*arrays, options),
+        in_specs=(rows, whole, whole, rows, rows),
+        out_specs=rows,
+        check_vma=False,
+    )
+    return head(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise)
 
 
 def whole_head(

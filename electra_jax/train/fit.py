@@ -9,12 +9,14 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from electra_jax.model.electra import REMATS
 from electra_jax.spec import UserError
 from electra_jax.train import program
+from electra_jax.train.mesh import memory_per_device
 from electra_jax.train.options import Phase, RunSpec
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-MOST_TRIES = 4  # compilations spent on the advice
+MOST_TRIES = 5  # compilations spent on the advice
 
 Need = Callable[[int, str], int]  # (rows of a micro-batch, model.remat) -> bytes of one device
 
@@ -52,10 +54,11 @@ def advice(need: Need, limit: int, known: int, phase: Phase, remat: str, unit: i
     two sizes tell the largest that fits; it is compiled before it is recommended.
     """
     rows, tries, found = phase.batch // phase.accumulation, 0, []
-    if remat == "none":
+    for more in REMATS[REMATS.index(remat) + 1 :]:
         tries += 1
-        if need(rows, "layer") <= limit:
-            found.append("--config.model.remat=layer")
+        if need(rows, more) <= limit:
+            found.append(f"--config.model.remat={more}")
+            break
     at, size = rows, known
     best = max(unit, rows // 2 // unit * unit)
     while tries < MOST_TRIES:
@@ -98,11 +101,10 @@ def needed(compiled: Any) -> int:
 
 def capacity(mesh: Mesh) -> int | None:
     """Bytes a device of the mesh can hold, on CPU its share of the machine's memory; None if unknown."""
-    device = mesh.local_devices[0]
-    if device.platform == "cpu":
+    if mesh.local_devices[0].platform == "cpu":
         total = _machine_memory()
         return None if total is None else total // len(mesh.local_devices)
-    return (device.memory_stats() or {}).get("bytes_limit")
+    return memory_per_device()
 
 
 def _machine_memory() -> int | None:

@@ -90,9 +90,11 @@ def _pretrain(
                 "choose more steps, or another --workdir"
             )
         processes.by_first("record", lambda: _begin(home, start, done))
-        with Verification(start.data) as verification, _report(start, done) as report:
+        used = {phase.data.fingerprint: phase.data for phase in phases}
+        with Verification(*used.values()) as verification, _report(start, done) as report:
             _announce(report, start, devices, done, state)
-            session = Session(start, home, checkpoints, report, clock, verification)
+            record = workdir.data_record(start.data, run)
+            session = Session(start, record, home, checkpoints, report, clock, verification)
             for phase, compiled in zip(phases, programs, strict=True):
                 last = min(phase.last, run.train.ends_at)
                 if done < last:
@@ -120,7 +122,11 @@ def _facts(start: Start) -> dict[str, Any]:
     config = changes.flat(start.config)
     del config["data.path"]
     versions = {name: v for name, v in workdir.versions().items() if name != "python"}
-    return {"config": config, "data": workdir.data_record(start.data), "versions": versions}
+    return {
+        "config": config,
+        "data": workdir.data_record(start.data, start.run),
+        "versions": versions,
+    }
 
 
 def _report(start: Start, done: int) -> Report | Silence:
@@ -135,6 +141,7 @@ class Session:
     """One start of a run: what every phase of it writes to."""
 
     start: Start
+    data: dict[str, Any]  # their record
     home: Home
     checkpoints: Checkpoints
     report: Report | Silence
@@ -151,7 +158,7 @@ class Session:
             v.settle()
             self.report.flush()
             self.home.send()
-            meta = {"config": self.start.config, "data": workdir.data_record(self.start.data)}
+            meta = {"config": self.start.config, "data": self.data}
             self.checkpoints.save(done, state, meta)
 
     def evaluate(self, done: int, state: State, phase: Phase, compiled: Program) -> None:

@@ -1,4 +1,4 @@
-"""The optimizer of the original ELECTRA (Adam without bias correction) and AdamW, schedule, clipping, decay mask."""
+"""The original's optimizer (Adam without bias correction), AdamW and LAMB, schedule, clipping, decay mask."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from electra_jax.spec import UserError, check_choice
 class OptimSpec:
     """The config section `optim`."""
 
-    name: str  # adam: the original's, without bias correction | adamw: with it
+    name: str  # adam: the original's, without bias correction | adamw: with it | lamb
     peak_lr: float
     warmup: int  # steps
     lr_power: float  # of the polynomial decay
@@ -26,7 +26,7 @@ class OptimSpec:
     clip_norm: float  # of the whole gradient
 
     def __post_init__(self) -> None:
-        check_choice("optim.name", self.name, ("adam", "adamw"))
+        check_choice("optim.name", self.name, ("adam", "adamw", "lamb"))
         if self.peak_lr < 0 or self.warmup < 0 or self.weight_decay < 0:
             raise UserError(
                 f"optim.peak_lr={self.peak_lr}, warmup={self.warmup} and weight_decay={self.weight_decay} "
@@ -48,12 +48,19 @@ def learning_rate(spec: OptimSpec, step: jax.Array, total_steps: int) -> jax.Arr
 
 
 def direction(spec: OptimSpec) -> optax.GradientTransformation:
-    """Gradients -> what is subtracted, times the learning rate: Adam's step plus decoupled weight decay."""
+    """Gradients -> what is subtracted, times the learning rate: Adam's step plus decoupled weight decay.
+
+    LAMB (You et al., 2020, arXiv:1904.00962) scales this, for every tensor that is decayed, by the
+    ratio of the tensor's norm to the step's; biases and LayerNorms keep Adam's step.
+    """
     if spec.name == "adam":
         adam = scale_by_adam_without_bias_correction(spec.beta1, spec.beta2, spec.eps)
     else:
         adam = optax.scale_by_adam(spec.beta1, spec.beta2, spec.eps)
-    return optax.chain(adam, optax.add_decayed_weights(spec.weight_decay, mask=decay_mask))
+    decayed = optax.chain(adam, optax.add_decayed_weights(spec.weight_decay, mask=decay_mask))
+    if spec.name == "lamb":
+        return optax.chain(decayed, optax.masked(optax.scale_by_trust_ratio(), decay_mask))
+    return decayed
 
 
 class AdamMoments(NamedTuple):

@@ -1,13 +1,13 @@
 """All the options of a pretraining run in one frozen tree, built from a config and the prepared data."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from electra_jax.data import order
-from electra_jax.data.source import Prepared
+from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.model.electra import Dimensions, ModelSpec
 from electra_jax.objective import protocol
 from electra_jax.spec import UserError, from_config, unknown_name
@@ -15,6 +15,29 @@ from electra_jax.train.mesh import MeshSpec
 from electra_jax.train.optim import OptimSpec
 
 SECTIONS = ("model", "objective", "optim", "train", "data", "mesh", "report")
+
+
+@dataclass(frozen=True)
+class PhaseSpec:
+    """An entry of `train.phases`; what it leaves out is the run's."""
+
+    steps: int
+    path: str = ""  # prepared data; empty: data.path
+    batch: int = 0
+    accumulation: int = 0
+    peak_lr: float = 0.0  # above 0: the schedule begins anew with the phase and ends with it
+    warmup: int = 0  # steps, of a schedule of its own
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UserError(f"train.phases: steps={self.steps} of a phase must be at least 1")
+        for name in ("batch", "accumulation", "peak_lr", "warmup"):
+            if getattr(self, name) < 0:
+                raise UserError(f"train.phases: {name}={getattr(self, name)} must not be negative")
+        if self.warmup and not self.peak_lr:
+            raise UserError(
+                f"train.phases: warmup={self.warmup} of a phase needs its peak_lr: without one it is under the run's"
+            )
 
 
 @dataclass(frozen=True)
@@ -33,6 +56,7 @@ class TrainSpec:
     keep_every: int  # keep checkpoints at multiples of this for good; 0: none
     max_skipped: int  # non-finite steps in a row that are passed over; one more stops the run
     stop_at: int = 0  # step at which this start saves and ends, to go on later; 0: the last one
+    phases: tuple[PhaseSpec, ...] = ()  # empty: one, of all the steps
 
     def __post_init__(self) -> None:
         for name in (
@@ -52,6 +76,10 @@ class TrainSpec:
             raise UserError(
                 f"train.batch={self.batch} is not a multiple of train.accumulation={self.accumulation}; "
                 f"the nearest batch that is: {_nearest_multiple(self.batch, self.accumulation)}"
+            )
+        if self.phases and (total := sum(phase.steps for phase in self.phases)) != self.steps:
+            raise UserError(
+                f"train.phases have {total} steps together, but train.steps={self.steps}; make them equal"
             )
 
     @property
@@ -84,10 +112,13 @@ class Phase:
     accumulation: int
     first: int
     last: int
+    read: int = 0  # rows of these data that earlier phases had
+    own: PhaseSpec | None = None  # what the config says of this phase
 
     def rows(self, step: int, seed: int) -> np.ndarray:
         """The rows of the step's batch: the run's data order, a function of the seed."""
-        return order.rows(step - self.first, self.batch, self.data.rows["train"], seed)
+        count = self.data.rows["train"]
+        return order.rows(step - self.first, self.batch, count, seed, self.read)
 
 
 @dataclass(frozen=True)
@@ -107,9 +138,36 @@ class RunSpec:
         return Dimensions(self.model, vocab_size)
 
     def phases(self, data: Prepared) -> tuple[Phase, ...]:
-        """The run as a list of phases, each compiled once; a config names one folder, so there is one phase."""
+        """The run as a list of phases, each compiled once. Raises UserError for data of another tokenizer."""
         t = self.train
-        return (Phase(data, t.batch, t.accumulation, 0, t.steps),)
+        if not t.phases:
+            return (Phase(data, t.batch, t.accumulation, 0, t.steps),)
+        found: list[Phase] = []
+        read: dict[str, int] = {}
+        for own in t.phases:
+            rows = open_prepared(own.path) if own.path else data
+            if rows.tokenizer_hash != data.tokenizer_hash:
+                raise UserError(
+                    f"{own.path} was prepared with another tokenizer than {data.path}; prepare it with "
+                    f"--tokenizer {data.path / 'tokenizer'}"
+                )
+            batch, parts = own.batch or t.batch, own.accumulation or t.accumulation
+            if batch % parts:
+                raise UserError(
+                    f"train.phases: batch={batch} is not a multiple of accumulation={parts}"
+                )
+            first = found[-1].last if found else 0
+            before = read.get(rows.fingerprint, 0)
+            found.append(Phase(rows, batch, parts, first, first + own.steps, before, own))
+            read[rows.fingerprint] = before + own.steps * batch
+        return tuple(found)
+
+    def schedule(self, phase: Phase) -> tuple[OptimSpec, int, int]:
+        """(optimizer, first step, number of steps) of the schedule a phase is under: the run's or its own."""
+        if phase.own is None or not phase.own.peak_lr:
+            return self.optim, 0, self.train.steps
+        own = replace(self.optim, peak_lr=phase.own.peak_lr, warmup=phase.own.warmup)
+        return own, phase.first, phase.last - phase.first
 
     def make_objective(self, data: Prepared) -> protocol.Objective:
         """The objective for this data."""
@@ -134,7 +192,9 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, spec in _SPECS.items():
         if isinstance(config.get(name), Mapping):
             defaults = {f.name: f.default for f in fields(spec) if f.default is not MISSING}
-            full[name] = {**defaults, **config[name]}
+            # As JSON gives them back, so that they equal what was written.
+            plain = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
+            full[name] = {**plain, **config[name]}
     return full
 
 

@@ -86,6 +86,16 @@ def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
     t = run.train
     arrange = functools.partial(meshes.gather_tables, mesh=mesh)
 
+    def on_mesh(step: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, telling what it is made of which devices it will run on."""
+
+        @functools.wraps(step)
+        def traced(*arguments: Any) -> Any:
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+                return step(*arguments)
+
+        return traced
+
     def init() -> State:
         return init_state(objective, run.optim, t.seed)
 
@@ -109,7 +119,8 @@ def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
     rows, everywhere = NamedSharding(mesh, meshes.ROWS), NamedSharding(mesh, P())
     batch = jax.ShapeDtypeStruct((phase.batch, phase.data.seq_len), jnp.int32, sharding=rows)
     options = DETERMINISTIC if run.mesh.deterministic else None
-    train_step = make_train_step(objective, run.optim, t.steps, phase.accumulation, t.seed, arrange)
+    spec, first, steps = run.schedule(phase)
+    train_step = make_train_step(objective, spec, steps, phase.accumulation, t.seed, arrange, first)
     return Program(
         objective=objective,
         mesh=mesh,
@@ -117,12 +128,12 @@ def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
         abstract_batch=dict.fromkeys(FIELDS, batch),
         init=jax.jit(init, out_shardings=state_sharding),
         train_step=jax.jit(
-            train_step,
+            on_mesh(train_step),
             donate_argnums=0,
             out_shardings=(state_sharding, everywhere),
             compiler_options=options,
         ),
-        eval_step=jax.jit(eval_step, out_shardings=everywhere, compiler_options=options),
+        eval_step=jax.jit(on_mesh(eval_step), out_shardings=everywhere, compiler_options=options),
     )
 
 

@@ -41,8 +41,11 @@ def make_train_step(
     accumulation: int,
     seed: int,
     arrange: Callable[[Params], Params] = lambda params: params,
+    first: int = 0,
 ) -> Callable[[State, Batch], tuple[State, Sums]]:
     """The train step: (state, batch of [B, L] arrays) -> (state, metric sums).
+
+    The schedule of the learning rate has `total_steps` steps and begins with step `first` of the run.
 
     B rows are cut into `accumulation` micro-batches; since noise is addressed by global row and the loss is divided
     by the whole batch's denominators, the cut changes nothing but rounding. A step whose loss or gradient is not
@@ -67,7 +70,7 @@ def make_train_step(
 
         grads, (loss, sums) = accumulate(gradient, batch, accumulation)
         norm = optax.tree.norm(grads)
-        rate = optim.learning_rate(spec, state["step"], total_steps)
+        rate = optim.learning_rate(spec, state["step"] - first, total_steps)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, opt_state = descend.update(
             optim.clip(grads, norm, spec.clip_norm), state["opt_state"], state["params"]

@@ -73,8 +73,13 @@ def open_run(
         raise UserError("no data: give --config.data.path=FOLDER, made by electra-jax prepare")
     data = open_prepared(run.data.path)
     asked["data"]["path"] = data.origin  # a resume may start from another folder
+    for phase in asked["train"]["phases"]:
+        if phase.get("path"):
+            phase["path"] = open_prepared(phase["path"]).origin
     if record is not None:
-        found += changes.of_data(folder, data.path, record["data"], data_record(data), allow_change)
+        found += changes.of_data(
+            folder, data.path, record["data"], data_record(data, run), allow_change
+        )
     _fits_import(folder, run, data)
     return Start(folder, asked, run, data, resumed=record is not None, changes=found)
 
@@ -90,16 +95,18 @@ def begin(start: Start, step: int = 0) -> None:
     record = {
         "format": FORMAT,
         "config": start.config,
-        "data": data_record(start.data),
+        "data": data_record(start.data, start.run),
         "versions": versions(),
         "changes": [*earlier, *({"step": step, **asdict(c)} for c in start.changes)],
     }
     files.write_json(start.folder / RECORD, record)
 
 
-def data_record(data: Prepared) -> dict[str, Any]:
+def data_record(data: Prepared, run: RunSpec | None = None) -> dict[str, Any]:
     """What identifies the data of a run, kept in its record and beside each checkpoint."""
+    several = run.phases(data) if run is not None and run.train.phases else ()
     return {
+        **({"phases": [phase.data.fingerprint for phase in several]} if several else {}),
         "fingerprint": data.fingerprint,
         "tokenizer_hash": data.tokenizer_hash,
         "vocab_size": data.vocab_size,

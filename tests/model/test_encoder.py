@@ -85,7 +85,8 @@ def test_forward_pass_in_numpy(tiny, dims, tying: str):
 
 
 @pytest.mark.slow
-def test_remat_changes_nothing(tiny, dims):
+@pytest.mark.parametrize("policy", ["attention", "layer"])
+def test_remat_changes_nothing(tiny, dims, policy):
     """Catches a recomputation with other dropout, whose gradient belongs to another loss."""
     params = tiny.init(dims())["discriminator"]
     x = np.random.default_rng(0).normal(size=(2, 10, 12)).astype(np.float32)
@@ -97,7 +98,7 @@ def test_remat_changes_nothing(tiny, dims):
         return jnp.sum(out**3)
 
     both = jax.jit(jax.value_and_grad(loss), static_argnums=(1, 2))
-    plain, remat = both(params, "none", 0.2), both(params, "layer", 0.2)
+    plain, remat = both(params, "none", 0.2), both(params, policy, 0.2)
     assert float(remat[0]) == pytest.approx(float(plain[0]), rel=1e-6)
     for name, x in flatten(plain[1]).items():
         y = flatten(remat[1])[name]
@@ -108,9 +109,9 @@ def test_remat_recomputes(tiny, dims):
     """Catches an option that is read and ignored."""
     texts = [
         str(jax.make_jaxpr(jax.grad(lambda p, d=d: jnp.sum(apply(d, p, tiny)[1])))(tiny.params))
-        for d in (dims(), dims(remat="layer"))
+        for d in (dims(), dims(remat="attention"), dims(remat="layer"))
     ]
-    assert [text.count("remat") > 0 for text in texts] == [False, True]
+    assert [text.count("remat") > 0 for text in texts] == [False, True, True]
 
 
 def test_bfloat16_is_close_and_leaves_the_rest_in_float32(tiny, dims):

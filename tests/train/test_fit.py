@@ -17,7 +17,7 @@ def phase(batch: int, accumulation: int = 1) -> SimpleNamespace:
 def linear(fixed: int, row: int, row_with_remat: int, asked: list):
     def need(rows: int, remat: str) -> int:
         asked.append((rows, remat))
-        return fixed + rows * (row if remat == "none" else row_with_remat)
+        return fixed + rows * (row_with_remat if remat == "layer" else row)
 
     return need
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
+from electra_jax.data import build
 from electra_jax.spec import UserError
-from electra_jax.train import checkpoint, evaluate, hardware, loop, preempt, workdir
+from electra_jax.train import checkpoint, evaluate, fit, hardware, loop, preempt, workdir
 from electra_jax.train import mesh as meshes
 from electra_jax.train.arrays import flatten
 from electra_jax.train.options import Phase
@@ -250,3 +251,40 @@ def test_another_micro_batch_gives_the_same_run(config, runs, tmp_path):
     for ours, theirs in zip(untimed(tmp_path), untimed(runs.whole), strict=True):
         assert ours["mlm_loss"] == pytest.approx(theirs["mlm_loss"], rel=1e-4)
         assert ours["disc_loss"] == pytest.approx(theirs["disc_loss"], rel=1e-4)
+
+
+def test_phases_on_the_same_data_are_one_run(config, runs, tmp_path):
+    """Catches a phase that begins the data, the noise or the schedule again: in two phases of the same
+    batch the run is bit for bit the one in one."""
+    loop.pretrain(config(*EVERY, "train.phases=({'steps': 7}, {'steps': 13})"), tmp_path)
+    assert untimed(tmp_path) == untimed(runs.whole)
+
+
+def test_phases_of_two_lengths_killed_in_the_second(config, prepared_folder, tmp_path):
+    """Catches a phase that is not resumed where it was, compiled for the other's length, or on other
+    data than it was begun on; a run of two lengths compiles two steps."""
+    text, vocab = prepared_folder.parent / "corpus.txt", prepared_folder.parent / "vocab.txt"
+    build.prepare([str(text)], vocab, 16, tmp_path / "short", valid_fraction=0.2, workers=1)
+    long = f"{{'steps': 8, 'path': '{prepared_folder}', 'batch': 16, 'accumulation': 2, 'peak_lr': 1e-3}}"
+    phases = f"train.phases=({{'steps': 12}}, {long})"
+    compiled = []
+
+    def count(run, phase, built, compile=fit.compile_that_fits):
+        compiled.append(phase.data.seq_len)
+        return compile(run, phase, built)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "compile_that_fits", count)
+        loop.pretrain(config(*EVERY, phases, data=tmp_path / "short"), tmp_path / "whole")
+    assert compiled == [16, 32]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_at(17, patch)
+        overrides = (*EVERY, phases, "train.checkpoint_every=5")
+        loop.pretrain(config(*overrides, data=tmp_path / "short"), tmp_path / "killed")
+    loop.pretrain(None, tmp_path / "killed")
+    whole, killed = (checkpoint.read_params(tmp_path / name)[1] for name in ("whole", "killed"))
+    for name, x in flatten(whole).items():
+        assert x.tobytes() == flatten(killed)[name].tobytes(), name
+    assert untimed(tmp_path / "killed") == untimed(tmp_path / "whole")
+    record = workdir.read_record(tmp_path / "whole")["data"]
+    assert len(set(record["phases"])) == 2

@@ -76,10 +76,10 @@ def test_epsilon_is_outside_the_root():
     assert float(step["w"][0]) == pytest.approx(1e-6 / (1e-13**0.5 + 1e-6), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "lamb"])
 def test_ten_steps_in_numpy(name: str):
-    """Catches decay added to the gradient instead of the step, decay of a bias, and moments that
-    are not carried over."""
+    """Catches decay added to the gradient instead of the step, decay of a bias, moments that are not
+    carried over, a trust ratio before decay, turned round, or of a bias."""
     draw = np.random.default_rng(0)
     params = {"a": {"kernel": draw.normal(size=(3, 4)), "bias": draw.normal(size=4)}}
     spec = dataclasses.replace(SPEC, name=name, weight_decay=0.1)
@@ -94,11 +94,14 @@ def test_ten_steps_in_numpy(name: str):
         ours = jax.tree.map(lambda p, s: p - 0.01 * s, ours, step)
         m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, grads)
         v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, v, grads)
-        c1, c2 = (1 - 0.9**t, 1 - 0.999**t) if name == "adamw" else (1, 1)
+        c1, c2 = (1 - 0.9**t, 1 - 0.999**t) if name != "adam" else (1, 1)
         for leaf, decay in (("kernel", 0.1), ("bias", 0.0)):
             p = params["a"][leaf]
             adam = (m["a"][leaf] / c1) / (np.sqrt(v["a"][leaf] / c2) + 1e-6)
-            params["a"][leaf] = p - 0.01 * (adam + decay * p)
+            whole = adam + decay * p
+            if name == "lamb" and leaf == "kernel":
+                whole *= np.linalg.norm(p) / np.linalg.norm(whole)
+            params["a"][leaf] = p - 0.01 * whole
     for leaf in ("kernel", "bias"):
         assert np.abs(ours["a"][leaf] - params["a"][leaf]).max() < 1e-5
 

@@ -1,12 +1,15 @@
 """Options of a run: what clashes is refused, with the numbers and the way out."""
 
 import dataclasses
+import json
+import re
 
 import numpy as np
 import pytest
 
+from electra_jax.data import order
 from electra_jax.spec import UserError
-from electra_jax.train.options import SECTIONS, Phase, check, run_spec
+from electra_jax.train.options import SECTIONS, Phase, PhaseSpec, check, complete, run_spec
 
 
 @pytest.mark.parametrize(
@@ -82,3 +85,50 @@ def test_phases_follow_the_data_order(config, prepared):
     later = dataclasses.replace(phase, first=7, last=9)
     assert np.array_equal(later.rows(7, seed=0), phase.rows(0, seed=0))
     assert isinstance(later, Phase)
+
+
+def test_phases_share_the_steps_and_the_data(config, prepared):
+    """Catches rows read twice because a phase on the same data begins their order again, a schedule
+    that restarts where the run's should go on, and a phase's own that begins before it."""
+    run = run_spec(
+        config(
+            "train.steps=10",
+            "train.phases=({'steps': 3}, {'steps': 5, 'batch': 16}, {'steps': 2, 'peak_lr': 1e-3, 'warmup': 1})",
+        ).to_dict()
+    )
+    one, two, three = run.phases(prepared)
+    assert [(p.first, p.last, p.batch) for p in (one, two, three)] == [
+        (0, 3, 8), (3, 8, 16), (8, 10, 8)
+    ]  # fmt: skip
+    read = np.concatenate(
+        [p.rows(step, 7) for p in (one, two, three) for step in range(p.first, p.last)]
+    )
+    whole = order.rows(0, len(read), prepared.rows["train"], 7)
+    assert np.array_equal(read, whole)
+    assert run.schedule(one) == run.schedule(two) == (run.optim, 0, 10)
+    own, first, steps = run.schedule(three)
+    assert (own.peak_lr, own.warmup, first, steps) == (1e-3, 1, 8, 2)
+
+
+@pytest.mark.parametrize(
+    ("phases", "said"),
+    [
+        ("({'steps': 3},)", "3 steps together, but train.steps=20"),
+        ("({'steps': 20, 'batch': 9, 'accumulation': 2},)", "batch=9 is not a multiple"),
+        ("({'steps': 20, 'warmup': 2},)", "needs its peak_lr"),
+        ("({'stesp': 20},)", "Did you mean 'train.phases[0].steps'"),
+        ("({'steps': 20, 'path': 'nowhere'},)", "nowhere is not a folder"),
+    ],
+)
+def test_mistakes_in_phases(config, prepared, phases, said):
+    """Catches phases that end before the run, or whose mistakes are found when they begin."""
+    with pytest.raises(UserError, match=re.escape(said)):
+        run_spec(config(f"train.phases={phases}").to_dict()).phases(prepared)
+
+
+def test_phases_come_back_from_json(config):
+    """Catches a resume refused because a tuple was written as a list."""
+    written = json.loads(json.dumps(config("train.phases=({'steps': 20},)").to_dict()))
+    assert run_spec(complete(written)).train.phases == (PhaseSpec(20),)
+    del written["train"]["phases"]
+    assert complete(written) == json.loads(json.dumps(complete(written)))

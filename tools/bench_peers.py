@@ -1,0 +1,294 @@
+#!/usr/bin/env python3
+"""Races our train step against the same step on PyTorch + transformers, turn by turn.
+
+    python tools/bench_peers.py                                  # what suits the device there is
+    python tools/bench_peers.py --cases small:128:16 --dropout 0.1 --rounds 20 --json
+
+Every contender has its own process and works only when it is its turn: a few steps each, round after
+round, so that whatever else the machine does meets all alike. The step is the whole joint ELECTRA step:
+masking on the device, generator, vocabulary head on the masked positions only, Gumbel-max samples,
+discriminator, gradients, clipping, AdamW (fused), in float32 on a CPU and bfloat16 on a GPU, on full rows
+of the same length. Contenders of PyTorch: attention "eager" and "sdpa", and "sdpa" under torch.compile.
+Prints the table of docs/performance.md: on a machine with a GPU it fills in the GPU's rows.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+PEERS = ("eager", "sdpa", "compiled")
+OURS = "electra_jax"
+VOCAB, SPECIAL_BELOW, CLS, SEP, MASK = 30_522, 999, 101, 102, 103
+CPU_CASES = ("small:128:16",)
+GPU_CASES = ("small:128:512", "base:512:64", "large:512:32")
+BOTH = ("0.1", "0")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", nargs="+", metavar="CONFIG:LENGTH:BATCH", help="shapes to race")
+    parser.add_argument("--dropout", nargs="+", default=BOTH, help="rates, of weights and states")
+    parser.add_argument("--contenders", nargs="+", default=[OURS, *PEERS], choices=[OURS, *PEERS])
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=3, help="steps a turn")
+    parser.add_argument("--json", action="store_true", help="a JSON line a row")
+    args = parser.parse_args()
+    multiprocessing.set_start_method("spawn")
+    import torch
+
+    gpu = torch.cuda.is_available()
+    dtype = "bfloat16" if gpu else "float32"
+    for case in args.cases or (GPU_CASES if gpu else CPU_CASES):
+        name, length, batch = case.split(":")
+        for rate in args.dropout:
+            shape = (name, int(length), int(batch), float(rate), dtype)
+            rows = race(args.contenders, shape, args.rounds, args.steps)
+            for row in rows:
+                row |= {"case": case, "dropout": float(rate), "dtype": dtype}
+                print(json.dumps(row) if args.json else line(row), flush=True)
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table, Markdown."""
+    if "failed" in row:
+        return f"| {row['case']} | {row['dropout']:g} | {row['name']} | {row['failed']} |"
+    cells = [
+        row["case"],
+        f"{row['dropout']:g}",
+        row["name"],
+        f"{row['step_s'] * 1e3:.0f} ({row['low_s'] * 1e3:.0f} to {row['high_s'] * 1e3:.0f})",
+        f"{row['cpu_s'] * 1e3:.0f}",
+        f"{row['tokens_per_s']:,.0f}",
+        f"{row['memory_gib']:.2f}",
+        "" if row["ratio"] is None else f"{row['ratio']:.2f} ({row['cpu_ratio']:.2f})",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def race(
+    contenders: Sequence[str], shape: tuple[str, int, int, float, str], rounds: int, steps: int
+) -> list[dict[str, Any]]:
+    """Figures by contender, each with our speed as a multiple of its speed (wall, processor)."""
+    workers = {name: Worker(name, shape) for name in contenders}
+    for _ in range(rounds):
+        for worker in workers.values():
+            worker.turn(steps)
+    rows = [worker.close(shape) for worker in workers.values()]
+    ours = next((row for row in rows if row["name"] == OURS and "failed" not in row), None)
+    for row in rows:
+        if "failed" not in row:
+            row["ratio"] = ours and row["step_s"] / ours["step_s"]
+            row["cpu_ratio"] = ours and row["cpu_s"] / ours["cpu_s"]
+    return rows
+
+
+class Worker:
+    """A contender in its own process."""
+
+    def __init__(self, name: str, shape: tuple[str, int, int, float, str]) -> None:
+        self.name, self.times = name, []
+        self.pipe, far = multiprocessing.Pipe()
+        self.process = multiprocessing.Process(target=work, args=(name, shape, far), daemon=True)
+        self.process.start()
+        far.close()
+        # One after another, so that no warm-up runs beside another's.
+        self.failed = self.receive()
+
+    def receive(self) -> Any:
+        try:
+            return self.pipe.recv()
+        except EOFError:
+            return "its process died"
+
+    def turn(self, steps: int) -> None:
+        if self.failed is None:
+            self.pipe.send(steps)
+            got = self.receive()
+            if isinstance(got, str):
+                self.failed = got
+            else:
+                self.times.append(got)
+
+    def close(self, shape: tuple[str, int, int, float, str]) -> dict[str, Any]:
+        if self.failed is not None:
+            return {"name": self.name, "failed": self.failed}
+        self.pipe.send(0)
+        memory = self.receive()
+        self.process.join()
+        wall, cpu = zip(*self.times, strict=True)
+        low, _, high = statistics.quantiles(wall, n=4) if len(wall) > 1 else wall * 3
+        return {
+            "name": self.name,
+            "step_s": statistics.median(wall),
+            "low_s": low,
+            "high_s": high,
+            "cpu_s": statistics.median(cpu),
+            "tokens_per_s": shape[1] * shape[2] / statistics.median(wall),
+            "memory_gib": memory / 2**30,
+        }
+
+
+def work(name: str, shape: tuple[str, int, int, float, str], pipe: Connection) -> None:
+    """A process: makes the step, warms it up, then times as many steps as it is told; 0 ends it."""
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the others need room on the GPU
+    try:
+        steps, memory = ours(shape) if name == OURS else theirs(name, shape)
+        steps(3)
+        pipe.send(None)
+        while count := pipe.recv():
+            wall, cpu = time.perf_counter(), time.process_time()
+            steps(count)
+            pipe.send(((time.perf_counter() - wall) / count, (time.process_time() - cpu) / count))
+        pipe.send(memory())
+    except Exception as error:  # noqa: BLE001 - whatever it is, the race goes on without this one
+        pipe.send(f"{type(error).__name__}: {str(error).splitlines()[0][:160]}")
+
+
+def overrides(shape: tuple[str, int, int, float, str]) -> list[str]:
+    """The config of both sides."""
+    _, length, batch, rate, dtype = shape
+    rates = [f"model.dropout={rate}", f"model.attention_dropout={rate}"]
+    sizes = [f"train.batch={batch}", "train.accumulation=1", f"model.positions={max(length, 512)}"]
+    return [*rates, *sizes, f"model.dtype={dtype}", "model.remat=none", "optim.name=adamw"]
+
+
+def ours(
+    shape: tuple[str, int, int, float, str],
+) -> tuple[Callable[[int], None], Callable[[], int]]:
+    """The step that `electra-jax pretrain` runs."""
+    import jax
+
+    from electra_jax.bench.synthetic import synthetic
+    from electra_jax.data.loader import put_rows
+    from electra_jax.spec import load_config
+    from electra_jax.train import fit, mesh, options, program
+
+    run = options.run_spec(load_config(shape[0], overrides(shape)).to_dict())
+    (phase,) = run.phases(synthetic(shape[1], VOCAB))
+    built = program.build(run, phase, mesh.build(run.mesh))
+    compiled = built.compile_train_step()
+    batch = put_rows(phase.data.source("train"), phase.rows(0, 0), built.batch_sharding)
+    state = built.init()
+
+    def steps(count: int) -> None:
+        nonlocal state
+        for _ in range(count):
+            state, sums = compiled(state, batch)
+        jax.block_until_ready(sums)
+
+    return steps, lambda: fit.needed(compiled)
+
+
+def theirs(
+    name: str, shape: tuple[str, int, int, float, str]
+) -> tuple[Callable[[int], None], Callable[[], int]]:
+    """The same step on transformers' modules."""
+    import torch
+
+    torch.set_float32_matmul_precision("high")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = joint(name, shape).to(device).train()
+    loss_of = torch.compile(model) if name == "compiled" else model
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    rest = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}]
+    descend = torch.optim.AdamW(groups, lr=5e-4, betas=(0.9, 0.999), eps=1e-6, fused=True)
+    draw = torch.Generator().manual_seed(0)
+    ids_BxL = torch.randint(SPECIAL_BELOW, VOCAB, (shape[2], shape[1]), generator=draw)
+    ids_BxL[:, 0], ids_BxL[:, shape[1] // 2], ids_BxL[:, -1] = CLS, SEP, SEP
+    ids_BxL = ids_BxL.to(device)
+
+    def steps(count: int) -> None:
+        for _ in range(count):
+            with torch.autocast(device.type, torch.bfloat16, enabled=shape[4] == "bfloat16"):
+                loss = loss_of(ids_BxL)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            descend.step()
+            descend.zero_grad(set_to_none=True)
+        loss.item()  # waits for the device
+
+    def memory() -> int:
+        if device.type == "cuda":
+            return torch.cuda.max_memory_allocated()
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    return steps, memory
+
+
+def joint(name: str, shape: tuple[str, int, int, float, str]) -> Any:
+    """Generator and discriminator with shared embeddings, and the joint loss as `forward`."""
+    import torch
+    from torch.nn import functional as F
+    from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
+
+    from electra_jax.objective.corrupt import slot_count
+    from electra_jax.spec import load_config
+    from electra_jax.train import options
+
+    run = options.run_spec(load_config(shape[0], overrides(shape)).to_dict())
+    dims, mask_prob = run.dimensions(VOCAB), run.objective["mask_prob"]
+
+    def config(encoder: Any) -> ElectraConfig:
+        layer = encoder.layer
+        return ElectraConfig(
+            vocab_size=VOCAB,
+            embedding_size=encoder.embedding,
+            hidden_size=layer.width,
+            num_hidden_layers=encoder.layers,
+            num_attention_heads=layer.heads,
+            intermediate_size=layer.ffn,
+            hidden_dropout_prob=layer.dropout,
+            attention_probs_dropout_prob=layer.attention_dropout,
+            max_position_embeddings=run.model.positions,
+            attn_implementation="eager" if name == "eager" else "sdpa",
+        )
+
+    class Joint(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.discriminator = ElectraForPreTraining(config(dims.discriminator))
+            self.generator = ElectraForMaskedLM(config(dims.generator))
+            self.generator.electra.embeddings = self.discriminator.electra.embeddings
+            self.generator.generator_lm_head.weight = (
+                self.discriminator.electra.embeddings.word_embeddings.weight
+            )
+            self.slots = slot_count(mask_prob, shape[1])
+
+        def forward(self, ids_BxL: torch.Tensor) -> torch.Tensor:
+            score_BxL = torch.rand(ids_BxL.shape, device=ids_BxL.device)
+            score_BxL = score_BxL.masked_fill(ids_BxL < SPECIAL_BELOW, -1.0)
+            at_BxK = score_BxL.topk(self.slots, dim=1).indices
+            target_BxK = ids_BxL.gather(1, at_BxK)
+            keep_BxK = torch.rand(at_BxK.shape, device=ids_BxL.device) >= 0.85
+            masked_BxL = ids_BxL.scatter(1, at_BxK, target_BxK.where(keep_BxK, MASK))
+            hidden_BxLxD = self.generator.electra(masked_BxL)[0]
+            at_BxKxD = at_BxK[..., None].expand(-1, -1, hidden_BxLxD.shape[-1])
+            hidden_BxKxE = self.generator.generator_predictions(hidden_BxLxD.gather(1, at_BxKxD))
+            logits_BxKxV = self.generator.generator_lm_head(hidden_BxKxE).float()
+            mlm = F.cross_entropy(logits_BxKxV.flatten(0, 1), target_BxK.flatten())
+            with torch.no_grad():
+                # Gumbel-max: -log of an exponential variable is Gumbel noise.
+                noise_BxKxV = torch.empty_like(logits_BxKxV).exponential_().log()
+                sampled_BxK = (logits_BxKxV - noise_BxKxV).argmax(-1)
+                fake_BxL = ids_BxL.scatter(1, at_BxK, sampled_BxK)
+                replaced_BxL = (fake_BxL != ids_BxL).float()
+            logit_BxL = self.discriminator(fake_BxL).logits.float()
+            rtd = F.binary_cross_entropy_with_logits(logit_BxL, replaced_BxL)
+            return mlm + 50.0 * rtd
+
+    return Joint()
+
+
+if __name__ == "__main__":
+    main()
