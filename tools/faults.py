@@ -230,7 +230,13 @@ def moments(draw: random.Random, kinds: Sequence[str]) -> list[Moment]:
     draw.shuffle(shuffled)
     steps = sorted(draw.choices(range(STEPS * 2 // 3), k=len(shuffled)))
     later = [
-        Moment(name, known[name][0], step, draw.uniform(0, known[name][1]))
+        # A start begins with its first line, whatever steps there were before it.
+        Moment(
+            name,
+            known[name][0],
+            0 if name == "starting" else step,
+            draw.uniform(0, known[name][1]),
+        )
         for name, step in zip(shuffled, steps, strict=True)
     ]
     first = [

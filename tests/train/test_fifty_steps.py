@@ -96,7 +96,7 @@ def test_devices_and_processes_change_nothing_that_is_drawn(runs, name: str):
         assert np.array_equal(one[key], other[key]), key
     worst = {k: float(np.max(np.abs(other[k] / one[k] - 1))) for k in LOSSES}
     print(name, worst)
-    assert max(worst.values()) < 1e-4, worst
+    assert max(worst.values()) < 1e-5, worst
 
 
 def test_processes_change_nothing_at_all(runs):
