@@ -214,7 +214,7 @@ def test_a_faulty_config_file_is_one_line(tmp_path: Path, text: str, arg: str, e
 def test_an_unknown_config_is_refused(name: str, expected: str):
     """Catches a name that quietly loads another recipe."""
     with pytest.raises(
-        UserError, match=r"base, large, mini, quickstart, small, tiny|get_config"
+        UserError, match=r"base, finetune, large, mini, nvidia, quickstart, small, tiny|get_config"
     ) as error:
         load_config(name)
     assert expected in str(error.value)
@@ -222,7 +222,16 @@ def test_an_unknown_config_is_refused(name: str, expected: str):
 
 def test_configs_ship_with_the_package():
     """Catches a wheel or an editable install that cannot find `--config small`."""
-    assert sorted(shipped_configs()) == ["base", "large", "mini", "quickstart", "small", "tiny"]
+    assert sorted(shipped_configs()) == [
+        "base",
+        "finetune",
+        "large",
+        "mini",
+        "nvidia",
+        "quickstart",
+        "small",
+        "tiny",
+    ]
 
 
 def test_nearest_is_silent_when_nothing_is_close():
