@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax.spec import UserError
+from electra_jax.text import spm_messages
 
 SPACE = "\u2581"  # SentencePiece's mark for a space
 _UNIGRAM, _BPE = 1, 2
@@ -28,12 +29,10 @@ ADD_SPECIALS = (
 
 
 def parse(path: str | Path, data: bytes) -> Any:
-    """The ModelProto in `data`. Raises UserError when it is none, or one we cannot convert."""
+    """The model in `data`. Raises UserError when it is none, or one we cannot convert."""
     from google.protobuf.message import DecodeError
-    from sentencepiece import sentencepiece_model_pb2
 
-    messages: Any = sentencepiece_model_pb2  # its classes are made when it is imported
-    proto = messages.ModelProto()
+    proto = spm_messages.model_class()()
     try:
         proto.ParseFromString(data)
     except DecodeError:

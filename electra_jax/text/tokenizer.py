@@ -180,19 +180,19 @@ def load(
     if path.is_dir() or path.name == folder.DEFINITION:
         found = folder.read(path if path.is_dir() else path.parent, lowercase, strip_accents)
     elif path.suffix == ".model":
-        return _with_own_rules(
-            path, from_model(path, spm.parse(path, path.read_bytes())), lowercase, strip_accents
-        )
+        model = path.read_bytes()
+        made = from_model(path, spm.parse(path, model), model)
+        return _with_own_rules(path, made, lowercase, strip_accents)
     else:
         found = (*folder.from_vocab(path, {}, lowercase, strip_accents), None)
     return _with_own_rules(path, Tokenizer(*found), lowercase, strip_accents)
 
 
-def from_model(where: str | Path, proto: Any) -> Tokenizer:
-    """The tokenizer of a parsed SentencePiece model; `where` names it in errors."""
+def from_model(where: str | Path, proto: Any, model: bytes) -> Tokenizer:
+    """The tokenizer of a SentencePiece model, parsed and as it is saved; `where` names it in errors."""
     ids = {piece.piece: number for number, piece in enumerate(proto.pieces)}
     names = special.find(f"SentencePiece model {where}", ids, spm.ADD_SPECIALS)
-    return Tokenizer(spm.definition(proto), names, proto.SerializeToString(deterministic=True))
+    return Tokenizer(spm.definition(proto), names, model)
 
 
 def _with_own_rules(

@@ -152,7 +152,9 @@ def _sentencepiece(
     proto.normalizer_spec.ClearField("normalization_rule_tsv")
     for piece in proto.pieces:
         piece.score = round(piece.score * _SCORE_STEPS) / _SCORE_STEPS
-    return tokenizer.from_model("the trained model", proto)
+    return tokenizer.from_model(
+        "the trained model", proto, proto.SerializeToString(deterministic=True)
+    )
 
 
 def _sentences(texts: Iterable[str]) -> Iterator[str]:
