@@ -11,7 +11,7 @@ with the weights that came of it:
     electra-jax prepare --input 'corpus/*.txt.gz' --tokenizer tok/ --seq-len 128 --output data128/
     electra-jax pretrain --config mini:long --workdir run/ --config.data.path=data128/
 
-Hardware: two CPU cores of an AMD EPYC (Zen 5), shared with other programs, 2026-11-22; 45 minutes, 52 of processor time.
+Hardware: two CPU cores of an AMD EPYC (Zen 5), shared with other programs, 2026-11-22; 45 minutes, 52 of CPU.
 Result: held-out MLM loss 3.76 (word frequencies 5.73, bigrams 4.20), discriminator AUC 0.684 (word frequencies 0.543).
 5,000 steps more gave 3.71 and 0.686; curves and what they show: docs/results/mini.md.
 """
@@ -41,7 +41,7 @@ STAGES = {
 
 
 def get_config(stage: str = "short") -> ConfigDict:
-    """0.9 million parameters with a vocabulary of 4,096; `stage` is short (rows of 32) or long (rows of 128)."""
+    """975,233 parameters with a vocabulary of 4,096; `stage` is short (rows of 32) or long (rows of 128)."""
     if stage not in STAGES:
         raise unknown_name("stage of mini", stage, STAGES)
     own = STAGES[stage]
