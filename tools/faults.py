@@ -249,7 +249,7 @@ def moments(draw: random.Random, kinds: Sequence[str]) -> list[Moment]:
 
 def kill_preparation(home: Path, draw: random.Random) -> dict[str, Any]:
     """Kills `prepare` while it writes, then runs it again; the folder must be that of a run left alone."""
-    text, vocabulary = make_corpus(home, documents=4000)
+    text, vocabulary = make_corpus(home, documents=20_000)
     output = home / "rows"
     command = [sys.executable, "-m", "electra_jax", "prepare", "--input", str(text)]
     command += ["--tokenizer", str(vocabulary), "--seq-len", "32", "--workers", "1", "--output"]
@@ -258,7 +258,7 @@ def kill_preparation(home: Path, draw: random.Random) -> dict[str, Any]:
     def written() -> int:
         return sum(path.stat().st_size for path in home.glob(".rows.partial-*/*") if path.is_file())
 
-    for _ in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         with open(log, "wb") as out:
             process = subprocess.Popen([*command, str(output)], stdout=out, stderr=out)
         try:
@@ -267,7 +267,7 @@ def kill_preparation(home: Path, draw: random.Random) -> dict[str, Any]:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise MissedError(f"preparation was never seen: {log.read_text()}")
                 time.sleep(0.0005)
-            time.sleep(draw.uniform(0, 0.2))
+            time.sleep(draw.uniform(0, 0.2) / 2**attempt)
         finally:
             process.kill()
             process.wait()
