@@ -295,7 +295,8 @@ def test_devices_change_nothing_and_add_up_once(tile):
     found, same = compiled(*placed)
     assert np.array_equal(same, sampled)
     for a, b in zip(found, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
+        # Sums of a thousand terms in another order: rounding is relative to the largest entry.
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=5e-6 * np.abs(b).max())
     loops = [line for line in compiled.as_text().splitlines() if "all-reduce(" in line]
     assert loops and not any("/while/" in line for line in loops)
 
