@@ -82,7 +82,7 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def _storage() -> Iterator[Any]:
     """A server that speaks the protocol of Google Cloud Storage, in memory."""
-    server = pytest.importorskip("gcp_storage_emulator.server")
+    from gcp_storage_emulator import server
     from gcp_storage_emulator.handlers import objects
 
     logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
@@ -130,7 +130,8 @@ def _with_generations(handler: Callable[..., None]) -> Callable[..., None]:
 @pytest.fixture
 def bucket(_storage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URL of an empty bucket; copies of its files go below `tmp_path`."""
-    pytest.importorskip("gcsfs")
+    from gcp_storage_emulator.handlers import buckets
+
     from electra_jax import remote
 
     place = f"http://localhost:{_storage._api._httpd.server_address[1]}"
@@ -139,7 +140,6 @@ def bucket(_storage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "token")  # of tensorstore
     monkeypatch.setenv(remote.CACHE, str(tmp_path / "cache"))
     _storage.wipe()
-    buckets = pytest.importorskip("gcp_storage_emulator.handlers.buckets")
     buckets.create_bucket("bucket", _storage._storage)
     remote._file_system.cache_clear()
     yield "gs://bucket"

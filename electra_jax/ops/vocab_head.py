@@ -4,12 +4,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.noise import Noise
-from electra_jax.ops.vocab_tiles import DISALLOWED, SLOT_STRIDE, HeadOptions, PerSlot, tiled_head
+from electra_jax.ops.vocab_tiles import (
+    HeadOptions,
+    PerSlot,
+    gumbel,
+    pick,
+    sampling_logits,
+    tiled_head,
+)
 
 TILE = 2048  # ids of a tile; a vocabulary that is no larger is taken whole
 
@@ -107,24 +112,17 @@ def whole_head(
     if options.vocab_size < table_VxE.shape[0]:
         logits_BxKxV = jnp.where(ids_V < options.vocab_size, logits_BxKxV, -jnp.inf)
     log_norm_BxK = jax.nn.logsumexp(logits_BxKxV, axis=-1)
-    loss_BxK = log_norm_BxK - _pick(logits_BxKxV, targets_BxK)
+    loss_BxK = log_norm_BxK - pick(logits_BxKxV, targets_BxK)
 
     frozen_BxKxV = jax.lax.stop_gradient(logits_BxKxV)
     log_p_BxKxV = frozen_BxKxV - jax.lax.stop_gradient(log_norm_BxK)[..., None]
-    draw_BxKxV = frozen_BxKxV if options.temperature == 1.0 else frozen_BxKxV / options.temperature
-    if options.disallow_correct:
-        draw_BxKxV = draw_BxKxV - DISALLOWED * (ids_V == targets_BxK[..., None])
-    slots_K = jnp.arange(targets_BxK.shape[1], dtype=jnp.uint32) * np.uint32(SLOT_STRIDE)
-    gumbel_BxKxV = noise_ops.gumbel(noise, slots_K[:, None] + ids_V.astype(jnp.uint32))
+    draw_BxKxV = sampling_logits(frozen_BxKxV, ids_V, targets_BxK, options)
+    gumbel_BxKxV = gumbel(noise, targets_BxK.shape[1], ids_V)
     sampled_BxK = jnp.argmax(draw_BxKxV + gumbel_BxKxV, axis=-1).astype(jnp.int32)
     return PerSlot(
         loss=loss_BxK,
         entropy=-jnp.sum(jnp.exp(log_p_BxKxV) * jnp.maximum(log_p_BxKxV, -1e9), axis=-1),
         likeliest=jnp.argmax(frozen_BxKxV, axis=-1).astype(jnp.int32),
         sampled=sampled_BxK,
-        log_q=_pick(draw_BxKxV, sampled_BxK) - jax.nn.logsumexp(draw_BxKxV, axis=-1),
+        log_q=pick(draw_BxKxV, sampled_BxK) - jax.nn.logsumexp(draw_BxKxV, axis=-1),
     )
-
-
-def _pick(x_BxKxV: jax.Array, ids_BxK: jax.Array) -> jax.Array:
-    return jnp.take_along_axis(x_BxKxV, ids_BxK[..., None], axis=-1)[..., 0]

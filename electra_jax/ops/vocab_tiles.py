@@ -90,7 +90,7 @@ class _Best(NamedTuple):
         at_T = jnp.arange(score_BxKxT.shape[-1], dtype=jnp.int32)
         at = jnp.min(jnp.where(score_BxKxT == top[..., None], at_T, NO_ID), axis=-1)
         at = jnp.minimum(at, score_BxKxT.shape[-1] - 1)
-        new = (top, first + at, _pick(logit_BxKxT, at))
+        new = (top, first + at, pick(logit_BxKxT, at))
         better = top > self.score
         return _Best(*(jnp.where(better, n, old) for n, old in zip(new, self, strict=True)))
 
@@ -118,21 +118,16 @@ def _forward(
 ) -> tuple[PerSlot, Any]:
     tiles = _Tiles(hidden_BxKxE, table_VxE, bias_V, options)
     plain = options.temperature == 1.0 and not options.disallow_correct
-    slots_K = jnp.arange(targets_BxK.shape[1], dtype=jnp.uint32) * np.uint32(SLOT_STRIDE)
 
     def add(number: jax.Array, seen: Any) -> Any:
         softmax, drawn_from, likeliest, sample, target_BxK = seen
         logits_BxKxT, first, _ = tiles.logits(number)
         ids_T = first + jnp.arange(options.tile, dtype=jnp.int32)
-        draw_BxKxT = logits_BxKxT
-        if options.temperature != 1.0:
-            draw_BxKxT = draw_BxKxT / options.temperature
-        if options.disallow_correct:
-            draw_BxKxT = draw_BxKxT - DISALLOWED * (ids_T == targets_BxK[..., None])
-        gumbel_BxKxT = noise_ops.gumbel(noise, slots_K[:, None] + ids_T.astype(jnp.uint32))
+        draw_BxKxT = sampling_logits(logits_BxKxT, ids_T, targets_BxK, options)
+        gumbel_BxKxT = gumbel(noise, targets_BxK.shape[1], ids_T)
         at_BxK = targets_BxK - first
         here_BxK = (at_BxK >= number * options.tile - first) & (at_BxK < options.tile)
-        picked_BxK = _pick(logits_BxKxT, jnp.clip(at_BxK, 0, options.tile - 1))
+        picked_BxK = pick(logits_BxKxT, jnp.clip(at_BxK, 0, options.tile - 1))
         return (
             softmax.add(logits_BxKxT),
             drawn_from if plain else drawn_from.add(draw_BxKxT),
@@ -225,5 +220,24 @@ def _add_at(total: jax.Array, part: jax.Array, first: jax.Array) -> jax.Array:
     return jax.lax.dynamic_update_slice_in_dim(total, old + part, first, 0)
 
 
-def _pick(x_BxKxT: jax.Array, at_BxK: jax.Array) -> jax.Array:
+def sampling_logits(
+    logits_BxKxT: jax.Array, ids_T: jax.Array, targets_BxK: jax.Array, options: HeadOptions
+) -> jax.Array:
+    """The logits of the sampling distribution at these ids: by temperature, without the true id if so asked."""
+    draw_BxKxT = logits_BxKxT
+    if options.temperature != 1.0:
+        draw_BxKxT = draw_BxKxT / options.temperature
+    if options.disallow_correct:
+        draw_BxKxT = draw_BxKxT - DISALLOWED * (ids_T == targets_BxK[..., None])
+    return draw_BxKxT
+
+
+def gumbel(noise: Noise, slots: int, ids_T: jax.Array) -> jax.Array:
+    """The Gumbel noise of every slot at these ids, [B, K, T] float32, addressed by (row, slot, id)."""
+    slots_K = jnp.arange(slots, dtype=jnp.uint32) * np.uint32(SLOT_STRIDE)
+    return noise_ops.gumbel(noise, slots_K[:, None] + ids_T.astype(jnp.uint32))
+
+
+def pick(x_BxKxT: jax.Array, at_BxK: jax.Array) -> jax.Array:
+    """The entry of every slot at its index, [B, K]."""
     return jnp.take_along_axis(x_BxKxT, at_BxK[..., None], axis=-1)[..., 0]

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
+import transformers
 
 from electra_jax.convert import names, pair
 from electra_jax.finetune import features, rows, start, tasks
@@ -16,9 +18,6 @@ from electra_jax.finetune.program import Program, StepSpec
 from electra_jax.model.layers import padded_vocab
 from electra_jax.train import arrays
 from electra_jax.train import mesh as meshes
-
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 STEPS, BATCH, LENGTH, PEAK = 20, 8, 32, 1e-3
 OPTIM = OptimOptions("adamw", None, None, False, 0.1, 1.0, 0.9, 0.999, 1e-6, 0.0, 1.0, 0)
