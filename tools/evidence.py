@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Fine-tunes ELECTRA, an equally expensive masked LM and a random encoder on the same tasks, and tabulates them.
 
-    python tools/evidence.py --data ../shared/data --workdir evidence/ --steps 12000
+    python tools/evidence.py --data ../shared/data --workdir evidence/
     python tools/evidence.py --data ../shared/data --workdir evidence/ --electra run/ --mlm run2/
 
 The first command trains a vocabulary and prepares the English text under --data, pretrains the `mini` recipe as
-ELECTRA and, with as many training FLOPs by the house formula (electra_jax/train/flops.py), as a masked LM; the second
-takes workdirs that are there. Then every task with every encoder and three seeds. A finished row is in
-docs/results/finetuning.json and .md at once; the same command goes on where it was stopped. Scores are those after the
-last epoch, on dev, in percent. --chinese adds ChnSentiCorp, ELECTRA on Chinese text against random.
+ELECTRA, on rows of 32 tokens and then of 128 in one run, and, with as many training FLOPs in each phase by the house
+formula (electra_jax/train/flops.py), as a masked LM; the second takes workdirs that are there. Then every task with
+every encoder and three seeds. A finished row is in docs/results/finetuning.json and .md at once; the same command goes
+on where it was stopped. Scores are those after the last epoch, on dev, in percent. --chinese adds ChnSentiCorp,
+ELECTRA on Chinese text against random.
 """
 
 import argparse
@@ -23,12 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax import files
+from electra_jax.data.source import open_prepared
 from electra_jax.finetune import metrics, tasks
 from electra_jax.objective.corrupt import slot_count
 from electra_jax.train import flops, workdir
 from electra_jax.train.options import run_spec
 
 ROOT = Path(__file__).resolve().parent.parent
+Phases = list[dict[str, Any]]
+ROWS = ((32, 32), (128, 8))  # tokens a row, rows a batch: those of the recipe's two stages
 DIMENSIONS = ("layers", "width", "heads", "ffn", "embedding", "positions", "types")
 
 
@@ -99,12 +103,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--electra", help="pretraining workdir, in place of pretraining")
     parser.add_argument("--mlm", help="pretraining workdir of the masked LM")
     parser.add_argument("--recipe", default="mini", help="recipe of the encoders (default: mini)")
-    parser.add_argument("--steps", type=int, default=12_000, help="ELECTRA steps (default: 12000)")
+    parser.add_argument(
+        "--steps",
+        default="8000,8000",
+        help="ELECTRA steps on rows of 32 and of 128 tokens (default: 8000,8000)",
+    )
     parser.add_argument("--pretrain", default="", help="more flags of both pretraining runs")
     parser.add_argument("--finetune", default="", help="more flags of every fine-tuning")
-    parser.add_argument("--vocab-size", type=int, default=8192)
-    parser.add_argument("--seq-len", type=int, default=128)
+    parser.add_argument("--vocab-size", type=int, default=4096)
+    parser.add_argument("--chinese-vocab-size", type=int, default=8192)
     parser.add_argument("--input", default="pretrain/*.txt.gz", help="English text under --data")
+    parser.add_argument("--chinese-input", default="pretrain_other/zhwiki-*.txt.gz")
     parser.add_argument("--tasks", help="only these, such as cola,sst2")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--chinese", action="store_true", help="ChnSentiCorp too")
@@ -117,15 +126,12 @@ def english(options: argparse.Namespace, home: Path, data: Path) -> dict[str, Pa
     """Encoder name -> pretraining workdir; None is a random one of the same shape."""
     electra = Path(options.electra) if options.electra else home / "electra"
     if not options.electra:
-        prepare(options, home, "en", str(data / options.input))
-        pretrain(options, electra, home / "en-data", options.steps)
+        phases = prepare(options, home, "en", data / options.input, options.vocab_size)
+        pretrain(options, electra, phases)
     mlm = Path(options.mlm) if options.mlm else home / "mlm"
     if not options.mlm:
-        found = workdir.read_record(electra)
-        prepared = found["config"]["data"]["path"]
-        steps = equal_steps(found)
-        print(f"masked LM: {steps:,} steps have the FLOPs of ELECTRA's", file=sys.stderr)
-        pretrain(options, mlm, prepared, steps, "--config.objective.name=mlm")
+        phases = equally_expensive(workdir.read_record(electra))
+        pretrain(options, mlm, phases, "--config.objective.name=mlm")
     return {"electra": electra, "mlm": mlm, "random": None}
 
 
@@ -133,46 +139,57 @@ def chinese_encoders(options: argparse.Namespace, home: Path, data: Path) -> dic
     """The Chinese encoders."""
     electra = Path(options.chinese_electra) if options.chinese_electra else home / "electra-zh"
     if not options.chinese_electra:
-        prepare(options, home, "zh", str(data / "pretrain_other" / "zhwiki-*.txt.gz"))
-        pretrain(options, electra, home / "zh-data", options.steps)
+        text = data / options.chinese_input
+        phases = prepare(options, home, "zh", text, options.chinese_vocab_size)
+        pretrain(options, electra, phases)
     return {"electra": electra, "random": None}
 
 
-def prepare(options: argparse.Namespace, home: Path, name: str, text: str) -> None:
-    """Vocabulary and rows, once."""
-    words, rows = home / f"{name}-tok", home / f"{name}-data"
+def prepare(
+    options: argparse.Namespace, home: Path, name: str, text: Path, vocab_size: int
+) -> Phases:
+    """Vocabulary and the rows of each phase, once: ELECTRA's `train.phases`."""
+    words = home / f"{name}-tok"
     if not words.exists():
-        size = ("--kind", "wordpiece", "--size", options.vocab_size)
+        size = ("--kind", "wordpiece", "--size", vocab_size)
         command("vocab", "--input", text, *size, "--output", words)
-    if not rows.exists():
-        length = ("--seq-len", options.seq_len, "--output", rows)
-        command("prepare", "--input", text, "--tokenizer", words, *length)
+    phases = []
+    for (length, batch), steps in zip(ROWS, options.steps.split(","), strict=True):
+        folder = home / f"{name}-data{length}"
+        if not folder.exists():
+            flags = ("--tokenizer", words, "--seq-len", length, "--output", folder)
+            command("prepare", "--input", text, *flags)
+        phases.append({"steps": int(steps), "path": str(folder), "batch": batch})
+    return phases
 
 
-def pretrain(
-    options: argparse.Namespace, run: Path, prepared: Path | str, steps: int, *more: str
-) -> None:
+def pretrain(options: argparse.Namespace, run: Path, phases: Phases, *more: str) -> None:
     """Trains a run to its last step, or goes on with it."""
     if (run / workdir.RECORD).exists():
         command("pretrain", "--workdir", run)
         return
-    flags = (f"--config.data.path={prepared}", f"--config.train.steps={steps}")
+    steps = sum(phase["steps"] for phase in phases)
     command(
         *("pretrain", "--config", options.recipe, "--workdir", run),
-        *(*flags, *more, *shlex.split(options.pretrain)),
+        *(f"--config.data.path={phases[0]['path']}", f"--config.train.steps={steps}"),
+        *(f"--config.train.phases={tuple(phases)}", *more, *shlex.split(options.pretrain)),
     )
 
 
-def equal_steps(found: dict[str, Any]) -> int:
-    """Steps of a masked LM with the training FLOPs of this ELECTRA run."""
+def equally_expensive(found: dict[str, Any]) -> Phases:
+    """`train.phases` of a masked LM: in each phase of this ELECTRA run its data, batch and training FLOPs."""
     run = run_spec(found["config"])
-    dims, length = run.dimensions(found["data"]["vocab_size"]), found["data"]["seq_len"]
-    slots = slot_count(run.objective["mask_prob"], length)
-    a, b = (
-        flops.train_flops_per_step(dims, run.train.batch, length, slots, kind)
-        for kind in ("electra", "mlm")
-    )
-    return round(run.train.steps * a / b)
+    phases = []
+    for phase in run.phases(open_prepared(run.data.path)):
+        dims, length = run.dimensions(phase.data.vocab_size), phase.data.seq_len
+        slots = slot_count(run.objective["mask_prob"], length)
+        a, b = (
+            flops.train_flops_per_step(dims, phase.batch, length, slots, kind)
+            for kind in ("electra", "mlm")
+        )
+        steps = round((phase.last - phase.first) * a / b)
+        phases.append({"steps": steps, "path": str(phase.data.path), "batch": phase.batch})
+    return phases
 
 
 def finetune(

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+from electra_jax.data import build
 from electra_jax.objective.corrupt import slot_count
 from electra_jax.spec import load_config
 from electra_jax.train import flops
@@ -24,19 +25,37 @@ def evidence(root: Path) -> ModuleType:
     return module
 
 
-def test_the_masked_lm_gets_the_same_flops(evidence):
-    """Catches a comparison at equal steps, which gives ELECTRA more than twice the work."""
+def test_the_masked_lm_gets_the_same_flops(evidence, tmp_path):
+    """Catches a comparison at equal steps, which gives ELECTRA half as much work again, or of one phase alone."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "."]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    (tmp_path / "text.txt").write_text("a b c .\n\n" * 200)
+    for length in (16, 32):
+        build.prepare(
+            [str(tmp_path / "text.txt")],
+            *(tmp_path / "vocab.txt", length, tmp_path / str(length)),
+            valid_fraction=0.1,
+            workers=1,
+        )
     config = load_config("mini").to_dict()
-    found = {"config": config, "data": {"vocab_size": 8192, "seq_len": 128}}
+    config["data"]["path"] = str(tmp_path / "16")
+    config["train"]["steps"] = 1_500
+    config["train"]["phases"] = (
+        {"steps": 1_000, "batch": 32},
+        {"steps": 500, "path": str(tmp_path / "32"), "batch": 8},
+    )
+    phases = evidence.equally_expensive({"config": config})
+    assert [Path(phase["path"]).name for phase in phases] == ["16", "32"]
     run = run_spec(config)
-    slots = slot_count(run.objective["mask_prob"], 128)
-    cost = {
-        kind: flops.train_flops_per_step(run.dimensions(8192), run.train.batch, 128, slots, kind)
-        for kind in ("electra", "mlm")
-    }
-    steps = evidence.equal_steps(found)
-    assert steps > 1.5 * run.train.steps
-    assert steps * cost["mlm"] == pytest.approx(run.train.steps * cost["electra"], rel=1e-3)
+    dims = run.dimensions(len(words))
+    for phase, length, steps in zip(phases, (16, 32), (1_000, 500), strict=True):
+        slots = slot_count(run.objective["mask_prob"], length)
+        cost = {
+            kind: flops.train_flops_per_step(dims, phase["batch"], length, slots, kind)
+            for kind in ("electra", "mlm")
+        }
+        assert phase["steps"] > 1.5 * steps
+        assert phase["steps"] * cost["mlm"] == pytest.approx(steps * cost["electra"], rel=1e-3)
 
 
 def test_a_finished_row_is_written_at_once_and_stays(evidence, tmp_path):
