@@ -1,9 +1,11 @@
 """A workdir on a bucket: killed, resumed, evaluated and exported it is what it is on a disk."""
 
+import functools
 import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from electra_jax.spec import UserError
 from electra_jax.train import away, checkpoint, evaluate, loop, program
 from electra_jax.train.arrays import flatten
 from electra_jax.train.options import Phase
+from electra_jax.train.owner import owned
 
 
 def test_a_local_workdir_is_its_own_home(tmp_path):
@@ -93,6 +96,51 @@ def test_a_run_on_a_bucket(bucket, config, prepared_folder, tmp_path, monkeypatc
     assert weights == (tmp_path / "hf" / "discriminator" / "model.safetensors").read_bytes()
     with pytest.raises(UserError, match="already exists"):
         hf.export(url, f"{bucket}/hf")
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_on_a_bucket_is_put_aside(bucket):
+    """Catches a damaged checkpoint that is trained on, that stops a run, or whose place stays taken for ever:
+    a bucket cannot rename a folder."""
+    url = f"{bucket}/run"
+    state = {"step": jnp.int32(1), "params": {"kernel": jnp.arange(4096.0)}}
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+    with away.opened(url) as home, checkpoint.Checkpoints(home.folder) as saved:
+        for step in (1, 2):
+            saved.save(step, state | {"step": jnp.int32(step)}, {})
+    stored = {n: size for n, size in remote.sizes(f"{url}/checkpoints/2").items() if "/d/" in n}
+    name = max(stored, key=stored.__getitem__)
+    path = f"{url}/checkpoints/2/{name}"
+    remote.write(path, remote.read(path)[: stored[name] // 2])
+    with away.opened(url) as home, checkpoint.Checkpoints(home.folder) as saved:
+        found, back, _ = saved.restore(like)
+        assert found == 1 and int(back["step"]) == 1
+        saved.save(2, state | {"step": jnp.int32(2)}, {})
+    with away.opened(url, write=False) as home:
+        saved = checkpoint.Checkpoints(home.folder)
+        assert saved.steps() == [1, 2]
+        assert saved.restore(like)[0] == 2
+    aside = remote.sizes(f"{url}/checkpoints/2.damaged")
+    assert aside[name] == stored[name] // 2
+
+
+def test_a_second_start_on_a_bucket_is_refused(bucket, monkeypatch):
+    """Catches two runs on one workdir that have no disk in common, and a second one that sends what it must not."""
+    quick = functools.partial(owned, heartbeat_s=0.1, expiry_s=30, settle_s=0.05)
+    monkeypatch.setattr(away, "owned", quick)
+    url = f"{bucket}/run"
+    with away.opened(url) as first, first.held():
+        (first.folder / "config.json").write_text("first")
+        first.send()
+        with pytest.raises(UserError, match=r"run is in use by process \d+ on "):  # noqa: SIM117
+            with away.opened(url) as second, second.held():
+                pytest.fail("held twice")
+        first.send()
+    assert remote.read(f"{url}/config.json") == b"first"
+    with away.opened(url) as third, third.held():
+        assert (third.folder / "config.json").read_text() == "first"
 
 
 def steps(url: str) -> list[int]:
