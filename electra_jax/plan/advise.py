@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from electra_jax.data.source import Prepared
+from electra_jax.model.electra import REMATS
 from electra_jax.plan.step import Compiled, TooLarge
 from electra_jax.spec import UserError
 from electra_jax.train.options import RunSpec
@@ -65,19 +67,23 @@ def grow(
 
 def shrink(
     run: RunSpec,
+    data: Prepared,
     devices: int,
     tries: int,
     split_first: bool,
+    over: int,
     attempt: Callable[[RunSpec], Outcome],
 ) -> list[Trial]:
     """Ways to make a run fit that does not, until one does or `tries` are used up; each adds to those before it.
 
-    They are: recompute layers, split the state over all devices (before that where `split_first`), compute fewer rows
-    at once. What this config or mesh does not allow is passed over.
+    They are: recompute attention (where that may free the bytes that are `over`), recompute layers, split the state
+    over all devices (before that where `split_first`), compute fewer rows at once. What this config or mesh does not
+    allow is passed over.
     """
     ways: list[dict[str, int | str]] = []
-    if run.model.remat == "none":
-        ways.append({"model.remat": "layer"})
+    for remat in REMATS[REMATS.index(run.model.remat) + 1 :]:
+        if remat != "attention" or over < _weights(run, data, devices):
+            ways.append({"model.remat": remat})
     if devices > 1 and run.mesh.fsdp != devices:
         ways.insert(0 if split_first else len(ways), {"mesh.data": 1, "mesh.fsdp": devices})
     ways += [{"train.accumulation": run.train.accumulation * times} for times in (2, 4, 8)]
@@ -97,6 +103,16 @@ def shrink(
         if isinstance(outcome, Compiled):
             break
     return trials
+
+
+def _weights(run: RunSpec, data: Prepared, devices: int) -> int:
+    """At most so many bytes on a device are attention weights, kept for the backward pass: for each head and pair of
+    positions a float32 before dropout, one after it, and a mask.
+    """
+    dims = run.dimensions(data.vocab_size)
+    pairs = run.train.batch // run.train.accumulation * data.seq_len**2 // devices
+    heads = sum(e.layers * e.layer.heads for e in (dims.generator, dims.discriminator))
+    return 9 * pairs * heads
 
 
 def _changed(run: RunSpec, values: dict[str, int | str]) -> RunSpec:

@@ -17,10 +17,11 @@ from electra_jax.data.source import Prepared
 from electra_jax.plan import advise, cost, local, report, topology
 from electra_jax.plan.advise import Outcome, Trial
 from electra_jax.plan.cost import Machine
-from electra_jax.plan.step import Compiled, TooLarge, compile_step, described, settle
+from electra_jax.plan.step import Compiled, TooLarge, compile_step, settle
+from electra_jax.plan.stretches import Stretch, stretches
 from electra_jax.train.options import RunSpec, run_spec
 
-MOST_COMPILES = 4  # of one topology, that of the config included
+MOST_COMPILES = 4  # of one topology, that of the config included; its phases share them
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,29 @@ def plan(
     # The compiler of a TPU works without one; an accelerator that is attached has no part in this.
     jax.config.update("jax_platforms", "cpu")
     run = run_spec(config)
-    data = described(config_name, run.data.path, seq_len, vocab_size)
+    parts = stretches(config_name, run, seq_len, vocab_size)
     for name in topologies:
         if name != topology.CPU:
             topology.parse(name)  # all names before the first is looked up
     targets = [aim(name, run) for name in topologies]
-    runs = [settle(run, data, t.devices, None if t.local else t.limit) for t in targets]
-    for settled, target in zip(runs, targets, strict=True):
-        found = weigh_on(config_name, settled, data, target, compiles)
-        print(json.dumps(found) if as_json else report.text(found), flush=True)
+    settled = [[_settled(part, target) for part in parts] for target in targets]
+    for ready, target in zip(settled, targets, strict=True):
+        share = max(1, min(compiles, MOST_COMPILES) // len(parts))
+        plans = []
+        for part in ready:
+            plans.append(weigh_on(config_name, part, target, share))
+            if not as_json:
+                print(report.text(plans[-1]), flush=True)
+        if len(parts) > 1:
+            whole = report.whole(plans)
+            print(json.dumps(whole) if as_json else report.whole_text(whole), flush=True)
+        elif as_json:
+            print(json.dumps(plans[0]), flush=True)
+
+
+def _settled(part: Stretch, target: Target) -> Stretch:
+    memory = None if target.local else target.limit
+    return dataclasses.replace(part, run=settle(part.run, part.data, target.devices, memory))
 
 
 def aim(name: str, run: RunSpec) -> Target:
@@ -91,10 +106,9 @@ def _here(run: RunSpec) -> Target:
     )
 
 
-def weigh_on(
-    config_name: str, run: RunSpec, data: Prepared, target: Target, compiles: int
-) -> dict[str, Any]:
-    """The report of one topology as plain values; the mesh of `run` is settled."""
+def weigh_on(config_name: str, part: Stretch, target: Target, compiles: int) -> dict[str, Any]:
+    """The report of one phase on one topology as plain values; the mesh of its run is settled."""
+    run, data = part.run, part.data
     # Memory is no limit worth filling on the machine one sits at.
     total = 1 if target.local else max(1, min(compiles, MOST_COMPILES))
     with tqdm(total=total, desc=f"compile for {target.name}", disable=None, leave=False) as bar:
@@ -112,7 +126,7 @@ def weigh_on(
         limit = first.outcome.limit if isinstance(first.outcome, TooLarge) else target.limit
         tried = [first]
         if total > 1:
-            tried += _try_more(run, first, len(target.devices), limit, total - 1, attempt)
+            tried += _try_more(run, data, first, len(target.devices), limit, total - 1, attempt)
     found = (
         {
             "topology": target.name,
@@ -120,6 +134,8 @@ def weigh_on(
             "device": target.devices[0].device_kind,
             "chips": 0 if target.local else len(target.devices),
             "devices": len(target.devices),
+            "phase": part.number,
+            "phases": part.of,
         }
         | report.setting(config_name, run, data, first)
         | {"memory": report.memory(first, limit), "versions": _versions(), "measured": None}
@@ -130,12 +146,13 @@ def weigh_on(
         if target.local:
             found["measured"] = dataclasses.asdict(local.measure(first.outcome, data))
     found["trials"] = report.trials(tried, limit)
-    found["advice"] = _advice(run, data, tried, limit, machine)
+    found["advice"] = [part.flags(line) for line in _advice(run, data, tried, limit, machine)]
     return found
 
 
 def _try_more(
     run: RunSpec,
+    data: Prepared,
     first: Trial,
     devices: int,
     limit: int,
@@ -152,7 +169,8 @@ def _try_more(
 
         return advise.grow(first, limit, rows, tries, larger)[1:]
     split_first = first.outcome.state > limit / 2
-    return advise.shrink(run, devices, tries, split_first, attempt)
+    over = first.needed - limit
+    return advise.shrink(run, data, devices, tries, split_first, over, attempt)
 
 
 def _advice(

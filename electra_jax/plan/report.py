@@ -1,7 +1,7 @@
 """A plan as one JSON object, and as text for people."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -151,6 +151,20 @@ def trials(tried: Iterable[Trial], limit: int) -> list[dict[str, Any]]:
     ]
 
 
+def whole(plans: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The phases of a run on one topology, and what they come to together; no hours where one does not fit."""
+    timed = all("run" in plan for plan in plans)
+    return {
+        "topology": plans[0]["topology"],
+        "config": plans[0]["config"],
+        "steps": sum(plan["steps"] for plan in plans),
+        "fits": all(plan["memory"]["fits"] for plan in plans),
+        "hours": sum(plan["run"]["hours"] for plan in plans) if timed else None,
+        "chip_hours": sum(plan["run"]["chip_hours"] for plan in plans) if timed else None,
+        "phases": list(plans),
+    }
+
+
 def _text(source: Source | None) -> str:
     return str(source) if source else ""
 
@@ -168,6 +182,17 @@ def text(plan: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def whole_text(found: Mapping[str, Any]) -> str:
+    """The last lines of the plan of a run in phases."""
+    number = len(found["phases"])
+    if found["hours"] is None:
+        return f"{number} phases: one that does not fit has no time"
+    return (
+        f"{number} phases: {found['steps']:,} steps in {_hours(found['hours'])} = "
+        f"{_hours(found['chip_hours'], 'chip-hours')} (estimates)"
+    )
+
+
 def _head(plan: Mapping[str, Any]) -> str:
     mesh = plan["mesh"]
     over = f", mesh {' x '.join(f'{k}={v}' for k, v in mesh.items())}" if mesh else ""
@@ -175,8 +200,10 @@ def _head(plan: Mapping[str, Any]) -> str:
     took = f"; compiled in {plan['compile_s']:.0f} s" if plan["compile_s"] else ""
     parts = f" in {plan['accumulation']} parts" if plan["accumulation"] > 1 else ""
     chips = f"{plan['chips']} chips, " if plan["chips"] else ""
+    phase = f", phase {plan['phase']} of {plan['phases']}," if plan["phases"] > 1 else ""
+    where = f"{plan['topology']}{plan['also']}: {chips}{plan['devices']} devices ({plan['device']})"
     return (
-        f"{plan['config']} on {plan['topology']}{plan['also']}: {chips}{plan['devices']} devices ({plan['device']})\n"
+        f"{plan['config']}{phase} on {where}\n"
         f"  step         {size}{plan['batch']:,} rows of {plan['seq_len']} tokens{parts}{over}{took}"
     )
 

@@ -1,22 +1,18 @@
 """The train step of a run, compiled for devices that need not be there, and weighed."""
 
-import ast
 import dataclasses
 import math
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from electra_jax.data.source import Prepared, open_prepared
+from electra_jax.data.source import Prepared
 from electra_jax.plan.weighed import Weighed, weigh
-from electra_jax.spec import UserError, find_config
-from electra_jax.text.special import SpecialIds
 from electra_jax.train import mesh, options, program
 from electra_jax.train.options import RunSpec
 from electra_jax.train.program import Program
@@ -41,44 +37,6 @@ class Compiled:
     executable: Any
     weighed: Weighed
     seconds: float  # of tracing and compiling
-
-
-def described(config: str, path: str, seq_len: int | None, vocab_size: int) -> Prepared:
-    """The data a run will have: the prepared folder at `path`, else one of this shape that is not there yet.
-
-    Without `seq_len`, the rows are as long as the command in the config file's first lines prepares them.
-    """
-    if path:
-        found = open_prepared(path)
-        if seq_len not in (None, found.seq_len):
-            raise UserError(
-                f"--seq-len {seq_len}, but {path} has rows of {found.seq_len} tokens; leave one out"
-            )
-        return found
-    length = seq_len or _usual_length(config)
-    if length is None:
-        raise UserError(
-            f"how long will the rows be? The first lines of {config} do not say --seq-len; "
-            "give --seq-len N or --config.data.path=FOLDER"
-        )
-    if vocab_size < 6:
-        raise UserError(f"--vocab-size {vocab_size} has no room beside the five special tokens")
-    return Prepared(
-        path=Path("data-not-prepared-yet"),
-        seq_len=length,
-        rows={"train": 0, "valid": 0},
-        vocab_size=vocab_size,
-        special=SpecialIds(0, 1, 2, 3, 4),
-        tokenizer_hash="",
-        fingerprint="",
-        info={},
-    )
-
-
-def _usual_length(config: str) -> int | None:
-    file = find_config(re.sub(r"(?<!:):[^:/]*$", "", config))
-    found = re.search(r"--seq-len[ =](\d+)", ast.get_docstring(ast.parse(file.read_text())) or "")
-    return int(found[1]) if found else None
 
 
 def settle(

@@ -7,6 +7,7 @@ import pytest
 from electra_jax.plan import advise
 from electra_jax.plan.advise import Trial
 from electra_jax.plan.step import Compiled, TooLarge
+from electra_jax.plan.stretches import described
 from electra_jax.plan.weighed import Memory, Weighed
 from electra_jax.spec import UserError, load_config
 from electra_jax.train.options import run_spec
@@ -57,14 +58,18 @@ def test_ways_to_make_it_fit_add_up(run):
             return compiled(900)
         return TooLarge(2000, LIMIT, ())
 
-    trials = advise.shrink(run, 4, 3, False, attempt)
+    data, much = described("tiny", "", 32, 500), 2**40
+    trials = advise.shrink(run, data, 4, 3, False, much, attempt)
     assert [t.change for t in trials] == [
         "--config.model.remat=layer",
         "--config.model.remat=layer --config.mesh.data=1 --config.mesh.fsdp=4",
     ]
     assert [t.fits(LIMIT) for t in trials] == [False, True]
-    first = advise.shrink(run, 4, 1, True, attempt)[0]
+    first = advise.shrink(run, data, 4, 1, True, much, attempt)[0]
     assert first.change == "--config.mesh.data=1 --config.mesh.fsdp=4"
+    little = advise.shrink(run, data, 4, 3, False, 2**10, attempt)
+    assert little[0].change == "--config.model.remat=attention"
+    assert little[-1].fits(LIMIT)
 
 
 def test_what_a_config_does_not_allow_is_passed_over(run):
@@ -76,5 +81,5 @@ def test_what_a_config_does_not_allow_is_passed_over(run):
         return TooLarge(2000, LIMIT, ())
 
     run = dataclasses.replace(run, model=dataclasses.replace(run.model, remat="layer"))
-    trials = advise.shrink(run, 4, 3, True, attempt)
+    trials = advise.shrink(run, described("tiny", "", 32, 500), 4, 3, True, 1, attempt)
     assert [t.change for t in trials] == [f"--config.train.accumulation={n}" for n in (2, 4, 8)]

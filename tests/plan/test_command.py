@@ -11,7 +11,8 @@ import pytest
 
 from electra_jax import cli
 from electra_jax.plan import command, report
-from electra_jax.plan.step import described, settle
+from electra_jax.plan.step import settle
+from electra_jax.plan.stretches import Stretch, described
 from electra_jax.spec import load_config
 from electra_jax.train.options import run_spec
 
@@ -33,7 +34,7 @@ def planned():
     here = command.aim("cpu", run)
     two = dataclasses.replace(here, devices=here.devices[:2])
     run = settle(run, data, two.devices, None)
-    return command.weigh_on("tiny", run, data, two, compiles=4)
+    return command.weigh_on("tiny", Stretch(run, data), two, compiles=4)
 
 
 def test_a_plan_stands_beside_a_measured_run(planned):

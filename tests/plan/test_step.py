@@ -3,7 +3,8 @@
 import jax
 import pytest
 
-from electra_jax.plan.step import check, described, too_large
+from electra_jax.plan.step import check, too_large
+from electra_jax.plan.stretches import described
 from electra_jax.spec import UserError, load_config
 from electra_jax.train.options import run_spec
 
