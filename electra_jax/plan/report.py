@@ -256,8 +256,9 @@ def _clock(plan: Mapping[str, Any]) -> list[str]:
         if run["mfu"] is not None
         else f"{run['mfu_of_matmul']:.1%} of a measured matmul"
     )
+    whole = "whole run " if plan["phases"] == 1 else "this phase"
     lines.append(
-        f"  whole run    {run['tokens_per_s']:,.0f} tokens/s, {mfu}, {plan['steps']:,} steps in "
+        f"  {whole}   {run['tokens_per_s']:,.0f} tokens/s, {mfu}, {plan['steps']:,} steps in "
         f"{_hours(run['hours'])} = {_hours(run['chip_hours'], 'chip-hours')} (estimates)"
     )
     return lines
