@@ -65,7 +65,10 @@ def make_train_step(spec: StepSpec) -> Callable[[str, State, Any], tuple[State, 
         rate = state["peak_lr"] * optim.learning_rate(descent, state["step"], spec.steps)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         updates, opt_state = descend.update(
-            optim.clip(grads, norm, spec.optim.clip_norm), state["opt_state"], state["params"]
+            optim.clip(grads, norm, spec.optim.clip_norm),
+            state["opt_state"],
+            state["params"],
+            finite=finite,
         )
         factors = rates.multipliers(
             state["params"],
@@ -85,7 +88,7 @@ def make_train_step(spec: StepSpec) -> Callable[[str, State, Any], tuple[State, 
         state = state | {
             "step": state["step"] + 1,
             "params": jax.tree.map(keep, params, state["params"]),
-            "opt_state": jax.tree.map(keep, opt_state, state["opt_state"]),
+            "opt_state": opt_state,
             "skipped": skipped,
         }
         told = {"loss": value, "grad_norm": norm, "learning_rate": rate}

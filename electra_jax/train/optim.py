@@ -47,16 +47,14 @@ def learning_rate(spec: OptimSpec, step: jax.Array, total_steps: int) -> jax.Arr
     return spec.peak_lr * decay * warmup
 
 
-def direction(spec: OptimSpec) -> optax.GradientTransformation:
+def direction(spec: OptimSpec) -> optax.GradientTransformationExtraArgs:
     """Gradients -> what is subtracted, times the learning rate: Adam's step plus decoupled weight decay.
 
+    `update` also takes `finite`, a boolean scalar: where it is False the state stays as it was.
     LAMB (You et al., 2020, arXiv:1904.00962) scales this, for every tensor that is decayed, by the
     ratio of the tensor's norm to the step's; biases and LayerNorms keep Adam's step.
     """
-    if spec.name == "adam":
-        adam = scale_by_adam_without_bias_correction(spec.beta1, spec.beta2, spec.eps)
-    else:
-        adam = optax.scale_by_adam(spec.beta1, spec.beta2, spec.eps)
+    adam = scale_by_adam(spec.beta1, spec.beta2, spec.eps, unbiased=spec.name != "adam")
     decayed = optax.chain(adam, optax.add_decayed_weights(spec.weight_decay, mask=decay_mask))
     if spec.name == "lamb":
         return optax.chain(decayed, optax.masked(optax.scale_by_trust_ratio(), decay_mask))
@@ -70,25 +68,43 @@ class AdamMoments(NamedTuple):
     nu: Any
 
 
-def scale_by_adam_without_bias_correction(
-    beta1: float, beta2: float, eps: float
-) -> optax.GradientTransformation:
-    """m / (sqrt(v) + eps) with plain moving averages: BERT's and ELECTRA's Adam."""
+def scale_by_adam(
+    beta1: float, beta2: float, eps: float, unbiased: bool
+) -> optax.GradientTransformationExtraArgs:
+    """m / (sqrt(v) + eps) with plain moving averages, BERT's and ELECTRA's Adam, or `unbiased` ones."""
 
-    def init(params: Params) -> AdamMoments:
-        return AdamMoments(
-            jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params)
-        )
+    def init(params: Params) -> AdamMoments | optax.ScaleByAdamState:
+        moments = (jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params))
+        if unbiased:
+            return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), *moments)
+        return AdamMoments(*moments)
 
     def update(
-        grads: Params, state: AdamMoments, params: Params | None = None
-    ) -> tuple[Params, AdamMoments]:
-        del params
-        mu = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, state.mu, grads)
-        nu = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g * g, state.nu, grads)
-        return jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mu, nu), AdamMoments(mu, nu)
+        grads: Params,
+        state: AdamMoments | optax.ScaleByAdamState,
+        params: Params | None = None,
+        *,
+        finite: jax.Array | bool = True,
+        **extra: Any,
+    ) -> tuple[Params, AdamMoments | optax.ScaleByAdamState]:
+        del params, extra
+        keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
+        mu = jax.tree.map(lambda m, g: keep(beta1 * m + (1 - beta1) * g, m), state.mu, grads)
+        nu = jax.tree.map(lambda v, g: keep(beta2 * v + (1 - beta2) * g * g, v), state.nu, grads)
+        # What follows reads the new moments. Left to itself XLA computes them again from the old ones, and
+        # must copy those first, because the new ones take their place: half of the update's time on a CPU.
+        mu, nu = jax.lax.optimization_barrier((mu, nu))
+        moments = mu, nu
+        if unbiased:
+            count = keep(optax.safe_increment(state.count), state.count)
+            mu = optax.tree.bias_correction(mu, beta1, count)
+            nu = optax.tree.bias_correction(nu, beta2, count)
+        step = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mu, nu)
+        if unbiased:
+            return step, optax.ScaleByAdamState(count, *moments)
+        return step, AdamMoments(*moments)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def decay_mask(params: Params) -> Any:

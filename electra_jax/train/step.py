@@ -73,14 +73,17 @@ def make_train_step(
         rate = optim.learning_rate(spec, state["step"] - first, total_steps)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, opt_state = descend.update(
-            optim.clip(grads, norm, spec.clip_norm), state["opt_state"], state["params"]
+            optim.clip(grads, norm, spec.clip_norm),
+            state["opt_state"],
+            state["params"],
+            finite=finite,
         )
         params = jax.tree.map(lambda p, u: p - rate * u, state["params"], updates)
         keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
         state = {
             "step": state["step"] + 1,
             "params": jax.tree.map(keep, params, state["params"]),
-            "opt_state": jax.tree.map(keep, opt_state, state["opt_state"]),
+            "opt_state": opt_state,
             "skipped": {
                 "total": state["skipped"]["total"] + ~finite,
                 "run": jnp.where(finite, 0, state["skipped"]["run"] + 1),

@@ -61,7 +61,7 @@ def test_adam_by_hand():
 
     m: 0.2, then 0.18 - 0.1 = 0.08. v: 0.004, then 0.003996 + 0.001 = 0.004996.
     """
-    adam = optim.scale_by_adam_without_bias_correction(0.9, 0.999, 1e-6)
+    adam = optim.scale_by_adam(0.9, 0.999, 1e-6, unbiased=False)
     state = adam.init({"w": jnp.zeros(1)})
     first, state = adam.update({"w": jnp.array([2.0])}, state)
     assert float(first["w"][0]) == pytest.approx(0.2 / (0.004**0.5 + 1e-6), rel=1e-5)
@@ -71,7 +71,7 @@ def test_adam_by_hand():
 
 def test_epsilon_is_outside_the_root():
     """Catches sqrt(v + eps): with a gradient of 1e-5 the two differ thirtyfold."""
-    adam = optim.scale_by_adam_without_bias_correction(0.9, 0.999, 1e-6)
+    adam = optim.scale_by_adam(0.9, 0.999, 1e-6, unbiased=False)
     step, _ = adam.update({"w": jnp.array([1e-5])}, adam.init({"w": jnp.zeros(1)}))
     assert float(step["w"][0]) == pytest.approx(1e-6 / (1e-13**0.5 + 1e-6), rel=1e-4)
 
