@@ -5,9 +5,11 @@
 
 Every contender is a process of its own, which sets up and compiles, and then waits; rounds go around, one process at
 work at a time, so that what else the machine does meets all of them. Same examples, same model (ELECTRA-small's
-dimensions unless --model says otherwise), dropout 0.1, batch, Adam, clipping, threads. PyTorch gets exactly our batches
-(bucketed: the least padding), and, as `own`, what its users do: shuffled batches padded to their longest example. Its
-variants are eager and sdpa attention and torch.compile. Prints examples/s and our ratio to the fastest.
+dimensions unless --model says otherwise), dropout 0.1, batch, Adam (PyTorch's fused), clipping, threads. PyTorch's
+attention is eager or sdpa, or it is compiled, and its batches are made in three ways: `same`, ours, in buckets;
+`grouped`, transformers' group_by_length, sorted within stretches of 50 batches and padded to the longest example;
+`shuffled`, padded to the longest example. torch.compile gets ours alone: each other length would be a compilation.
+Prints examples/s and our ratio to the fastest.
 """
 
 import argparse
@@ -32,12 +34,15 @@ SIZES = {  # layers, width, heads, ffn, embedding
     "small": (12, 256, 4, 1024, 128),
     "base": (12, 768, 12, 3072, 768),
 }
+BUCKETS = 4
 VARIANTS = ("ours", "eager", "sdpa", "compiled")
 WORKLOADS = {  # task, file under --data, longest row, batch
     "sst2-train": ("sst2", "glue/SST-2/train.tsv", 128, 32),
     "sst2-predict": ("sst2", "glue/SST-2/dev.tsv", 128, 64),
     "squad-train": ("squad1", "squad/train-v1.1-subset.json.gz", 384, 32),
 }
+KINDS = ("same", "grouped", "shuffled")  # of batches
+STRETCH = 50  # batches that transformers' LengthGroupedSampler sorts together
 Batches = list[dict[str, np.ndarray]]
 
 
@@ -46,23 +51,38 @@ def main() -> None:
     options = parse()
     found = {}
     for name in options.workloads.split(","):
-        batches, shuffled = make_batches(name, options)
-        padding = [np.mean([b["docs"].mean() for b in part]) for part in (batches, shuffled)]
-        print(
-            f"{name}: {len(batches)} batches a round; rows filled {padding[0]:.0%}, {padding[1]:.0%} own"
-        )
-        speeds = measure(name, batches, shuffled, options)
+        batches = make_batches(name, options)
+        for kind, part in batches.items():
+            filled = sum(b["docs"].sum() for b in part) / sum(b["docs"].size for b in part)
+            lengths = sorted({b["ids"].shape[1] for b in part})
+            print(
+                f"{name}, {kind}: {len(part)} batches a round, {filled:.0%} tokens, {lengths} long"
+            )
+        workers = set_up(name, batches, options)
+        speeds = measure(workers, options.rounds)
         found[name] = {who: statistics.median(values) for who, values in speeds.items()}
-        ours, theirs = found[name]["ours"], {w: s for w, s in found[name].items() if w != "ours"}
-        for who, speed in found[name].items():
-            spread = f"{min(speeds[who]):.1f} to {max(speeds[who]):.1f}"
-            print(f"  {who:14} {speed:8.1f} examples/s ({spread})  ours is {ours / speed:.2f}x")
-        for kind in ("same", "own"):
-            group = {w: s for w, s in theirs.items() if w.endswith(kind)}
-            if group:
-                best = max(group, key=lambda w: group[w])
-                print(f"  ours / fastest on {kind} batches ({best}): {ours / group[best]:.2f}")
+        show(speeds)
+        for process, _ in workers.values():
+            process.terminate()
+            process.join()
     print(json.dumps(found, indent=2))
+
+
+def show(speeds: dict[str, list[float]]) -> None:
+    """Prints the contenders of a workload, median and range, and how they compare to ours."""
+    medians = {who: statistics.median(values) for who, values in speeds.items()}
+    ours = medians.get("ours", float("nan"))
+    for who, speed in medians.items():
+        spread = f"{min(speeds[who]):.1f} to {max(speeds[who]):.1f}"
+        print(f"  {who:16} {speed:8.1f} examples/s ({spread})  ours is {ours / speed:.2f}x")
+    theirs = {who: speed for who, speed in medians.items() if who != "ours"}
+    if theirs:
+        best = max(theirs, key=lambda who: theirs[who])
+        rounds = [a / b for a, b in zip(speeds["ours"], speeds[best], strict=True)]
+        print(
+            f"  ours / the fastest ({best}): {statistics.median(rounds):.2f}, "
+            f"by round {min(rounds):.2f} to {max(rounds):.2f}"
+        )
 
 
 def parse() -> argparse.Namespace:
@@ -80,96 +100,126 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batches", type=int, default=16, help="of a round (default: 16)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--no-own", action="store_true", help="leave PyTorch's own batches out")
+    parser.add_argument(
+        "--buckets", type=int, default=BUCKETS, help="lengths of our batches, at most"
+    )
     return parser.parse_args()
 
 
-def make_batches(name: str, options: argparse.Namespace) -> tuple[Batches, Batches]:
-    """Batches of one round: in our buckets, and shuffled, padded to their longest row."""
+def make_batches(name: str, options: argparse.Namespace) -> dict[str, Batches]:
+    """The batches of one round by kind: every batch of a prediction, of an epoch of training equally
+    many from everywhere between its shortest and its longest."""
     task_name, path, longest, size = WORKLOADS[name]
     task, words = tasks.get(task_name), tokenizer.load(options.vocab)
     examples = task.read(Path(options.data) / path, "train")
-    chosen = order.subset(len(examples), 4 * size * options.batches, 0)
+    chosen = order.subset(len(examples), 4 * STRETCH * size, 0)
     examples = [examples[i] for i in chosen]
     labels = task.labels or ()
     made = features.build(task, examples, words, longest, labels, training=True)
     data = rows.of_features(made, words.special.pad)
-    buckets = order.bucket_lengths(data.lengths, 4, longest)
+    buckets = order.bucket_lengths(data.lengths, options.buckets, longest)
     if name.endswith("predict"):
-        ours = [data.batch(n, length) for length, n in order.fixed(data.lengths, buckets, size)]
-        step = max(1, len(ours) // options.batches)
+        inputs = order.fixed(data.lengths, buckets, size)
         numbers = np.arange(len(data))
-        return ours[::step], own(data, numbers, size, options.batches)
+        by_length = np.argsort(data.lengths, kind="stable")[::-1]
+        return {
+            "same": [data.batch(n, length) for length, n in inputs],
+            "grouped": padded(data, by_length, size),
+            "shuffled": padded(data, numbers, size),
+        }
     sequence = order.Order(data.lengths, buckets, size, 0)
     ours = [
-        data.batch(sequence.rows(s, 0), sequence.bucket(s))
-        for s in range(min(options.batches, sequence.epoch_steps - 1))
+        data.batch(sequence.rows(s, 0), sequence.bucket(s)) for s in range(sequence.epoch_steps)
     ]
-    return ours, own(data, np.random.default_rng(0).permutation(len(data)), size, options.batches)
+    mixed = np.random.default_rng(0).permutation(len(data))
+    stretches = np.split(mixed, range(STRETCH * size, len(mixed), STRETCH * size))
+    grouped = [part[np.argsort(-data.lengths[part], kind="stable")] for part in stretches]
+    made_in = {
+        "same": ours,
+        "grouped": padded(data, np.concatenate(grouped), size),
+        "shuffled": padded(data, mixed, size),
+    }
+    return {kind: sampled(batches, size, options.batches) for kind, batches in made_in.items()}
 
 
-def own(data: rows.Rows, numbers: np.ndarray, size: int, count: int) -> Batches:
+def padded(data: rows.Rows, numbers: np.ndarray, size: int) -> Batches:
     """Batches in the given order, each as long as its longest row."""
-    parts = [numbers[i : i + size] for i in range(0, len(numbers) - size + 1, size)][:count]
+    parts = [numbers[i : i + size] for i in range(0, len(numbers), size)]
     return [data.batch(part, int(data.lengths[part].max())) for part in parts]
 
 
-def measure(
-    name: str, batches: Batches, shuffled: Batches, options: argparse.Namespace
-) -> dict[str, list[float]]:
-    """Examples/s of every contender in every round."""
+def sampled(batches: Batches, size: int, count: int) -> Batches:
+    """`count` of the full batches, evenly spread over their lengths, the middle of each part."""
+    full = [b for b in batches if b["weight"].sum() == size]
+    full.sort(key=lambda b: b["docs"].sum() + 1000 * b["docs"].size)
+    return [full[int((i + 0.5) * len(full) / count)] for i in range(min(count, len(full)))]
+
+
+def set_up(
+    name: str, batches: dict[str, Batches], options: argparse.Namespace
+) -> dict[str, tuple[Any, Connection]]:
+    """A process for every way of running the model, compiled and waiting."""
     context = multiprocessing.get_context("spawn")
     workers: dict[str, tuple[Any, Connection]] = {}
     for variant in options.variants.split(","):
-        kinds = ["ours"] if variant == "ours" else [f"{variant}/same", f"{variant}/own"]
-        if options.no_own:
-            kinds = [k for k in kinds if not k.endswith("/own")]
-        for kind in kinds:
-            if kind == "compiled/own":
-                continue  # a compilation a length: nobody would
-            given = shuffled if kind.endswith("/own") else batches
-            here, there = context.Pipe()
-            arguments = (there, variant, name, given, options.model, options.threads)
-            process = context.Process(target=work, args=arguments, daemon=True)
-            process.start()
-            print(f"  setting up {kind}", file=sys.stderr, flush=True)
-            said = here.recv()
-            if isinstance(said, str):
-                print(f"  {kind} does not run here: {said}", file=sys.stderr)
-                continue
-            workers[kind] = (process, here)
-    speeds: dict[str, list[float]] = {kind: [] for kind in workers}
-    for _ in range(options.rounds):
-        for kind, (_, pipe) in workers.items():
+        kinds = ("same",) if variant in ("ours", "compiled") else KINDS
+        given = {kind: batches[kind] for kind in kinds}
+        here, there = context.Pipe()
+        arguments = (there, variant, name, given, options.model, options.threads)
+        process = context.Process(target=work, args=arguments, daemon=True)
+        process.start()
+        print(f"  setting up {variant}", file=sys.stderr, flush=True)
+        said = here.recv()
+        if isinstance(said, str):
+            print(f"  {variant} does not run here: {said}", file=sys.stderr)
+            continue
+        workers[variant] = (process, here)
+    return workers
+
+
+def measure(workers: dict[str, tuple[Any, Connection]], rounds: int) -> dict[str, list[float]]:
+    """Examples/s of every contender in every round."""
+    speeds: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for variant, (_, pipe) in workers.items():
             pipe.send(True)
-            speeds[kind].append(pipe.recv())
-    for process, _ in workers.values():
-        process.terminate()
+            for kind, speed in pipe.recv().items():
+                who = variant if variant == "ours" else f"{variant}/{kind}"
+                speeds.setdefault(who, []).append(speed)
     return speeds
 
 
 def work(
-    pipe: Connection, variant: str, name: str, batches: Batches, size: str, threads: int
+    pipe: Connection,
+    variant: str,
+    name: str,
+    batches: dict[str, Batches],
+    size: str,
+    threads: int,
 ) -> None:
     """A contender: compiles, says that it is ready, and runs a round whenever it is asked to."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     make = ours if variant == "ours" else theirs
     try:
-        run = make(variant, name, batches, size, threads)
-        run()
+        run = make(variant, name, size, threads)
+        for part in batches.values():
+            run(part)
     except Exception as error:  # noqa: BLE001 - a variant that this machine lacks is left out, with its reason
         pipe.send(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
         return
     pipe.send(True)
-    count = sum(int(batch["weight"].sum()) for batch in batches)
     while pipe.recv():
-        begin = time.perf_counter()
-        run()
-        pipe.send(count / (time.perf_counter() - begin))
+        speeds = {}
+        for kind, part in batches.items():
+            count = sum(int(batch["weight"].sum()) for batch in part)
+            begin = time.perf_counter()
+            run(part)
+            speeds[kind] = count / (time.perf_counter() - begin)
+        pipe.send(speeds)
 
 
-def ours(variant: str, name: str, batches: Batches, size: str, threads: int) -> Callable[[], None]:
-    """Our step or prediction over the batches."""
+def ours(variant: str, name: str, size: str, threads: int) -> Callable[[Batches], None]:
+    """Our step or prediction over batches."""
     import jax
 
     from electra_jax.finetune.heads import HeadSpec
@@ -195,22 +245,20 @@ def ours(variant: str, name: str, batches: Batches, size: str, threads: int) -> 
     )
     held = {"state": program.init(None, [0], [1e-4])}
 
-    def train() -> None:
+    def train(batches: Batches) -> None:
         for batch in batches:
             held["state"], told = program.step(task, held["state"], batch)
         jax.block_until_ready(told)
 
-    def predict() -> None:
+    def predict(batches: Batches) -> None:
         said = [program.predict(task, held["state"]["params"], batch) for batch in batches]
         jax.device_get(said)
 
     return predict if name.endswith("predict") else train
 
 
-def theirs(
-    variant: str, name: str, batches: Batches, size: str, threads: int
-) -> Callable[[], None]:
-    """transformers' model in one of PyTorch's ways, over the batches."""
+def theirs(variant: str, name: str, size: str, threads: int) -> Callable[[Batches], None]:
+    """transformers' model in one of PyTorch's ways, over batches."""
     import torch
     import transformers
 
@@ -234,23 +282,25 @@ def theirs(
     )
     model = kind(config)
     run: Any = torch.compile(model, dynamic=False) if variant == "compiled" else model
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, eps=1e-6, weight_decay=0.0)
-    given = [tensors(batch, torch) for batch in batches]
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=1e-4, eps=1e-6, weight_decay=0.0, fused=True
+    )
 
-    def train() -> None:
+    def train(batches: Batches) -> None:
         model.train()
-        for inputs in given:
+        for batch in batches:
+            inputs = tensors(batch, torch)
             loss = run(**inputs).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-    def predict() -> None:
+    def predict(batches: Batches) -> None:
         model.eval()
         with torch.inference_mode():
-            for inputs in given:
-                wanted = {k: v for k, v in inputs.items() if k != "labels"}
+            for batch in batches:
+                wanted = {k: v for k, v in tensors(batch, torch).items() if k != "labels"}
                 run(**wanted).logits.numpy()
 
     return predict if name.endswith("predict") else train
