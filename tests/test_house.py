@@ -181,3 +181,18 @@ def test_no_wall_clock():
     """Catches a duration or an expiry measured by a clock that jumps when somebody sets it."""
     wall = re.compile(r"\btime\.time(_ns)?\b|\bdatetime\b|from time import")
     assert [path for path, text in sources().items() if wall.search(text)] == []
+
+
+def test_tests_named_in_the_docs_exist():
+    """Catches a table of faults that promises a test nobody can run."""
+    there = {
+        node.name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    }
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", text))
+    files = set(re.findall(r"`(tests/[\w/.]+)`", text))
+    assert len(named) > 10
+    assert sorted(named - there) + [name for name in files if not (ROOT / name).exists()] == []
