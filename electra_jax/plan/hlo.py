@@ -19,6 +19,17 @@ _NAME = re.compile(r"%([\w.\-]+)")
 _CALLS = re.compile(
     r"\b(calls|to_apply|condition|body|true_computation|false_computation)=%?([\w.\-]+)"
 )
+# Instructions that compilers add, without metadata, to bring an array elsewhere.
+_MOVES = {
+    "bitcast",
+    "copy",
+    "copy-done",
+    "copy-start",
+    "get-tuple-element",
+    "reshape",
+    "slice-done",
+    "slice-start",
+}
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 
 
@@ -239,6 +250,16 @@ class Module:
             return {}
         name = dict(instruction.calls).get("calls")
         return self.computations[name] if name else {}
+
+    def origin(self, instruction: Instruction, computation: Computation) -> Instruction:
+        """What an instruction was compiled from: of a move that the compiler put in, the one whose result it moves."""
+        while (
+            "metadata=" not in instruction.attributes
+            and instruction.opcode in _MOVES
+            and instruction.operands
+        ):
+            instruction = computation[instruction.operands[0]]
+        return instruction
 
     def source(self, instruction: Instruction, prefer: str = "electra_jax/") -> Source | None:
         """The innermost line under a folder named `prefer` that it was compiled from, else the innermost line."""

@@ -175,11 +175,12 @@ def _operation(
     cycles = instruction.cycles
     if not (cycles or flops or moved):
         return None
+    origin = module.origin(instruction, computation)
     return Operation(
         name=instruction.name,
         opcode=instruction.opcode,
-        op_name=instruction.op_name,
-        source=module.source(instruction),
+        op_name=origin.op_name,
+        source=module.source(origin),
         runs=runs,
         cycles=None if cycles is None else cycles * runs,
         flops=flops * runs,
@@ -275,7 +276,7 @@ def _group(attributes: str) -> int:
 
 def _buffers(module: Module) -> Iterator[Buffer]:
     results = _results(module.computations[module.entry])
-    for instruction, _, _ in module.control():
+    for instruction, computation, _ in module.control():
         opcode = instruction.opcode
         if opcode in work.FREE or opcode.endswith("-done"):
             continue
@@ -286,8 +287,9 @@ def _buffers(module: Module) -> Iterator[Buffer]:
             )
         for index, array in enumerate(outputs):
             if array.in_hbm and (instruction.name, index) not in results and array.allocated:
-                source = module.source(instruction)
-                yield Buffer(str(array), array.allocated, instruction.op_name, source)
+                origin = module.origin(instruction, computation)
+                source = module.source(origin)
+                yield Buffer(str(array), array.allocated, origin.op_name, source)
 
 
 def _results(entry: Computation) -> set[tuple[str, int]]:

@@ -111,6 +111,19 @@ def test_buffers_are_what_is_neither_argument_nor_result(tpu):
     ]
 
 
+def test_a_buffer_that_the_compiler_moved_has_its_line(tpu):
+    """Catches a list of largest buffers without lines: most of them are copies, of which the compiler says nothing."""
+    moved = """  %up-start = (f32[6,128,128]{2,1,0}, f32[6,128,128]{2,1,0}, u32[]{:S(2)}) copy-start(%scores)
+  %up-done = f32[6,128,128]{2,1,0} copy-done(%up-start)
+  %back = f32[6,128,128]{2,1,0} copy(%up-done)
+  %kernel ="""
+    buffers = weigh_text(tpu.replace("  %kernel =", moved)).buffers
+    found = [b for b in buffers if b.array == "f32[6,128,128]"]
+    assert len(found) == 3 and len(set(found)) == 1
+    assert str(found[0].source) == "electra_jax/train/step.py:61 train_step"
+    assert found[0].op_name.endswith("attention/dot_general")
+
+
 def test_a_real_program(compiled):
     """Catches a parser that has fallen behind what this version of XLA prints, on the devices every test has."""
     assert compiled.flops == 6 * 2 * (32 // 8) * 64 * 128
