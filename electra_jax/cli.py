@@ -11,6 +11,7 @@ from electra_jax import flags
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 BROKEN_PIPE = 141  # 128 + SIGPIPE
+COMPUTING = {"pretrain", "evaluate", "bench", "finetune", "predict", "quickstart"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from electra_jax.spec import UserError
 
+    if options.command in COMPUTING:
+        from electra_jax.train import heap
+
+        heap.keep_freed_memory()
     try:
         return _COMMANDS[options.command](options) or 0
     except UserError as error:

@@ -164,6 +164,9 @@ def ours(
     shape: tuple[str, int, int, float, str],
 ) -> tuple[Callable[[int], None], Callable[[], int]]:
     """The step that `electra-jax pretrain` runs."""
+    from electra_jax.train import heap
+
+    heap.keep_freed_memory()  # as every command that trains does, before JAX begins
     import jax
 
     from electra_jax.bench.synthetic import synthetic

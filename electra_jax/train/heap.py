@@ -1,0 +1,25 @@
+"""Keeps memory that a step has freed for the next step, where the C library would give it back."""
+
+import ctypes
+import os
+import sys
+
+# Parameters of mallopt(3), and values that switch its limits off.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_NEVER = 2**31 - 1  # bytes; the largest the call takes
+
+
+def keep_freed_memory() -> bool:
+    """Tells glibc to keep freed memory in one heap; True where that was done.
+
+    On a CPU a step's temporaries are one block, hundreds of MiB, allocated and freed every step. By default glibc maps
+    and unmaps such blocks, and the kernel zeroes every page anew. Call it before JAX makes its threads: a thread keeps
+    the heap it began with. Whoever has set MALLOC_ variables has chosen otherwise and is left alone.
+    """
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt is None:
+        return False
+    settings = ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _NEVER), (_TRIM_THRESHOLD, _NEVER))
+    return all([mallopt(name, value) for name, value in settings])

@@ -1,0 +1,43 @@
+"""Memory kept from step to step, seen by the pages that the kernel had to supply."""
+
+import subprocess
+import sys
+
+import pytest
+
+STEP = """
+import resource, sys
+from electra_jax.train import heap
+if sys.argv[1] == "kept":
+    assert heap.keep_freed_memory()
+import jax, jax.numpy as jnp
+many = jax.jit(lambda x: jnp.sort(jnp.sin(x), axis=0).sum())  # a temporary of x's size
+x = jnp.ones((64, 1 << 18))
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    jax.block_until_ready(many(x))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def pages(how: str, **environment: str) -> int:
+    run = subprocess.run(
+        [sys.executable, "-c", STEP, how], capture_output=True, text=True, env=environment
+    )
+    assert run.returncode == 0, run.stderr
+    return int(run.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_a_step_allocates_no_new_pages(monkeypatch):
+    """Catches a setting that glibc refuses, or that comes too late or not for the thread that allocates."""
+    assert pages("default") > 10_000  # 64 MiB of pages of 4 KiB, so the measurement sees them
+    assert pages("kept") < 1_000
+
+
+def test_the_user_s_own_settings_stand(monkeypatch):
+    """Catches overriding somebody's MALLOC_ variables."""
+    from electra_jax.train import heap
+
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
+    assert not heap.keep_freed_memory()
