@@ -89,6 +89,7 @@ def get_config(tasks: str = "") -> ConfigDict:
             "train": {
                 "epochs": None,
                 "batch": 32,
+                "accumulation": 1,
                 "seed": 0,
                 "seeds": 1,
                 "sweep": (),

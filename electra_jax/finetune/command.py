@@ -20,7 +20,15 @@ from electra_jax.train.lock import lock
 from electra_jax.train.workdir import versions
 
 # What may differ between two starts: it changes where it runs and what is logged, not what is learned.
-FREE = ("train.log_every", "train.checkpoint_every", "eval.", "mesh.", "data.dir", "data.train")
+FREE = (
+    "train.log_every",
+    "train.accumulation",
+    "train.checkpoint_every",
+    "eval.",
+    "mesh.",
+    "data.dir",
+    "data.train",
+)
 
 
 def finetune(
@@ -108,11 +116,16 @@ def _fingerprints(work: Plan) -> dict[str, str]:
 
 
 def _divides(made: Options, devices: int) -> None:
-    for name, rows in (("train.batch", made.train.batch), ("eval.batch", made.eval.batch)):
-        if rows % devices:
-            nearest = max(1, round(rows / devices)) * devices
+    t = made.train
+    for name, rows, parts in (
+        ("train.batch", t.batch, t.accumulation),
+        ("eval.batch", made.eval.batch, 1),
+    ):
+        if rows % (parts * devices):
+            nearest = max(1, round(rows / (parts * devices))) * parts * devices
+            cut = f" x {parts} micro-batches (train.accumulation)" if parts > 1 else ""
             raise UserError(
-                f"{name}={rows} does not divide over {devices} devices; the nearest that does is "
+                f"{name}={rows} does not divide over {devices} devices{cut}; the nearest that does is "
                 f"{nearest}"
             )
 

@@ -90,14 +90,22 @@ def apply(
 TOKENS = ("ids", "types", "docs")
 
 
-def dropout_noise(key: jax.Array, batch: Outputs) -> Noise:
-    """The noise of a batch: a key a row, numbered in the order of the batch."""
-    rows = batch["ids"].shape[0] * (batch["ids"].shape[1] if batch["ids"].ndim == 3 else 1)
-    return noise_ops.for_rows(key, jnp.arange(rows))
+def dropout_noise(key: jax.Array, batch: Outputs, at_B: jax.Array) -> Noise:
+    """The noise of rows that stand at these places of their batch: a key a row, a choice being one of its own."""
+    choices = batch["ids"].shape[1] if batch["ids"].ndim == 3 else 1
+    return noise_ops.for_rows(key, (at_B[:, None] * choices + jnp.arange(choices)).reshape(-1))
 
 
-def loss_sums(spec: HeadSpec, out: Outputs, batch: Outputs) -> tuple[jax.Array, jax.Array]:
-    """(sum of losses, what to divide it by) over the rows of weight 1.
+def loss_count(spec: HeadSpec, batch: Outputs) -> jax.Array:
+    """What a mean of losses divides by: rows of weight 1, and of these the tagged tokens in tagging."""
+    weight_B = batch["weight"]
+    if spec.kind == "tag":
+        return jnp.sum((batch["label"] != IGNORED) * weight_B[:, None])
+    return jnp.sum(weight_B)
+
+
+def loss_sum(spec: HeadSpec, out: Outputs, batch: Outputs) -> jax.Array:
+    """The sum of losses over the rows of weight 1.
 
     classify, choice: cross-entropy a row. regress: squared error a row, of labels scaled to [0, 1].
     tag: cross-entropy a tagged token. qa: the mean of start's and end's cross-entropy a row, plus
@@ -111,7 +119,7 @@ def loss_sums(spec: HeadSpec, out: Outputs, batch: Outputs) -> tuple[jax.Array, 
     elif spec.kind == "tag":
         weight_BxL = (batch["label"] != IGNORED) * weight_B[:, None]
         loss_BxL = _cross_entropy(out["logits"], jnp.maximum(batch["label"], 0))
-        return jnp.sum(loss_BxL * weight_BxL), jnp.sum(weight_BxL)
+        return jnp.sum(loss_BxL * weight_BxL)
     else:
         loss_B = (
             _cross_entropy(out["start"], batch["start"]) + _cross_entropy(out["end"], batch["end"])
@@ -120,7 +128,7 @@ def loss_sums(spec: HeadSpec, out: Outputs, batch: Outputs) -> tuple[jax.Array, 
             loss_B += spec.answerable_weight * binary_cross_entropy(
                 out["null"], batch["impossible"].astype(jnp.float32)
             )
-    return jnp.sum(loss_B * weight_B), jnp.sum(weight_B)
+    return jnp.sum(loss_B * weight_B)
 
 
 def _cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:

@@ -94,6 +94,7 @@ def make(options: Options) -> Plan:
         by_width(DECAYS, dims.spec.width) if decay is None else decay,
         t.reduction,
         schedule.steps,
+        t.accumulation,
     )
     scored = np.concatenate([s.rows.lengths for d in data for s in d.splits.values()])
     return Plan(

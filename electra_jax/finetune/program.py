@@ -20,6 +20,7 @@ from electra_jax.model.electra import Params
 from electra_jax.train import mesh as meshes
 from electra_jax.train import optim
 from electra_jax.train.program import place_array
+from electra_jax.train.step import accumulate
 
 State = dict[str, Any]  # step, seed, peak_lr, params, opt_state, skipped {total, run}
 INIT, DROPOUT = 0, 1  # what a seed's keys are for
@@ -34,13 +35,15 @@ class StepSpec:
     layer_decay: float
     reduction: str  # mean | sum
     steps: int
+    accumulation: int = 1  # micro-batches of a step
 
 
 def make_train_step(spec: StepSpec) -> Callable[[str, State, Any], tuple[State, Any]]:
     """(task, state, batch) -> (state, {"loss", "grad_norm", "learning_rate", "skipped"...}); pure.
 
-    Dropout is addressed by the run's seed, the step, and the row's place in the batch. A step whose
-    loss or gradient is not finite leaves parameters and moments alone and is counted.
+    Dropout is addressed by the run's seed, the step, and the row's place in the batch, and the loss is divided by what
+    the whole batch holds: cutting it into micro-batches changes nothing but rounding. A step whose loss or gradient
+    is not finite leaves parameters and moments alone and is counted.
     """
     descent = spec.optim.spec(spec.steps, 1.0)
     descend = optim.direction(descent)
@@ -52,15 +55,21 @@ def make_train_step(spec: StepSpec) -> Callable[[str, State, Any], tuple[State, 
         )
         head = spec.network.head(task)
         drops = dims.dropout > 0 or dims.attention_dropout > 0 or head.dropout > 0
-        noise = network.dropout_noise(key, batch) if drops else None
+        count = jnp.maximum(network.loss_count(head, batch), 1.0)
 
-        def loss(params: Params) -> jax.Array:
-            params = rates.stop_frozen(params, dims.layers, spec.optim.frozen_layers)
-            out = network.apply(spec.network, params, task, batch, noise, training=True)
-            total, count = network.loss_sums(head, out, batch)
-            return total if spec.reduction == "sum" else total / jnp.maximum(count, 1.0)
+        def gradient(part: Any) -> tuple[jax.Array, Params]:
+            noise = network.dropout_noise(key, part, part["at"]) if drops else None
 
-        value, grads = jax.value_and_grad(loss)(state["params"])
+            def loss(params: Params) -> jax.Array:
+                params = rates.stop_frozen(params, dims.layers, spec.optim.frozen_layers)
+                out = network.apply(spec.network, params, task, part, noise, training=True)
+                total = network.loss_sum(head, out, part)
+                return total if spec.reduction == "sum" else total / count
+
+            return jax.value_and_grad(loss)(state["params"])
+
+        batch = batch | {"at": jnp.arange(batch["ids"].shape[0])}
+        value, grads = accumulate(gradient, batch, spec.accumulation)
         norm = optax.tree.norm(grads)
         rate = state["peak_lr"] * optim.learning_rate(descent, state["step"], spec.steps)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)

@@ -1,5 +1,7 @@
 """The step: several runs in one program are the runs one after another, and what a step may not change."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -74,6 +76,24 @@ def test_runs_in_one_program_are_the_runs_one_after_another(data, mesh, ordered,
     assert not np.allclose(apart[0], apart[1], rtol=1e-3)
     for name, x in arrays.flatten(jax.device_get(state["params"])).items():
         np.testing.assert_allclose(x[1], last[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_meshes_and_micro_batches_change_only_rounding(data, ordered, one_after_another):
+    """Catches a mean over a micro-batch, dropout that is numbered within one, and a state that every device keeps
+    whole: four devices, two by two, each batch in two parts."""
+    spec = dataclasses.replace(make_spec(), accumulation=2)
+    program = Program(spec, meshes.build(meshes.MeshSpec(2, 2), jax.devices()[:4]))
+    state = program.init(None, [SEEDS[0]], [RATES[0]])
+    losses = []
+    for step in range(4):
+        batch = data.batch(ordered.rows(step, SEEDS[0]), ordered.bucket(step))
+        state, told = program.step("task", state, batch)
+        losses.append(float(told["loss"]))
+    np.testing.assert_allclose(losses, one_after_another[0][0][:4], rtol=1e-5)
+    moments = arrays.flatten(state["opt_state"])
+    kernels = [x for name, x in moments.items() if name.endswith("up/kernel")]
+    assert kernels
+    assert {x.addressable_shards[0].data.size * 2 == x.size for x in kernels} == {True}
 
 
 def test_frozen_layers_keep_their_values(data, mesh, ordered):
