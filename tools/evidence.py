@@ -67,10 +67,11 @@ ENTRIES = (
         "squad/dev-v1.1-xquad-en.json.gz",
     ),
     Entry(
-        "ChnSentiCorp",
+        "ChnSentiCorp (4,000)",
         "chnsenticorp",
         "zh/ChnSentiCorp/train.tsv.gz",
         "zh/ChnSentiCorp/dev.tsv.gz",
+        4_000,
         chinese=True,
     ),
 )
