@@ -94,7 +94,7 @@ def get_config(tasks: str = "") -> ConfigDict:
                 "seeds": 1,
                 "sweep": (),
                 "together": "auto",
-                "buckets": 4,
+                "buckets": 12,  # lengths of rows, at most
                 "reduction": "mean",
                 "select": "last",  # as in the paper; best: the best epoch on dev
                 "patience": 0,

@@ -34,7 +34,7 @@ SIZES = {  # layers, width, heads, ffn, embedding
     "small": (12, 256, 4, 1024, 128),
     "base": (12, 768, 12, 3072, 768),
 }
-BUCKETS = 4
+BUCKETS = 12  # as in configs/finetune.py
 VARIANTS = ("ours", "eager", "sdpa", "compiled")
 WORKLOADS = {  # task, file under --data, longest row, batch
     "sst2-train": ("sst2", "glue/SST-2/train.tsv", 128, 32),
@@ -113,12 +113,15 @@ def make_batches(name: str, options: argparse.Namespace) -> dict[str, Batches]:
     task, words = tasks.get(task_name), tokenizer.load(options.vocab)
     examples = task.read(Path(options.data) / path, "train")
     chosen = order.subset(len(examples), 4 * STRETCH * size, 0)
+    share = len(chosen) / len(examples)
     examples = [examples[i] for i in chosen]
     labels = task.labels or ()
     made = features.build(task, examples, words, longest, labels, training=True)
     data = rows.of_features(made, words.special.pad)
-    buckets = order.bucket_lengths(data.lengths, options.buckets, longest)
-    if name.endswith("predict"):
+    predicts = name.endswith("predict")
+    price = share / task.epochs * (order.PREDICTION_PRICE if predicts else order.STEP_PRICE)
+    buckets = order.bucket_lengths(data.lengths, options.buckets, longest, price)
+    if predicts:
         inputs = order.fixed(data.lengths, buckets, size)
         numbers = np.arange(len(data))
         by_length = np.argsort(data.lengths, kind="stable")[::-1]

@@ -115,7 +115,7 @@ class TrainOptions:
     seeds: int  # runs
     sweep: tuple[float, ...]  # peak learning rates, each with all seeds; empty: the one of optim
     together: str  # auto | yes: the runs in one compiled program | no: one after another | measure
-    buckets: int  # lengths that batches are padded to, at most
+    buckets: int  # lengths that batches are padded to, at most; each is a compilation
     reduction: str  # of the loss over a batch: mean | sum, as in the released code
     select: str  # last: the parameters after the last epoch | best: of the best epoch on dev
     patience: int  # epochs without a better dev score after which a run stops; 0: never

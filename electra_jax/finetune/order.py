@@ -11,16 +11,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MULTIPLE = 8  # bucket lengths are multiples of it
+FINEST = (
+    4  # tokens between possible bucket lengths, up to 64; above, an eighth of the next power of two
+)
 FILLER = -1  # row number of an empty row
+# What a length more costs, in padded tokens that could be computed in the time of its compilation:
+# measured 26,000 to 30,000 a step's and 13,000 to 19,000 a prediction's (docs/finetuning.md). Of the latter
+# a fifth is charged: the programs of an encoder and a head meet other data, and are found in the cache.
+STEP_PRICE, PREDICTION_PRICE = 30_000, 3_000
 
 
-def bucket_lengths(lengths_N: np.ndarray, count: int, longest: int) -> tuple[int, ...]:
+def bucket_lengths(
+    lengths_N: np.ndarray, count: int, longest: int, price: float = 0.0
+) -> tuple[int, ...]:
     """At most `count` lengths, ascending, that pad these examples least; the last one fits them all.
 
-    Multiples of 8, but for `longest`, the longest length the model takes, which caps the last.
+    Where a length saves less than `price` padded tokens there are fewer. They are taken from a grid
+    that is the same for all data, so that programs compiled for other data are found again; but
+    `longest`, the longest length the model takes, caps the last.
     """
-    rounded_N = np.minimum(-(-np.maximum(lengths_N, 1) // MULTIPLE) * MULTIPLE, longest)
+    rounded_N = np.minimum(rounded(lengths_N), longest)
     edges_M, examples_M = np.unique(rounded_N, return_counts=True)
     before_M = np.concatenate([[0], np.cumsum(examples_M)])
     # cost[k][j]: least padded tokens of the examples up to edge j with k + 1 buckets, the last ending at j.
@@ -33,11 +43,19 @@ def bucket_lengths(lengths_N: np.ndarray, count: int, longest: int) -> tuple[int
         origin.append(options.argmin(axis=0))
         cost.append(options.min(axis=0))
     last = len(edges_M) - 1
-    k = int(np.argmin([c[last] for c in cost]))
+    k = int(np.argmin([c[last] + price * number for number, c in enumerate(cost)]))
     chosen = [last]
     for step in range(k - 1, -1, -1):
         chosen.append(int(origin[step][chosen[-1]]))
     return tuple(int(edges_M[j]) for j in reversed(chosen))
+
+
+def rounded(lengths_N: np.ndarray) -> np.ndarray:
+    """The next lengths on the grid."""
+    lengths_N = np.maximum(lengths_N, 1)
+    power_N = 2 ** np.ceil(np.log2(lengths_N)).astype(lengths_N.dtype)
+    step_N = np.maximum(FINEST, power_N // 16)
+    return -(-lengths_N // step_N) * step_N
 
 
 @dataclass(frozen=True, eq=False)  # compared and hashed by identity, for the caches

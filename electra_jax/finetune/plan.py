@@ -76,9 +76,10 @@ def make(options: Options) -> Plan:
     t, dims = options.train, found.dims
     everything = np.concatenate([d.train.lengths for d in data])
     longest = max(d.max_len for d in data)
-    buckets = order.bucket_lengths(everything, t.buckets, longest)
-    orders = [Order(d.train.lengths, buckets, t.batch, t.seed) for d in data]
     epochs = [d.task.epochs if t.epochs is None else t.epochs for d in data]
+    price = order.STEP_PRICE / max(epochs)
+    buckets = order.bucket_lengths(everything, t.buckets, longest, price)
+    orders = [Order(d.train.lengths, buckets, t.batch, t.seed) for d in data]
     schedule = order.schedule(orders, epochs, t.task_power, t.seed)
     rate = options.optim.peak_lr
     rates = t.sweep or (by_width(RATES, dims.spec.width) if rate is None else rate,)
@@ -104,7 +105,7 @@ def make(options: Options) -> Plan:
         tuple(record.plan_runs(t.seed, t.seeds, rates)),
         schedule,
         spec,
-        order.bucket_lengths(scored, t.buckets, longest),
+        order.bucket_lengths(scored, t.buckets, longest, order.PREDICTION_PRICE / max(epochs)),
     )
 
 

@@ -55,7 +55,10 @@ def predict(
     spec = StepSpec(NetworkSpec(dims, heads), made.optim, 1.0, "mean", 1)
     program = Program(spec, meshes.build(meshes.MeshSpec(-1, 1)))
     batch = -(-made.eval.batch // program.mesh.size) * program.mesh.size
-    buckets = order.bucket_lengths(split.rows.lengths, made.train.buckets, found["max_len"][name])
+    price = order.PREDICTION_PRICE / len(runs)
+    buckets = order.bucket_lengths(
+        split.rows.lengths, made.train.buckets, found["max_len"][name], price
+    )
     said = [
         forward.predict(program, program.params(tree), name, split.rows, buckets, batch)[0]
         for tree in (arrays.nest(record.read_params(workdir, r)) for r in runs)

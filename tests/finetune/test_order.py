@@ -5,7 +5,15 @@ import itertools
 import numpy as np
 import pytest
 
-from electra_jax.finetune.order import FILLER, Order, bucket_lengths, fixed, schedule, subset
+from electra_jax.finetune.order import (
+    FILLER,
+    Order,
+    bucket_lengths,
+    fixed,
+    rounded,
+    schedule,
+    subset,
+)
 
 LENGTHS = np.minimum(np.random.default_rng(0).geometric(1 / 14, size=1003) + 2, 128)
 
@@ -18,13 +26,37 @@ def padded(lengths, buckets):
 def test_bucket_lengths_are_the_best_there_are(count):
     """Catches a search that settles for more padding than a brute-force search finds."""
     buckets = bucket_lengths(LENGTHS, count, 128)
-    assert len(buckets) == count and all(b % 8 == 0 for b in buckets)
-    edges = np.unique(-(-LENGTHS // 8) * 8)
+    assert len(buckets) == count and all(b % 4 == 0 for b in buckets)
+    edges = np.unique(rounded(LENGTHS))
     best = min(
         padded(LENGTHS, (*chosen, edges[-1]))
         for chosen in itertools.combinations(edges[:-1], count - 1)
     )
     assert padded(LENGTHS, buckets) == best
+
+
+def test_a_length_is_there_only_where_it_is_worth_its_price():
+    """Catches a compilation for a few tokens saved, and a price that is paid for the first length too."""
+    for price in (0, 300, 1000, 3000):
+        buckets = bucket_lengths(LENGTHS, 8, 128, price)
+        fewer, more = (bucket_lengths(LENGTHS, len(buckets) + n, 128) for n in (-1, 1))
+        saved = padded(LENGTHS, buckets) - padded(LENGTHS, more)
+        assert saved <= price or len(buckets) == 8
+        assert not fewer or padded(LENGTHS, fewer) - padded(LENGTHS, buckets) >= price
+    assert len(bucket_lengths(LENGTHS, 8, 128, 10**6)) == 1
+
+
+def test_lengths_are_on_one_grid():
+    """Catches lengths that follow the data, for which no compiled program is found again, and a grid
+    that pads a row by more than an eighth."""
+    lengths = np.arange(1, 513)
+    grid = np.unique(rounded(lengths))
+    assert np.array_equal(rounded(grid), grid)
+    assert set(bucket_lengths(LENGTHS, 5, 128)) <= set(grid)
+    assert np.all(rounded(lengths) >= lengths)
+    long = lengths[lengths > 32]
+    assert np.all(rounded(long) - long < long / 8)
+    assert len(grid) < 45
 
 
 def test_buckets_end_at_what_the_model_takes():
