@@ -223,6 +223,9 @@ def work(
 
 def ours(variant: str, name: str, size: str, threads: int) -> Callable[[Batches], None]:
     """Our step or prediction over batches."""
+    from electra_jax.train import heap
+
+    heap.keep_freed_memory()
     import jax
 
     from electra_jax.finetune.heads import HeadSpec
