@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from electra_jax.finetune import rows
@@ -12,9 +13,13 @@ from electra_jax.finetune.loop import Group
 from electra_jax.finetune.plan import Plan
 from electra_jax.finetune.program import Program
 from electra_jax.finetune.record import Run
+from electra_jax.train import flops
 
 TOGETHER = "together"
 WARM, TIMED = 2, 5  # steps
+# FLOPs of a run's step below which a CPU has time to spare between its operations: measured, in one program
+# 1.25 times as fast at 2e9 and as fast at 5e9 (docs/finetuning.md).
+SMALL_STEP = 3e9
 
 
 def of(plan: Plan, together: bool) -> list[Group]:
@@ -29,8 +34,9 @@ def decide(
 ) -> tuple[bool, dict[str, float] | None]:
     """(together, seconds a run and step by way, where they were measured).
 
-    "auto" measures on an accelerator, where several small models fill it better than one; on a CPU,
-    whose cores one run fills, it takes one after another. "measure" measures anywhere.
+    "auto" measures on an accelerator, where several small models fill it better than one. On a CPU
+    it takes one program for steps below SMALL_STEP, and otherwise one after another, as the cores
+    are full. "measure" measures anywhere.
     """
     way = plan.options.train.together
     if len(plan.runs) == 1 or way == "no":
@@ -38,7 +44,7 @@ def decide(
     if way == "yes":
         return True, None
     if way == "auto" and mesh.devices.flat[0].platform == "cpu":
-        return False, None
+        return step_flops(plan) < SMALL_STEP, None
     several = Program(single.spec, mesh, len(plan.runs))
     found = {
         "one after another": _seconds(plan, single, plan.runs[:1]),
@@ -48,6 +54,13 @@ def decide(
     told = ", ".join(f"{name} {1000 * s:.1f} ms" for name, s in found.items())
     say(f"{len(plan.runs)} runs, measured for a run and step: {told}; taking {best}")
     return best == TOGETHER, found
+
+
+def step_flops(plan: Plan) -> float:
+    """FLOPs of the encoder in a step of one run, at the training examples' mean length."""
+    length = float(np.mean(np.concatenate([d.train.lengths for d in plan.data])))
+    row = flops.forward_flops_per_row(plan.start.dims, round(length), 0, "uniform")
+    return 3.0 * row * plan.options.train.batch
 
 
 def _seconds(plan: Plan, program: Program, runs: Sequence[Run]) -> float:

@@ -29,6 +29,7 @@ SMALL = (
     "train.epochs=4",
     "train.batch=16",
     "train.buckets=1",
+    "train.together=no",
     "train.checkpoint_every=3",
     "eval.batch=16",
 )
