@@ -17,8 +17,8 @@ FINEST = (
 FILLER = -1  # row number of an empty row
 # What a length more costs, in padded tokens that could be computed in the time of its compilation:
 # measured 26,000 to 30,000 a step's and 13,000 to 19,000 a prediction's (docs/finetuning.md). Of the latter
-# a fifth is charged: the programs of an encoder and a head meet other data, and are found in the cache.
-STEP_PRICE, PREDICTION_PRICE = 30_000, 3_000
+# a fifteenth is charged: the programs of an encoder and a head meet other data, and are found in the cache.
+STEP_PRICE, PREDICTION_PRICE = 30_000, 1_000
 
 
 def bucket_lengths(
