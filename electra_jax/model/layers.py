@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops.attention import attention
+from electra_jax.ops import target
+from electra_jax.ops.attention import self_attention
 from electra_jax.ops.gelu import gelu
 from electra_jax.ops.noise import Noise
 
@@ -38,8 +39,12 @@ def truncated_normal(stddev: float) -> nn.initializers.Initializer:
 
 
 def layer_norm(dtype: str, name: str | None = None) -> nn.LayerNorm:
-    """LayerNorm with eps 1e-12; statistics in float32, output in `dtype`."""
-    return nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=dtype, use_fast_variance=False, name=name)
+    """LayerNorm with eps 1e-12; statistics in float32, output in `dtype`.
+
+    On a TPU the variance is the mean square less the squared mean, which the product before it adds up as it writes.
+    """
+    fast = target.platform() == "tpu"
+    return nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=dtype, use_fast_variance=fast, name=name)
 
 
 def padded_vocab(vocab_size: int) -> int:
@@ -94,6 +99,19 @@ def _zero_padded(
     return init
 
 
+class Projection(nn.Module):
+    """The kernel [D, D] and bias [D] of a Dense, for a product that several of them share."""
+
+    width: int
+    init_std: float
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array]:
+        """Both in float32."""
+        kernel = self.param("kernel", truncated_normal(self.init_std), (self.width, self.width))
+        return kernel, self.param("bias", nn.initializers.zeros, (self.width,))
+
+
 class Layer(nn.Module):
     """Post-LN transformer layer: x = LN(x + attention(x)); x = LN(x + feed-forward(x))."""
 
@@ -102,7 +120,6 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(self, x_BxLxD: jax.Array, docs_BxL: jax.Array, noise: Noise | None) -> jax.Array:
         s = self.spec
-        heads = (*x_BxLxD.shape[:2], s.heads, s.width // s.heads)
 
         def dense(features: int, name: str) -> nn.Dense:
             return nn.Dense(
@@ -112,16 +129,22 @@ class Layer(nn.Module):
         def drop(x: jax.Array, site: int) -> jax.Array:
             return noise_ops.dropout(x, s.dropout, noise and noise.at(site))
 
-        q_BxLxHxC, k_BxLxHxC, v_BxLxHxC = (
-            dense(s.width, name)(x_BxLxD).reshape(heads) for name in ("query", "key", "value")
+        # One product for queries, keys and values: it reads x once, and one matrix is wide enough for a TPU.
+        kernels, biases = zip(
+            *(Projection(s.width, s.init_std, name=n)() for n in ("query", "key", "value")),
+            strict=True,
         )
-        attend: Callable[..., jax.Array] = functools.partial(attention, dropout=s.attention_dropout)
+        kernel_DxM = jnp.concatenate([k.astype(s.dtype) for k in kernels], axis=1)
+        qkv_BxLxM = jnp.dot(x_BxLxD.astype(s.dtype), kernel_DxM)
+        attend: Callable[..., jax.Array] = functools.partial(
+            self_attention, heads=s.heads, dropout=s.attention_dropout
+        )
         if s.recompute_attention:
             attend = jax.checkpoint(attend)
-        mixed_BxLxHxC = attend(
-            q_BxLxHxC, k_BxLxHxC, v_BxLxHxC, docs_BxL, noise=noise and noise.at(0)
+        mixed_BxLxD = attend(
+            qkv_BxLxM, jnp.concatenate(biases), docs_BxL, noise=noise and noise.at(0)
         )
-        mixed_BxLxD = dense(s.width, "out")(mixed_BxLxHxC.reshape(x_BxLxD.shape))
+        mixed_BxLxD = dense(s.width, "out")(mixed_BxLxD)
         x_BxLxD = layer_norm(s.residual_dtype, "attention_norm")(x_BxLxD + drop(mixed_BxLxD, 1))
         inner_BxLxF = gelu(dense(s.ffn, "up")(x_BxLxD))
         x_BxLxD += drop(dense(s.width, "down")(inner_BxLxF), 2)

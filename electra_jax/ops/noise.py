@@ -37,7 +37,12 @@ def for_rows(key: jax.Array, rows_B: jax.Array) -> Noise:
 def bits(noise: Noise, counter: jax.Array) -> jax.Array:
     """Hashed bits, uint32 [B, *counter.shape], of the elements numbered by `counter` (uint32)."""
     expand = (slice(None),) + (None,) * counter.ndim
-    return _mix(_mix(counter[None] ^ noise.low_B[expand]) + noise.high_B[expand])
+    return hashed(counter[None], noise.low_B[expand], noise.high_B[expand])
+
+
+def hashed(counter: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+    """The bits of these elements under keys of a shape that broadcasts with theirs; all uint32."""
+    return _mix(_mix(counter ^ low) + high)
 
 
 def count(*shape: int) -> jax.Array:
@@ -51,13 +56,17 @@ def count(*shape: int) -> jax.Array:
 
 def uniform(noise: Noise, counter: jax.Array) -> jax.Array:
     """Uniform float32 strictly inside (0, 1), 23 bits fine."""
-    # With 24 bits the highest number plus a half rounds to 1, whose Gumbel noise is infinite.
-    return ((bits(noise, counter) >> 9).astype(jnp.float32) + 0.5) * np.float32(2**-23)
+    return _uniform(bits(noise, counter))
 
 
 def gumbel(noise: Noise, counter: jax.Array) -> jax.Array:
     """Standard Gumbel noise, float32: -log(-log(u))."""
-    return -jnp.log(-jnp.log(uniform(noise, counter)))
+    return gumbel_of(bits(noise, counter))
+
+
+def gumbel_of(bits: jax.Array) -> jax.Array:
+    """The Gumbel noise that these hashed bits stand for."""
+    return -jnp.log(-jnp.log(_uniform(bits)))
 
 
 def integers(noise: Noise, counter: jax.Array, high: int) -> jax.Array:
@@ -69,8 +78,19 @@ def dropout(x: jax.Array, rate: float, noise: Noise | None) -> jax.Array:
     """Inverted dropout of x [B, ...]; `noise=None` or rate 0 leaves x as it is."""
     if noise is None or rate == 0.0:
         return x
-    drop = bits(noise, count(*x.shape[1:])) < np.uint32(round(rate * 2**32))
+    drop = bits(noise, count(*x.shape[1:])) < threshold(rate)
     return jnp.where(drop, jnp.zeros((), x.dtype), x * np.asarray(1 / (1 - rate), x.dtype))
+
+
+def threshold(rate: float) -> np.uint32:
+    """Dropout drops the elements whose bits are below this."""
+    return np.uint32(round(rate * 2**32))
+
+
+def _uniform(bits: jax.Array) -> jax.Array:
+    # With 24 bits the highest number plus a half rounds to 1, whose Gumbel noise is infinite. By way of int32, which
+    # holds all 23 bits: TPU kernels convert no unsigned numbers.
+    return ((bits >> 9).astype(jnp.int32).astype(jnp.float32) + 0.5) * np.float32(2**-23)
 
 
 def _mix(x: jax.Array) -> jax.Array:

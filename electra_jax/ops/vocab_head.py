@@ -1,11 +1,13 @@
 """The vocabulary head: masked-LM loss and Gumbel-max samples at the chosen positions; logits never leave it."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from electra_jax.ops import target
 from electra_jax.ops.noise import Noise
 from electra_jax.ops.vocab_tiles import (
     HeadOptions,
@@ -74,22 +76,37 @@ def _on_each_device(
     noise: Noise,
     options: HeadOptions,
 ) -> PerSlot:
-    """The tiled head; on a mesh, every device goes through the tiles with its own rows.
+    """The tiled head, on a TPU by its kernels; on a mesh, every device goes through the tiles with its own rows.
 
     Left to the partitioner, the devices would add up the table's gradient after every tile, in the
     loop; so they do once, after it.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.size <= 1:
+    version = _version(hidden_BxKxE, max(1, mesh.size))
+    if mesh.size <= 1 and version is tiled_head:
         return tiled_head(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise, options)
     rows, whole = P(mesh.axis_names), P()
     head = jax.shard_map(
-        lambda *arrays: tiled_head(*arrays, options),
+        lambda *arrays: version(*arrays, options),
         in_specs=(rows, whole, whole, rows, rows),
         out_specs=rows,
         check_vma=False,
     )
     return head(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise)
+
+
+def _version(hidden_BxKxE: jax.Array, devices: int) -> Callable[..., PerSlot]:
+    """What computes the head of one device's rows."""
+    if target.platform() != "tpu":
+        return tiled_head
+    from electra_jax.ops import vocab_kernel
+
+    batch, *rest = hidden_BxKxE.shape
+    why = vocab_kernel.obstacle((batch // devices, *rest), hidden_BxKxE.dtype)
+    if not why:
+        return vocab_kernel.kernel_head
+    target.tell(f"vocabulary head without the TPU's kernel: it does not support {why}")
+    return tiled_head
 
 
 def whole_head(

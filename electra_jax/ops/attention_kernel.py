@@ -1,0 +1,327 @@
+"""Self-attention on a TPU as two Pallas kernels, forward and backward, whose weights never leave the core's memory.
+
+Made for an encoder's rows of some hundred tokens: all keys of a row fit, so the softmax needs no second pass and the
+backward pass one kernel, not one for queries and one for keys. Heads are read from [B, L, 3D] as one product with all
+three projections writes it: no transposition, no tile that is half empty because a head has 64 channels. The kernels
+add the projections' biases, and add up their gradients while they have the arrays at hand. Dropout is the addressed
+noise of `noise.py`, number for number.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from electra_jax.ops import noise as noise_ops
+from electra_jax.ops.noise import Noise
+
+LANES = 128
+MOST_LENGTH = 1024  # of rows
+_MASKED = np.float32(-1e9)
+_QUERIES = 256  # whose weights are worked on at a time
+_TOKENS = 1024  # of the rows of one program
+_ARRAYS = 12  # of [queries, L] float32 at a time, at most
+_SHARE = 0.75  # of the core's memory, that a kernel may have
+
+
+class _Shape(NamedTuple):
+    """What the kernels are specialised for."""
+
+    rows: int  # of one program
+    length: int
+    heads: int
+    channels: int  # of a head
+    together: int  # heads whose channels fill whole lanes
+    dropout: float
+
+    @property
+    def width(self) -> int:
+        """Of queries, keys or values."""
+        return self.heads * self.channels
+
+
+def obstacle(batch: int, length: int, heads: int, channels: int, dtype: jnp.dtype) -> str:
+    """What of rows of this shape, those of one device, the kernels do not support; empty where they do."""
+    if length % LANES or length > MOST_LENGTH:
+        return f"rows of {length} tokens (but multiples of {LANES} up to {MOST_LENGTH})"
+    if channels % 64:
+        return f"heads of {channels} channels (but multiples of 64)"
+    if dtype not in (jnp.bfloat16, jnp.float32):
+        return f"{dtype} (but bfloat16 and float32)"
+    rows = _rows_of_a_program(batch, length)
+    # Seven arrays [L, D] come and go, the next while the last is worked on.
+    moved = 2 * 7 * rows * length * heads * channels * jnp.dtype(dtype).itemsize
+    needed = moved + _ARRAYS * min(length, _QUERIES) * length * 4
+    room = _SHARE * pltpu.get_tpu_info().vmem_capacity_bytes
+    if needed > room:
+        return (
+            f"rows of {length} tokens x {heads * channels}: {needed / 2**20:.0f} MiB in the core, "
+            f"which has room for {room / 2**20:.0f}"
+        )
+    return ""
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def self_attention(
+    qkv_BxLxM: jax.Array,
+    bias_M: jax.Array,
+    docs_BxL: jax.Array,
+    noise: Noise | None,
+    heads: int,
+    dropout: float,
+    interpret: bool = False,
+) -> jax.Array:
+    """`attention.self_attention` for the rows of one device; M = 3 x heads x channels.
+
+    Differs from it by rounding only: gradients of the weights stay float32 here.
+    """
+    return _forward(qkv_BxLxM, bias_M, docs_BxL, noise, heads, dropout, interpret)[0]
+
+
+def _forward(
+    qkv_BxLxM: jax.Array,
+    bias_M: jax.Array,
+    docs_BxL: jax.Array,
+    noise: Noise | None,
+    heads: int,
+    dropout: float,
+    interpret: bool,
+) -> tuple[jax.Array, Any]:
+    saved = (qkv_BxLxM, bias_M, docs_BxL, noise)
+    (out_BxLxD,) = _call(_forward_kernel, saved, None, heads, dropout, interpret)
+    return out_BxLxD, saved
+
+
+def _backward(
+    heads: int, dropout: float, interpret: bool, saved: Any, slope_BxLxD: jax.Array
+) -> tuple[Any, ...]:
+    d_qkv_BxLxM, d_bias_Px1xM = _call(
+        _backward_kernel, saved, slope_BxLxD, heads, dropout, interpret
+    )
+    return d_qkv_BxLxM, jnp.sum(d_bias_Px1xM, axis=(0, 1)).astype(saved[1].dtype), None, None
+
+
+self_attention.defvjp(_forward, _backward)
+
+
+def _rows_of_a_program(batch: int, length: int) -> int:
+    most = max(1, _TOKENS // length)
+    return max(n for n in range(1, min(batch, most) + 1) if batch % n == 0)
+
+
+def _call(
+    kernel: Any,
+    saved: Any,
+    slope_BxLxD: jax.Array | None,
+    heads: int,
+    dropout: float,
+    interpret: bool,
+) -> Any:
+    """The kernel over blocks of rows; the backward one where there is a slope."""
+    qkv_BxLxM, bias_M, docs_BxL, noise = saved
+    batch, length, triple = qkv_BxLxM.shape
+    width = triple // 3
+    channels = width // heads
+    rate = dropout if noise is not None else 0.0
+    rows = _rows_of_a_program(batch, length)
+    fill = LANES // channels if channels < LANES else 1
+    together = fill if heads % fill == 0 else heads
+    shape = _Shape(rows, length, heads, channels, together, rate)
+
+    def block(width: int) -> pl.BlockSpec:
+        return pl.BlockSpec((rows, length, width), lambda i: (i, 0, 0))
+
+    keys = []
+    if rate:
+        keys = [jax.lax.bitcast_convert_type(x, jnp.int32) for x in noise]
+    results = [jax.ShapeDtypeStruct((batch, length, width), qkv_BxLxM.dtype)]
+    specs = [block(width)]
+    arrays = [qkv_BxLxM]
+    if slope_BxLxD is not None:
+        arrays.append(slope_BxLxD)
+        programs = batch // rows
+        results = [
+            jax.ShapeDtypeStruct(qkv_BxLxM.shape, qkv_BxLxM.dtype),
+            jax.ShapeDtypeStruct((programs, 1, triple), jnp.float32),
+        ]
+        specs = [block(triple), pl.BlockSpec((1, 1, triple), lambda i: (i, 0, 0))]
+    weights = batch * heads * length * length
+    products = 2 if slope_BxLxD is None else 5
+    return pl.pallas_call(
+        functools.partial(kernel, shape),
+        grid=(batch // rows,),
+        in_specs=[
+            *(pl.BlockSpec(memory_space=pltpu.SMEM) for _ in keys),
+            pl.BlockSpec((rows, 1, length), lambda i: (i, 0, 0)),
+            pl.BlockSpec((1, triple), lambda i: (0, 0)),
+            *(block(x.shape[-1]) for x in arrays),
+        ],
+        out_specs=specs,
+        out_shape=results,
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel",), vmem_limit_bytes=None if interpret else _room()
+        ),
+        cost_estimate=pl.CostEstimate(
+            flops=2 * products * weights * channels,
+            transcendentals=weights,
+            bytes_accessed=sum(x.size * x.dtype.itemsize for x in (*arrays, *results, docs_BxL)),
+        ),
+        interpret=interpret,
+    )(*keys, docs_BxL[:, None], bias_M.astype(qkv_BxLxM.dtype)[None], *arrays)
+
+
+def _room() -> int:
+    return int(_SHARE * pltpu.get_tpu_info().vmem_capacity_bytes)
+
+
+def _forward_kernel(shape: _Shape, *refs: Any) -> None:
+    *keys, docs_ref, bias_ref, qkv_ref, out_ref = refs
+    first_row = pl.program_id(0) * shape.rows
+
+    def some_heads(r: jax.Array, docs: tuple[jax.Array, jax.Array], first: Any) -> None:
+        q, k, v = _projections(shape, qkv_ref, bias_ref, r, first)
+        for queries in _blocks(shape):
+            outs = []
+            for head, at in _heads(shape):
+                weights_QxL = _weights(q[queries, at], k[:, at], docs, queries)
+                kept_QxL = _kept(shape, keys, first_row + r, first + head, queries)
+                used_QxL = _thin(weights_QxL, kept_QxL, shape)
+                outs.append(_dot(used_QxL.astype(v.dtype), v[:, at], 1, 0))
+            out_ref[r, queries, _lanes(shape, first)] = _side_by_side(outs, out_ref.dtype)
+
+    _over_rows_and_heads(shape, docs_ref, some_heads)
+
+
+def _backward_kernel(shape: _Shape, *refs: Any) -> None:
+    *keys, docs_ref, bias_ref, qkv_ref, slope_ref, d_qkv_ref, d_bias_ref = refs
+    first_row = pl.program_id(0) * shape.rows
+    scale = np.float32(shape.channels**-0.5)
+    d_bias_ref[...] = jnp.zeros(d_bias_ref.shape, jnp.float32)
+
+    def put(r: jax.Array, part: int, first: Any, queries: slice, heads: list[jax.Array]) -> None:
+        lanes = _lanes(shape, first, part)
+        d_qkv_ref[r, queries, lanes] = _side_by_side(heads, d_qkv_ref.dtype)
+        sums = [jnp.sum(x, axis=0, keepdims=True) for x in heads]
+        d_bias_ref[0, :, lanes] += _side_by_side(sums, jnp.float32)
+
+    def some_heads(r: jax.Array, docs: tuple[jax.Array, jax.Array], first: Any) -> None:
+        q, k, v = _projections(shape, qkv_ref, bias_ref, r, first)
+        slope = slope_ref[r, :, _lanes(shape, first)]
+        nothing = jnp.zeros((shape.length, shape.channels), jnp.float32)
+        dk, dv = ([nothing] * shape.together for _ in range(2))
+        for queries in _blocks(shape):
+            dq = []
+            for head, at in _heads(shape):
+                weights_QxL = _weights(q[queries, at], k[:, at], docs, queries)
+                kept_QxL = _kept(shape, keys, first_row + r, first + head, queries)
+                used_QxL = _thin(weights_QxL, kept_QxL, shape)
+                d_QxL = _thin(_dot(slope[queries, at], v[:, at], 1, 1), kept_QxL, shape)
+                d_QxL = weights_QxL * (d_QxL - jnp.sum(weights_QxL * d_QxL, axis=1, keepdims=True))
+                low_QxL = (d_QxL * scale).astype(q.dtype)
+                dq.append(_dot(low_QxL, k[:, at], 1, 0))
+                dk[head] += _dot(low_QxL, q[queries, at], 0, 0)
+                dv[head] += _dot(used_QxL.astype(slope.dtype), slope[queries, at], 0, 0)
+            put(r, 0, first, queries, dq)
+        whole = slice(0, shape.length)
+        put(r, 1, first, whole, dk)
+        put(r, 2, first, whole, dv)
+
+    _over_rows_and_heads(shape, docs_ref, some_heads)
+
+
+def _over_rows_and_heads(shape: _Shape, docs_ref: Any, some_heads: Any) -> None:
+    """Calls some_heads(row of the program, its documents [L, 1] and [1, L], first head) for all rows and heads."""
+
+    def row(r: jax.Array, carry: None) -> None:
+        docs_1xL = docs_ref[r]
+        docs_Lx1 = jnp.broadcast_to(docs_1xL, (LANES, shape.length)).T[:, :1]
+        docs = docs_Lx1, docs_1xL
+        if shape.together == shape.heads:
+            some_heads(r, docs, 0)
+        else:
+            bundles = shape.heads // shape.together
+
+            def bundle(i: jax.Array, carry: None) -> None:
+                some_heads(r, docs, i * shape.together)
+                return carry
+
+            jax.lax.fori_loop(0, bundles, bundle, None)
+        return carry
+
+    jax.lax.fori_loop(0, shape.rows, row, None)
+
+
+def _projections(
+    shape: _Shape, qkv_ref: Any, bias_ref: Any, r: jax.Array, first: Any
+) -> Iterator[jax.Array]:
+    """Queries, keys and values [L, together x C] from this head on, with their biases."""
+    for part in range(3):
+        lanes = _lanes(shape, first, part)
+        x, bias = (a.astype(jnp.float32) for a in (qkv_ref[r, :, lanes], bias_ref[:, lanes]))
+        yield (x + bias).astype(qkv_ref.dtype)
+
+
+def _lanes(shape: _Shape, first: Any, part: int = 0) -> Any:
+    """Where the channels of the heads from `first` on lie in queries (part 0), keys or values."""
+    size = shape.together * shape.channels
+    start = part * shape.width + first * shape.channels
+    if isinstance(first, int):
+        return slice(start, start + size)
+    return pl.ds(pl.multiple_of(start, size), size)
+
+
+def _heads(shape: _Shape) -> list[tuple[int, slice]]:
+    """(head, its channels) of a bundle."""
+    c = shape.channels
+    return [(head, slice(head * c, (head + 1) * c)) for head in range(shape.together)]
+
+
+def _blocks(shape: _Shape) -> list[slice]:
+    """The queries of a row, some at a time."""
+    block = min(shape.length, _QUERIES)
+    return [slice(i, min(i + block, shape.length)) for i in range(0, shape.length, block)]
+
+
+def _side_by_side(heads: list[jax.Array], dtype: jnp.dtype) -> jax.Array:
+    whole = heads[0] if len(heads) == 1 else jnp.concatenate(heads, axis=1)
+    return whole.astype(dtype)
+
+
+def _weights(
+    q_QxC: jax.Array, k_LxC: jax.Array, docs: tuple[jax.Array, jax.Array], queries: slice
+) -> jax.Array:
+    docs_Lx1, docs_1xL = docs
+    scores_QxL = _dot(q_QxC, k_LxC, 1, 1) * np.float32(q_QxC.shape[-1] ** -0.5)
+    scores_QxL = jnp.where(docs_Lx1[queries] == docs_1xL, scores_QxL, _MASKED)
+    raised_QxL = jnp.exp(scores_QxL - jnp.max(scores_QxL, axis=1, keepdims=True))
+    return raised_QxL / jnp.sum(raised_QxL, axis=1, keepdims=True)
+
+
+def _kept(shape: _Shape, keys: Any, row: jax.Array, head: Any, queries: slice) -> jax.Array | None:
+    """Which weights survive dropout: `noise.dropout`'s choice for the elements [head, query, key] of the row."""
+    if not keys:
+        return None
+    low, high = (ref[row].astype(jnp.uint32) for ref in keys)
+    size = (queries.stop - queries.start, shape.length)
+    query_QxL = jax.lax.broadcasted_iota(jnp.int32, size, 0) + (head * shape.length + queries.start)
+    number_QxL = query_QxL * shape.length + jax.lax.broadcasted_iota(jnp.int32, size, 1)
+    bits_QxL = noise_ops.hashed(number_QxL.astype(jnp.uint32), low, high)
+    return bits_QxL >= noise_ops.threshold(shape.dropout)
+
+
+def _thin(x: jax.Array, kept: jax.Array | None, shape: _Shape) -> jax.Array:
+    if kept is None:
+        return x
+    return jnp.where(kept, x * np.float32(1 / (1 - shape.dropout)), np.float32(0))
+
+
+def _dot(a: jax.Array, b: jax.Array, of_a: int, of_b: int) -> jax.Array:
+    """The product over these axes, float32."""
+    return jax.lax.dot_general(
+        a, b, (((of_a,), (of_b,)), ((), ())), preferred_element_type=jnp.float32
+    )
