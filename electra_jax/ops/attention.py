@@ -33,7 +33,7 @@ def self_attention(
     rate = dropout if noise is not None else 0.0
     batch, length, triple = qkv_BxLxM.shape
     mesh = jax.sharding.get_abstract_mesh()
-    kernel = _KERNELS.get(target.platform() or "")
+    kernel = KERNELS.get(target.platform() or "")
     version, name, why = _plain, "", ""
     if kernel is not None:
         name, version, obstacle = kernel
@@ -156,7 +156,7 @@ def _no_cudnn(shape_BxLxHxC: tuple[int, int, int, int], dtype: jnp.dtype, rate: 
 
 
 # Platform -> (whose, the version for one device's rows, what it does not support of such rows at this rate).
-_KERNELS: dict[str, tuple[str, Callable[..., jax.Array], Callable[..., str]]] = {
+KERNELS: dict[str, tuple[str, Callable[..., jax.Array], Callable[..., str]]] = {
     "tpu": ("the TPU", _tpu, _no_tpu),
     "cuda": ("cuDNN", _cudnn, _no_cudnn),
     "gpu": ("cuDNN", _cudnn, _no_cudnn),
