@@ -138,20 +138,26 @@ def _cudnn(
     del noise, dropout  # there is none
     q_BxLxHxC, k_BxLxHxC, v_BxLxHxC = _split(qkv_BxLxM, bias_M, heads)
     visible_Bx1xLxL = (docs_BxL[:, :, None] == docs_BxL[:, None, :])[:, None]
-    out = jax.nn.dot_product_attention(
-        q_BxLxHxC, k_BxLxHxC, v_BxLxHxC, mask=visible_Bx1xLxL, implementation="cudnn"
-    )
+    out = _fused(q_BxLxHxC, k_BxLxHxC, v_BxLxHxC, visible_Bx1xLxL)
     return out.reshape(*docs_BxL.shape, -1)
 
 
+def _fused(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="cudnn")
+
+
 def _no_cudnn(shape_BxLxHxC: tuple[int, int, int, int], dtype: jnp.dtype, rate: float) -> str:
-    _, length, _, channels = shape_BxLxHxC
     if rate:
         return "attention dropout (model.attention_dropout=0 allows it)"
     if dtype != jnp.bfloat16:
         return f"{dtype} (model.dtype=bfloat16 allows it)"
-    if channels % 8 or channels > 128 or length % 2:
-        return f"rows of {length} tokens and heads of {channels} channels"
+    batch, length, _, _ = shape_BxLxHxC
+    x = jax.ShapeDtypeStruct(shape_BxLxHxC, dtype)
+    mask = jax.ShapeDtypeStruct((batch, 1, length, length), jnp.bool_)
+    try:  # JAX knows what the cuDNN that is there can do, and says it in these two ways
+        jax.eval_shape(_fused, x, x, x, mask)
+    except (NotImplementedError, RuntimeError) as error:
+        return f"{list(shape_BxLxHxC)}: {error}"
     return ""
 
 

@@ -26,6 +26,7 @@ _MASKED = np.float32(-1e9)
 _QUERIES = 256  # whose weights are worked on at a time
 _TOKENS = 1024  # of the rows of one program
 _ARRAYS = 12  # of [queries, L] float32 at a time, at most
+LEAST_CORE = 128 * 2**20  # bytes of memory: TPU v5e, v6e
 _SHARE = 0.75  # of the core's memory, that a kernel may have
 
 
@@ -45,6 +46,12 @@ class _Shape(NamedTuple):
         return self.heads * self.channels
 
 
+def small_core() -> str:
+    """That this TPU's core is smaller than those the kernels are compiled for in tests, if it is."""
+    core = pltpu.get_tpu_info().vmem_capacity_bytes
+    return f"cores with {core >> 20} MiB (but {LEAST_CORE >> 20})" if core < LEAST_CORE else ""
+
+
 def obstacle(batch: int, length: int, heads: int, channels: int, dtype: jnp.dtype) -> str:
     """What of rows of this shape, those of one device, the kernels do not support; empty where they do."""
     if length % LANES or length > MOST_LENGTH:
@@ -53,6 +60,8 @@ def obstacle(batch: int, length: int, heads: int, channels: int, dtype: jnp.dtyp
         return f"heads of {channels} channels (but multiples of 64)"
     if dtype not in (jnp.bfloat16, jnp.float32):
         return f"{dtype} (but bfloat16 and float32)"
+    if small := small_core():
+        return small
     rows = _rows_of_a_program(batch, length)
     # Seven arrays [L, D] come and go, the next while the last is worked on.
     moved = 2 * 7 * rows * length * heads * channels * jnp.dtype(dtype).itemsize

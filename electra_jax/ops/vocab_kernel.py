@@ -16,6 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from electra_jax.ops import noise as noise_ops
+from electra_jax.ops.attention_kernel import small_core
 from electra_jax.ops.noise import Noise
 from electra_jax.ops.vocab_tiles import DISALLOWED, NO_ID, SLOT_STRIDE, HeadOptions, PerSlot
 
@@ -35,6 +36,8 @@ def obstacle(shape_BxKxE: tuple[int, ...], dtype: jnp.dtype) -> str:
         return f"embeddings of width {width} (but multiples of {_LANES})"
     if dtype not in (jnp.bfloat16, jnp.float32):
         return f"{dtype} (but bfloat16 and float32)"
+    if small := small_core():
+        return small
     resident = batch * slots * width * (jnp.dtype(dtype).itemsize + 4)
     room = _RESIDENT * pltpu.get_tpu_info().vmem_capacity_bytes
     if resident > room:
