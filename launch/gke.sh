@@ -11,7 +11,8 @@
 #
 # run hands the job (gke.yaml) to the cluster and shows the log of its first host until it ends.
 # Ctrl-C leaves the job alone; the same command shows it again. Kubernetes starts pods again that
-# were taken away or that ended with 75 (stopped, checkpoint saved); any other failure ends the job.
+# were taken away, that ended with 75 (stopped, checkpoint saved), and up to three times for each host
+# those that ended with 134 (another host fell silent); any other failure ends the job.
 #
 # Options, before the "--":
 #   --name NAME          of the job (default: electra)
@@ -82,12 +83,15 @@ manifest() {
   local shape accelerator topology hosts chips text list='' argument
   shape=$(slice "$type") || die "--type '$type' is unknown; one of v5e-1, -4, -8, -16, -32, -64, -128, -256, the same of v6e, v4-8, -16, -32, -64, -128, the same of v5p"
   read -r accelerator topology hosts chips <<<"$shape"
+  # A pod that comes back waits for those that do not have a node yet, instead of failing the job.
+  if [ "$hosts" -gt 1 ] && [[ " $* " != *" --join-timeout"* ]]; then set -- "$@" --join-timeout 7200; fi
   for argument in "$@"; do list+="            - $(quoted "$argument")"$'\n'; done
   text=$(<"$LAUNCH/gke.yaml")
   text=${text//@NAME@/$name}
   text=${text//@TYPE@/$type}
   text=${text//@HOSTS@/$hosts}
   text=${text//@CHIPS@/$chips}
+  text=${text//@ABORTS@/$((3 * hosts))}
   text=${text//@ACCELERATOR@/$accelerator}
   text=${text//@TOPOLOGY@/$topology}
   text=${text//@ACCOUNT@/$account}

@@ -8,7 +8,8 @@
 #   host.sh start ARGUMENTS         electra-jax pretrain ARGUMENTS in the background, unless it runs
 #   host.sh follow                  its output until it ends; the last line is "[exit STATUS]"
 #   host.sh stop                    asks it to save and end, and returns when it has
-#   host.sh settle                  the same for one whose peers have ended; not called a stop
+#   host.sh settle                  the same for one whose peers have ended; not called a stop. Says how
+#                                   it ended, and why if it was the one that failed
 #
 # Everything lies in ~/.electra_jax: env/, log (of the last start), exit (its status).
 set -euo pipefail
@@ -76,10 +77,21 @@ follow() {
 
 stop() {
   if running; then touch asked; fi
-  settle
+  finish
 }
 
 settle() {
+  local code
+  finish
+  code=$(cat exit 2>/dev/null || echo lost)
+  case $code in
+    0 | 75 | 134 | lost) ;;
+    *) tail -n 20 log ;;
+  esac
+  echo "[exit $code]"
+}
+
+finish() {
   local seconds=0
   running || return 0
   kill -TERM -- "-$(cat pid)"

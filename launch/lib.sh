@@ -6,6 +6,7 @@ set -euo pipefail
 # Exit statuses of electra-jax pretrain that mean something to a launcher; see README.md.
 FINISHED=0
 PREEMPTED=75 # stopped from outside, checkpoint saved: start it again
+ABORTED=134  # by JAX, because another process of the run fell silent; or a crash in native code
 
 LAUNCH=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 POLL=${ELECTRA_POLL_SECONDS:-30} # between two looks at something that takes long
@@ -71,3 +72,12 @@ again() { # again REASON
   pause
 }
 MAX_RESTARTS=100
+
+# 134 does not tell a lost machine from a program that aborts at every start, so it counts: the
+# fourth in a row is a crash. One that had trained for half an hour begins a new row.
+aborts=0
+crashed() { # crashed SECONDS: whether an abort so long after its start is one too many
+  [ "$1" -lt 1800 ] || aborts=0
+  aborts=$((aborts + 1))
+  [ "$aborts" -gt 3 ]
+}

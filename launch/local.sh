@@ -13,7 +13,7 @@
 # Options, before the "--":
 #   --extras LIST        what to install with the package: cuda, tpu, gcs, ... (default: none)
 #   --from SOURCE        a wheel, or what pip takes after "@" (default: the package index)
-#   --max-restarts N     of exit 75 (default: 100)
+#   --max-restarts N     of exit 75 and 134 (default: 100)
 #   --dry-run            print what would be done, do nothing
 #
 # Ends with the status of electra-jax pretrain: 0 finished, 75 stopped by you and saved, else the
@@ -48,7 +48,7 @@ create() {
 train() {
   [ -n "$(workdir_of "$@")" ] || die "which run? Give -- --workdir FOLDER"
   [ -n "$DRY_RUN" ] || [ -x "$home/env/bin/electra-jax" ] || die "nothing is installed in $home; run: launch/local.sh create"
-  local code=0 new child stopped='' signalled=''
+  local code=0 new child began stopped='' signalled=''
   # A program in the background does not hear the terminal's Ctrl-C; it is told to save instead.
   trap 'stopped=1 signalled=1; kill -TERM "$child" 2>/dev/null || true' INT TERM
   while :; do
@@ -57,7 +57,7 @@ train() {
       return
     fi
     "$home/env/bin/electra-jax" pretrain "$@" &
-    child=$!
+    child=$! began=$SECONDS
     while :; do
       new=0
       wait "$child" || new=$?
@@ -72,7 +72,15 @@ train() {
           say "stopped and saved; go on with: launch/local.sh resume -- --workdir $(workdir_of "$@")"
           exit "$code"
         fi
+        aborts=0
         again "stopped from outside, checkpoint saved"
+        ;;
+      "$ABORTED")
+        if [ -n "$stopped" ] || crashed $((SECONDS - began)); then
+          say "electra-jax pretrain aborted (exit $code)"
+          exit "$code"
+        fi
+        again "aborted, as after the loss of another process"
         ;;
       *) say "electra-jax pretrain failed (exit $code)"; exit "$code" ;;
     esac

@@ -66,7 +66,7 @@ submit() {
   # Across nodes every GPU has a process of its own, which is how JAX finds its way under Slurm.
   [ "$nodes" -eq 1 ] || tasks=$gpus
   run mkdir -p "$job"
-  run rm -f "$job/exit"
+  run rm -f "$job/exit" "$job/aborts"
   local submission=(sbatch --job-name="$name" --nodes="$nodes" --ntasks-per-node="$tasks" --gpus-per-node="$gpus"
     --output="$job/log" ${flags[@]+"${flags[@]}"} --export="ALL,ELECTRA_JOB=$job,ELECTRA_ENV=$home/env"
     "$LAUNCH/slurm.sbatch" "$@")

@@ -28,7 +28,7 @@
 #   --runtime VERSION    software of the machine (default: by type)
 #   --from SOURCE        a wheel, or what pip takes after "@" (default: the package index)
 #   --create-flag FLAG   one more flag for gcloud's create, e.g. --network=NAME; may be repeated
-#   --max-restarts N     after preemptions (default: 100)
+#   --max-restarts N     after preemptions and lost hosts (default: 100)
 #   --dry-run            print what would be done, do nothing
 #
 # Several hosts, and spot machines, whose disks vanish, need a --workdir on a bucket.
@@ -236,6 +236,22 @@ follow() {
   done < <(on_first 'bash .electra_jax/host.sh follow' || true)
 }
 
+# Every host has to be free before the next start: one that is still ending would be passed over.
+# One that failed by itself is why the first one ended: its status, and the end of its log, count.
+settle() {
+  local line
+  while IFS= read -r line; do
+    if [[ $line =~ ^\[exit\ ([0-9]+|lost)\]$ ]]; then
+      case ${BASH_REMATCH[1]} in
+        "$FINISHED" | "$PREEMPTED" | "$ABORTED" | lost) ;;
+        *) ended=${BASH_REMATCH[1]} ;;
+      esac
+    else
+      printf '%s\n' "$line"
+    fi
+  done < <(on_all 'bash .electra_jax/host.sh settle' || true)
+}
+
 # A machine that is taken away is often seen so only a moment after the program has died of it.
 taken_away() {
   local attempt
@@ -247,7 +263,7 @@ taken_away() {
 }
 
 train() {
-  local arguments
+  local arguments began
   [ $# -gt 0 ] || die "what to train? Give the arguments of electra-jax pretrain after a --"
   printf -v arguments ' %q' "$@"
   while :; do
@@ -262,14 +278,21 @@ train() {
       say "(exit 75 or a machine taken away: all of this again; exit 0: done)"
       return
     fi
+    began=$SECONDS
     follow
-    # Every host has to be free before the next start: one that is still ending would be passed over.
     case $ended in
-      "$PREEMPTED" | lost) on_all 'bash .electra_jax/host.sh settle' || true ;;
+      "$PREEMPTED" | "$ABORTED" | lost) settle ;;
     esac
+    if [ "$ended" = "$ABORTED" ] && ! crashed $((SECONDS - began)); then
+      again "aborted, as after the loss of another host"
+      continue
+    fi
     case $ended in
       "$FINISHED") say "finished; the machine still costs: launch/tpu.sh delete --name $name --zone $zone"; return ;;
-      "$PREEMPTED") again "stopped from outside, checkpoint saved" ;;
+      "$PREEMPTED")
+        aborts=0
+        again "stopped from outside, checkpoint saved"
+        ;;
       stopped)
         say "stopped on request, checkpoint saved; the machine still costs: launch/tpu.sh delete --name $name --zone $zone"
         exit "$PREEMPTED"

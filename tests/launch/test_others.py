@@ -29,6 +29,21 @@ def test_one_machine_starts_again_after_75(world):
     assert "create" in world.run("local.sh", "run", "--", *RUN).stdout
 
 
+def test_the_survivor_of_a_lost_process_is_started_again_a_few_times(world):
+    """Catches a script that takes a lost process for a crash, or a crash at every start for a lost process."""
+    for script, flags in (("local.sh", ()), ("slurm.sh", ("--nodes", "2"))):
+        world.run(script, "create")
+        before = len(world.lines("starts"))
+        world.program(134, 75, 134, 134, 134, 0)
+        done = world.run(script, "run", *flags, "--", *RUN)
+        assert done.returncode == 0, done.stdout
+        assert len(world.lines("starts")) == before + 6
+        world.program(*[134] * 5)
+        done = world.run(script, "run", *flags, "--", *RUN)
+        assert done.returncode == 134, done.stdout
+        assert len(world.lines("starts")) == before + 6 + 4
+
+
 def test_ctrl_c_saves_and_stops(world):
     """Catches a terminal's Ctrl-C that kills the program before it has saved, or starts it again."""
     world.run("local.sh", "create")
@@ -109,6 +124,17 @@ def test_a_cluster_job_goes_on_until_it_is_finished(world):
         assert line in manifest, line
     filled = manifest.partition("apiVersion")[2].replace('"$@"', "")
     assert "@" not in filled
+
+
+def test_a_cluster_job_survives_a_lost_host_a_few_times(world):
+    """Catches a job that ends with a host that fell silent, and one that aborts at every start for ever."""
+    world.program(*[134] * 6, 0)
+    done = world.run("gke.sh", "run", "--type", "v5p-16", "--", *BUCKET)
+    assert done.returncode == 0, done.stdout
+    assert '- "--join-timeout"' in (world.state / "job").read_text()
+    world.program(*[134] * 7, 0)
+    (world.state / "failures").unlink()
+    assert world.run("gke.sh", "run", "--type", "v5p-16", "--", *BUCKET).returncode == 1
 
 
 def test_a_failed_cluster_job_is_shown(world):

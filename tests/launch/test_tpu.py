@@ -51,6 +51,28 @@ def test_restarts_are_counted(world):
     assert len(world.lines("starts")) == 3
 
 
+def test_the_survivor_of_a_lost_host_is_started_again_a_few_times(world):
+    """Catches a run that ends with a host that was lost, and a program that aborts at every start and is paid for."""
+    world.program(134, 75, 134, 134, 134, 0)
+    done = world.run("tpu.sh", "run", *MACHINE, "--", *RUN)
+    assert done.returncode == 0, done.stdout
+    assert len(world.lines("starts")) == 6
+    world.program(*[134] * 5)
+    done = world.run("tpu.sh", "run", *MACHINE, "--", *RUN)
+    assert done.returncode == 134 and "exit 134" in done.stdout
+    assert len(world.lines("starts")) == 6 + 4
+
+
+@pytest.mark.parametrize("survivor", [75, 134])
+def test_a_host_that_failed_by_itself_ends_the_run(world, survivor):
+    """Catches a program that crashes on one host and is started again because the others were only left alone."""
+    world.program(survivor, 0)
+    (world.state / "peers").write_text("3")
+    done = world.run("tpu.sh", "run", *MACHINE[:-1], "v5e-16", "--", *RUN, FAKE_WORKERS="2")
+    assert done.returncode == 3 and "exit 3" in done.stdout
+    assert len(world.lines("starts")) == 1
+
+
 @pytest.mark.parametrize("how", ["fail_at", "lose_at"])
 def test_a_failing_create_rents_once(world, how):
     """Catches a second machine after the answer to the request was lost, or none after it failed."""
