@@ -1,16 +1,21 @@
 """A small prepared corpus and the tiny config on it, for runs that take a second."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from electra_jax.data import build
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.spec import load_config
+from electra_jax.train import evaluate, hardware
+from electra_jax.train import mesh as meshes
 
 SMALL = (
     "model.layers=1",
@@ -51,6 +56,26 @@ def prepared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared(prepared_folder: Path) -> Prepared:
     """The same, opened."""
     return open_prepared(prepared_folder)
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of compiled programs."""
+    return tmp_path_factory.mktemp("programs")
+
+
+@pytest.fixture(scope="module")
+def cheap(programs: Path) -> Iterator[None]:
+    """One device, programs compiled once for all tests that ask for this, no measured matmul."""
+    one = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("data", "fsdp"))
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(programs))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(meshes, "build", lambda spec: one)
+        patch.setattr(evaluate, "build_mesh", lambda spec: one)
+        patch.setattr(hardware, "_time_matmuls", lambda size, dtype: 1.0)
+        yield
+    jax.config.update("jax_compilation_cache_dir", before)
 
 
 @pytest.fixture(scope="session")

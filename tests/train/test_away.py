@@ -12,7 +12,7 @@ import pytest
 from electra_jax import remote
 from electra_jax.convert import hf
 from electra_jax.spec import UserError
-from electra_jax.train import away, checkpoint, evaluate, loop, program
+from electra_jax.train import away, checkpoint, evaluate, loop
 from electra_jax.train.arrays import flatten
 from electra_jax.train.options import Phase
 from electra_jax.train.owner import owned
@@ -53,10 +53,9 @@ class Killed(BaseException):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cheap")
 def test_a_run_on_a_bucket(bucket, config, prepared_folder, tmp_path, monkeypatch):
     """Catches a run that a bucket changes: a checkpoint or line lost, a half-written one trusted, a wrong export."""
-    monkeypatch.setattr(program, "use_compilation_cache", lambda: None)
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "xla"))
     remote.publish(prepared_folder, f"{bucket}/data")
     url = f"{bucket}/runs/one"
     options = ("train.log_every=1", f"data.path={bucket}/data")

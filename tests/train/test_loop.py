@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,36 +12,20 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from electra_jax.data import build
 from electra_jax.spec import UserError
-from electra_jax.train import checkpoint, evaluate, fit, hardware, loop, preempt, workdir
-from electra_jax.train import mesh as meshes
+from electra_jax.train import checkpoint, evaluate, fit, loop, preempt, workdir
 from electra_jax.train.arrays import flatten
 from electra_jax.train.options import Phase
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cheap")]
 TIMES = {"tokens_per_s", "model_flops_per_s", "mfu", "mfu_of_matmul", "data_wait", "goodput"}
 EVERY = ("train.log_every=1",)  # 20 steps, evaluation and checkpoint at 10 and 20
 
 
 class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cheap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One device, programs compiled once for all tests here, no measured matmul."""
-    one = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("data", "fsdp"))
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(meshes, "build", lambda spec: one)
-        patch.setattr(evaluate, "build_mesh", lambda spec: one)
-        patch.setattr(hardware, "_time_matmuls", lambda size, dtype: 1.0)
-        yield
-    jax.config.update("jax_compilation_cache_dir", before)
 
 
 def kill_at(step: int, patch: pytest.MonkeyPatch) -> None:
