@@ -22,4 +22,4 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     settings = ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _NEVER), (_TRIM_THRESHOLD, _NEVER))
-    return all([mallopt(name, value) for name, value in settings])
+    return all([mallopt(name, value) for name, value in settings])  # noqa: C419 - each one is set
