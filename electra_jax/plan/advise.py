@@ -67,22 +67,20 @@ def grow(
 
 def shrink(
     run: RunSpec,
-    data: Prepared,
     devices: int,
     tries: int,
     split_first: bool,
-    over: int,
+    attention: bool,
     attempt: Callable[[RunSpec], Outcome],
 ) -> list[Trial]:
     """Ways to make a run fit that does not, until one does or `tries` are used up; each adds to those before it.
 
-    They are: recompute attention (where that may free the bytes that are `over`), recompute layers, split the state
-    over all devices (before that where `split_first`), compute fewer rows at once. What this config or mesh does not
-    allow is passed over.
+    They are: recompute attention (if `attention`), recompute layers, split the state over all devices (before that
+    where `split_first`), compute fewer rows at once. What this config or mesh does not allow is passed over.
     """
     ways: list[dict[str, int | str]] = []
     for remat in REMATS[REMATS.index(run.model.remat) + 1 :]:
-        if remat != "attention" or over < _weights(run, data, devices):
+        if remat != "attention" or attention:
             ways.append({"model.remat": remat})
     if devices > 1 and run.mesh.fsdp != devices:
         ways.insert(0 if split_first else len(ways), {"mesh.data": 1, "mesh.fsdp": devices})
@@ -105,14 +103,19 @@ def shrink(
     return trials
 
 
-def _weights(run: RunSpec, data: Prepared, devices: int) -> int:
-    """At most so many bytes on a device are attention weights, kept for the backward pass: for each head and pair of
-    positions a float32 before dropout, one after it, and a mask.
+def attention_helps(run: RunSpec, data: Prepared, devices: int, refusal: TooLarge) -> bool:
+    """Whether recomputing attention alone may make room: the refusal names arrays of all pairs of positions, which a
+    kernel has none of, and what is kept of them for the backward pass may be as large as what is missing.
+
+    That is at most, for each head and pair of positions, a float32 before dropout, one after it, and a mask.
     """
+    pair = f"{data.seq_len},{data.seq_len}]"
+    if not any(pair in line for line in refusal.largest):
+        return False
     dims = run.dimensions(data.vocab_size)
     pairs = run.train.batch // run.train.accumulation * data.seq_len**2 // devices
     heads = sum(e.layers * e.layer.heads for e in (dims.generator, dims.discriminator))
-    return 9 * pairs * heads
+    return refusal.needed - refusal.limit < 9 * pairs * heads
 
 
 def _changed(run: RunSpec, values: dict[str, int | str]) -> RunSpec:

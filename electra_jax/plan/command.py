@@ -169,8 +169,8 @@ def _try_more(
 
         return advise.grow(first, limit, rows, tries, larger)[1:]
     split_first = first.outcome.state > limit / 2
-    over = first.needed - limit
-    return advise.shrink(run, data, devices, tries, split_first, over, attempt)
+    attention = advise.attention_helps(run, data, devices, first.outcome)
+    return advise.shrink(run, devices, tries, split_first, attention, attempt)
 
 
 def _advice(

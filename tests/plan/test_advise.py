@@ -58,18 +58,25 @@ def test_ways_to_make_it_fit_add_up(run):
             return compiled(900)
         return TooLarge(2000, LIMIT, ())
 
-    data, much = described("tiny", "", 32, 500), 2**40
-    trials = advise.shrink(run, data, 4, 3, False, much, attempt)
+    trials = advise.shrink(run, 4, 3, False, False, attempt)
     assert [t.change for t in trials] == [
         "--config.model.remat=layer",
         "--config.model.remat=layer --config.mesh.data=1 --config.mesh.fsdp=4",
     ]
     assert [t.fits(LIMIT) for t in trials] == [False, True]
-    first = advise.shrink(run, data, 4, 1, True, much, attempt)[0]
+    first = advise.shrink(run, 4, 1, True, False, attempt)[0]
     assert first.change == "--config.mesh.data=1 --config.mesh.fsdp=4"
-    little = advise.shrink(run, data, 4, 3, False, 2**10, attempt)
-    assert little[0].change == "--config.model.remat=attention"
-    assert little[-1].fits(LIMIT)
+    more = advise.shrink(run, 4, 3, False, True, attempt)
+    assert more[0].change == "--config.model.remat=attention"
+    assert more[-1].fits(LIMIT)
+
+
+def test_attention_is_recomputed_where_that_may_be_enough(run):
+    """Catches a compilation spent on what cannot help: a kernel that keeps no weights, or far too little memory."""
+    data, named = described("tiny", "", 32, 500), ("1G f32[8,2,32,32] softmax", "1M f32[64]")
+    assert advise.attention_helps(run, data, 4, TooLarge(LIMIT + 1, LIMIT, named))
+    assert not advise.attention_helps(run, data, 4, TooLarge(LIMIT + 1, LIMIT, named[1:]))
+    assert not advise.attention_helps(run, data, 4, TooLarge(2**40, LIMIT, named))
 
 
 def test_what_a_config_does_not_allow_is_passed_over(run):
@@ -81,5 +88,5 @@ def test_what_a_config_does_not_allow_is_passed_over(run):
         return TooLarge(2000, LIMIT, ())
 
     run = dataclasses.replace(run, model=dataclasses.replace(run.model, remat="layer"))
-    trials = advise.shrink(run, described("tiny", "", 32, 500), 4, 3, True, 1, attempt)
+    trials = advise.shrink(run, 4, 3, True, True, attempt)
     assert [t.change for t in trials] == [f"--config.train.accumulation={n}" for n in (2, 4, 8)]
