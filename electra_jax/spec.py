@@ -238,7 +238,10 @@ def _unknown_key(path: str, known: Sequence[str]) -> UserError:
 
 
 def _parse(text: str, old: Any, where: str) -> Any:
-    """`text` as the type of `old` (1e4 may be an int; a tuple needs no brackets)."""
+    """`text` as the type of `old` (1e4 may be an int; a tuple needs no brackets).
+
+    Where `old` is None, what is no Python value is a string, or with commas a tuple of strings.
+    """
     if isinstance(old, str):
         return text
     expected = f"expected {'a value' if old is None else type(old).__name__}, such as {old!r}"
@@ -249,6 +252,9 @@ def _parse(text: str, old: Any, where: str) -> Any:
     try:
         value = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
+        if old is None and text.strip():
+            words = tuple(word.strip() for word in text.split(","))
+            return words if len(words) > 1 else words[0]
         raise UserError(f"config key {where}={text!r}: {expected}") from None
     if type(value) is float and not math.isfinite(value):
         raise UserError(f"config key {where}={text!r} is not finite; {expected}")

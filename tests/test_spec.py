@@ -116,10 +116,13 @@ def test_a_missing_key_is_named():
         ("train.split=(1,0,0.)", "train", "split", (1, 0, 0.0)),
         ("train.split=.8,.1,.1", "train", "split", (0.8, 0.1, 0.1)),
         ("train.seed=3", "train", "seed", 3),
+        ("train.seed=three", "train", "seed", "three"),
+        ("train.seed=one, two", "train", "seed", ("one", "two")),
     ],
 )
 def test_overrides_keep_the_type(override: str, section: str, key: str, value: object):
-    """Catches a number read as text, an int that becomes a float, a value cut at its second '='."""
+    """Catches a number read as text, an int that becomes a float, a value cut at its second '=',
+    and a column or classes that need quotes where the default is None."""
     made = config()
     apply_override(made, override)
     assert made[section][key] == value

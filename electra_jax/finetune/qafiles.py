@@ -140,7 +140,9 @@ def _placed(question: str, text: str, start: int, context: str, lost: list[str])
 
 
 def _misplaced(question: str, text: str, start: int, context: str) -> str:
-    there = context[start : start + len(text)] if start >= 0 else ""
+    if start < 0:
+        return f"question {question}: {text!r} is nowhere in its context"
+    there = context[start : start + len(text)]
     return f"question {question}: {text!r} is not at character {start}, which has {there!r}"
 
 
