@@ -5,7 +5,8 @@
 
 prints MiB/s of text for both on the same cores, their ratio, the memory of all processes together
 at its peak (on Linux), and rows/s read from one process, in the order of training and in sequence.
-With --double the corpus is prepared a second time at twice its size: the memory should not grow.
+With --datasets (needs datasets and transformers) also what the usual scripts do with that library on
+the same sample. With --double the corpus is prepared a second time at twice its size: the memory should not grow.
 """
 
 import argparse
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--seq-len", type=int, default=128)
     parser.add_argument("--workers", type=int, default=None, help="default: one a core")
     parser.add_argument("--sample-mib", type=int, default=32, help="text for the library alone")
+    parser.add_argument("--datasets", action="store_true", help="also the `datasets` library's map")
     parser.add_argument("--double", action="store_true", help="also prepare twice the corpus")
     args = parser.parse_args()
     try:
@@ -92,6 +94,11 @@ def measure(args: argparse.Namespace) -> None:
         library = library + encode(Path(folder, "tok"), sample)
         print(f"library encode_batch  {library}")
         print(f"prepare               {ours}")
+        if args.datasets:
+            usual = idiom(Path(folder, "tok"), sample, args)
+            print(f"datasets map          {usual}")
+            print(f"prepare is faster by  {usual.wall / ours.wall:8.2f}  ", end="")
+            print(f"(by processor time {usual.cpu / ours.cpu:.2f})")
         print(f"ratio                 {library.wall / ours.wall:8.0%}  ", end="")
         print(f"(by processor time {library.cpu / ours.cpu:.0%})")
         print(f"peak memory           {peak / MIB:8.0f} MiB  (all processes together)")
@@ -124,6 +131,30 @@ def encode(folder: Path, lines: Sequence[str]) -> Cost:
     for at in range(0, len(lines), 2000):
         library.encode_batch(lines[at : at + 2000], add_special_tokens=False)
     return Cost(size, time.perf_counter() - begin, time.process_time() - cpu)
+
+
+def idiom(folder: Path, lines: Sequence[str], args: argparse.Namespace) -> Cost:
+    """What pretraining scripts do: `datasets` maps the tokenizer over lines, then joins and cuts them into rows."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    length = args.seq_len - 2
+
+    def cut(batch: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
+        ids = list(itertools.chain.from_iterable(batch["input_ids"]))
+        return {"input_ids": [ids[at : at + length] for at in range(0, len(ids), length)]}
+
+    def words(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+        return {"input_ids": fast(batch["text"], add_special_tokens=False)["input_ids"]}
+
+    text = datasets.Dataset.from_dict({"text": list(lines)})
+    options = {"batched": True, "num_proc": args.workers or os.cpu_count()}
+    size = sum(len(line.encode()) for line in lines)
+    begin, cpu = time.perf_counter(), time.process_time() + processors()
+    text.map(words, remove_columns=["text"], **options).map(cut, **options)
+    return Cost(size, time.perf_counter() - begin, time.process_time() + processors() - cpu)
 
 
 def prepare(

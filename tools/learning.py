@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""Does the fast step learn what the plain one learns? Trains `mini` with both, on several seeds, and compares.
+
+    python tools/learning.py --data data32/ --workdir learning/
+
+The fast step is the one that `pretrain` runs. The plain one has the vocabulary head on all logits at once and
+JAX's own GELU, differentiated automatically. Runs are ordinary runs under --workdir, one a core side by side, and go
+on from their last checkpoint when the comparison is started again. Prints held-out MLM loss and discriminator AUC of
+each run, and whether the means are within the spread of the seeds (the larger of the two ranges).
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+from pathlib import Path
+
+VARIANTS = ("fast", "plain")
+FIGURES = ("mlm_loss", "disc_auc")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True, help="prepared rows for the recipe")
+    parser.add_argument("--workdir", required=True, type=Path)
+    parser.add_argument("--config", default="mini")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
+    args = parser.parse_args()
+    runs = [(variant, seed) for seed in args.seeds for variant in VARIANTS]
+    work = [(args, *run, number) for number, run in enumerate(runs)]
+    with multiprocessing.get_context("spawn").Pool(args.jobs, maxtasksperchild=1) as pool:
+        pool.starmap(train, work, chunksize=1)
+    print(table({run: held_out(args.workdir / "-".join(map(str, run))) for run in runs}))
+
+
+def train(args: argparse.Namespace, variant: str, seed: int, number: int) -> None:
+    """A run on one core, to its last step."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[number % len(cores)]})
+    from electra_jax import cli
+
+    if variant == "plain":
+        plain()
+    options = {
+        "data.path": args.data,
+        "train.steps": args.steps,
+        "train.seed": seed,
+        "train.eval_every": args.steps,
+        "train.checkpoint_every": max(1, args.steps // 8),
+    }
+    overrides = [f"--config.{name}={value}" for name, value in options.items()]
+    folder = args.workdir / f"{variant}-{seed}"
+    config = [] if (folder / "config.json").exists() else ["--config", args.config, *overrides]
+    if status := cli.main(["pretrain", "--workdir", str(folder), *config]):
+        raise SystemExit(status)
+
+
+def plain() -> None:
+    """Takes the fast operations out of this process."""
+    import functools
+
+    import jax
+
+    from electra_jax.model import heads, layers
+    from electra_jax.ops import vocab_head
+
+    vocab_head.TILE = 1 << 30
+    layers.gelu = heads.gelu = functools.partial(jax.nn.gelu, approximate=False)
+
+
+def held_out(folder: Path) -> dict[str, float]:
+    """The last evaluation of a run."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["split"] == "valid"][-1]
+
+
+def table(found: dict[tuple[str, int], dict[str, float]]) -> str:
+    """Markdown: a row a run, then means, and how far they are apart beside how far the seeds are."""
+    lines = ["| step | seed | held-out MLM loss | discriminator AUC |", "|---|---|---|---|"]
+    for (variant, seed), figures in found.items():
+        values = " | ".join(f"{figures[name]:.4f}" for name in FIGURES)
+        lines.append(f"| {variant} | {seed} | {values} |")
+    for name in FIGURES:
+        by = {v: [f[name] for (w, _), f in found.items() if w == v] for v in VARIANTS}
+        means = [statistics.mean(by[v]) for v in VARIANTS]
+        spread = max(max(x) - min(x) for x in by.values())
+        apart = abs(means[0] - means[1])
+        lines.append(
+            f"\n{name}: means {means[0]:.4f} (fast) and {means[1]:.4f} (plain), {apart:.4f} apart; "
+            f"seeds spread over {spread:.4f}: {'within it' if apart <= spread else 'NOT within it'}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
