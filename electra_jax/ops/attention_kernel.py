@@ -17,17 +17,15 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from electra_jax.ops import core
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.noise import Noise
 
-LANES = 128
 MOST_LENGTH = 1024  # of rows
 _MASKED = np.float32(-1e9)
 _QUERIES = 256  # whose weights are worked on at a time
 _TOKENS = 1024  # of the rows of one program
 _ARRAYS = 12  # of [queries, L] float32 at a time, at most
-LEAST_CORE = 128 * 2**20  # bytes of memory: TPU v5e, v6e
-_SHARE = 0.75  # of the core's memory, that a kernel may have
 
 
 class _Shape(NamedTuple):
@@ -46,27 +44,21 @@ class _Shape(NamedTuple):
         return self.heads * self.channels
 
 
-def small_core() -> str:
-    """That this TPU's core is smaller than those the kernels are compiled for in tests, if it is."""
-    core = pltpu.get_tpu_info().vmem_capacity_bytes
-    return f"cores with {core >> 20} MiB (but {LEAST_CORE >> 20})" if core < LEAST_CORE else ""
-
-
 def obstacle(batch: int, length: int, heads: int, channels: int, dtype: jnp.dtype) -> str:
     """What of rows of this shape, those of one device, the kernels do not support; empty where they do."""
-    if length % LANES or length > MOST_LENGTH:
-        return f"rows of {length} tokens (but multiples of {LANES} up to {MOST_LENGTH})"
+    if length % core.LANES or length > MOST_LENGTH:
+        return f"rows of {length} tokens (but multiples of {core.LANES} up to {MOST_LENGTH})"
     if channels % 64:
         return f"heads of {channels} channels (but multiples of 64)"
     if dtype not in (jnp.bfloat16, jnp.float32):
         return f"{dtype} (but bfloat16 and float32)"
-    if small := small_core():
+    if small := core.too_small():
         return small
     rows = _rows_of_a_program(batch, length)
     # Seven arrays [L, D] come and go, the next while the last is worked on.
     moved = 2 * 7 * rows * length * heads * channels * jnp.dtype(dtype).itemsize
     needed = moved + _ARRAYS * min(length, _QUERIES) * length * 4
-    room = _SHARE * pltpu.get_tpu_info().vmem_capacity_bytes
+    room = core.room()
     if needed > room:
         return (
             f"rows of {length} tokens x {heads * channels}: {needed / 2**20:.0f} MiB in the core, "
@@ -138,7 +130,7 @@ def _call(
     channels = width // heads
     rate = dropout if noise is not None else 0.0
     rows = _rows_of_a_program(batch, length)
-    fill = LANES // channels if channels < LANES else 1
+    fill = core.LANES // channels if channels < core.LANES else 1
     together = fill if heads % fill == 0 else heads
     shape = _Shape(rows, length, heads, channels, together, rate)
 
@@ -173,7 +165,7 @@ def _call(
         out_specs=specs,
         out_shape=results,
         compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel",), vmem_limit_bytes=None if interpret else _room()
+            dimension_semantics=("parallel",), vmem_limit_bytes=None if interpret else core.room()
         ),
         cost_estimate=pl.CostEstimate(
             flops=2 * products * weights * channels,
@@ -182,10 +174,6 @@ def _call(
         ),
         interpret=interpret,
     )(*keys, docs_BxL[:, None], bias_M.astype(qkv_BxLxM.dtype)[None], *arrays)
-
-
-def _room() -> int:
-    return int(_SHARE * pltpu.get_tpu_info().vmem_capacity_bytes)
 
 
 def _forward_kernel(shape: _Shape, *refs: Any) -> None:
@@ -200,7 +188,7 @@ def _forward_kernel(shape: _Shape, *refs: Any) -> None:
                 weights_QxL = _weights(q[queries, at], k[:, at], docs, queries)
                 kept_QxL = _kept(shape, keys, first_row + r, first + head, queries)
                 used_QxL = _thin(weights_QxL, kept_QxL, shape)
-                outs.append(_dot(used_QxL.astype(v.dtype), v[:, at], 1, 0))
+                outs.append(core.dot(used_QxL.astype(v.dtype), v[:, at], 1, 0))
             out_ref[r, queries, _lanes(shape, first)] = _side_by_side(outs, out_ref.dtype)
 
     _over_rows_and_heads(shape, docs_ref, some_heads)
@@ -229,12 +217,12 @@ def _backward_kernel(shape: _Shape, *refs: Any) -> None:
                 weights_QxL = _weights(q[queries, at], k[:, at], docs, queries)
                 kept_QxL = _kept(shape, keys, first_row + r, first + head, queries)
                 used_QxL = _thin(weights_QxL, kept_QxL, shape)
-                d_QxL = _thin(_dot(slope[queries, at], v[:, at], 1, 1), kept_QxL, shape)
+                d_QxL = _thin(core.dot(slope[queries, at], v[:, at], 1, 1), kept_QxL, shape)
                 d_QxL = weights_QxL * (d_QxL - jnp.sum(weights_QxL * d_QxL, axis=1, keepdims=True))
                 low_QxL = (d_QxL * scale).astype(q.dtype)
-                dq.append(_dot(low_QxL, k[:, at], 1, 0))
-                dk[head] += _dot(low_QxL, q[queries, at], 0, 0)
-                dv[head] += _dot(used_QxL.astype(slope.dtype), slope[queries, at], 0, 0)
+                dq.append(core.dot(low_QxL, k[:, at], 1, 0))
+                dk[head] += core.dot(low_QxL, q[queries, at], 0, 0)
+                dv[head] += core.dot(used_QxL.astype(slope.dtype), slope[queries, at], 0, 0)
             put(r, 0, first, queries, dq)
         whole = slice(0, shape.length)
         put(r, 1, first, whole, dk)
@@ -248,7 +236,7 @@ def _over_rows_and_heads(shape: _Shape, docs_ref: Any, some_heads: Any) -> None:
 
     def row(r: jax.Array, carry: None) -> None:
         docs_1xL = docs_ref[r]
-        docs_Lx1 = jnp.broadcast_to(docs_1xL, (LANES, shape.length)).T[:, :1]
+        docs_Lx1 = core.column(docs_1xL)
         docs = docs_Lx1, docs_1xL
         if shape.together == shape.heads:
             some_heads(r, docs, 0)
@@ -305,7 +293,7 @@ def _weights(
     q_QxC: jax.Array, k_LxC: jax.Array, docs: tuple[jax.Array, jax.Array], queries: slice
 ) -> jax.Array:
     docs_Lx1, docs_1xL = docs
-    scores_QxL = _dot(q_QxC, k_LxC, 1, 1) * np.float32(q_QxC.shape[-1] ** -0.5)
+    scores_QxL = core.dot(q_QxC, k_LxC, 1, 1) * np.float32(q_QxC.shape[-1] ** -0.5)
     scores_QxL = jnp.where(docs_Lx1[queries] == docs_1xL, scores_QxL, _MASKED)
     raised_QxL = jnp.exp(scores_QxL - jnp.max(scores_QxL, axis=1, keepdims=True))
     return raised_QxL / jnp.sum(raised_QxL, axis=1, keepdims=True)
@@ -327,10 +315,3 @@ def _thin(x: jax.Array, kept: jax.Array | None, shape: _Shape) -> jax.Array:
     if kept is None:
         return x
     return jnp.where(kept, x * np.float32(1 / (1 - shape.dropout)), np.float32(0))
-
-
-def _dot(a: jax.Array, b: jax.Array, of_a: int, of_b: int) -> jax.Array:
-    """The product over these axes, float32."""
-    return jax.lax.dot_general(
-        a, b, (((of_a,), (of_b,)), ((), ())), preferred_element_type=jnp.float32
-    )

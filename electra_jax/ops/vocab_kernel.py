@@ -15,14 +15,13 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from electra_jax.ops import core
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops.attention_kernel import small_core
 from electra_jax.ops.noise import Noise
 from electra_jax.ops.vocab_tiles import DISALLOWED, NO_ID, SLOT_STRIDE, HeadOptions, PerSlot
 
 _TILE = 512  # ids of a program
 _SLOTS = 512  # that are worked on at a time
-_LANES = 128
 _RESIDENT = 0.35  # of the core's memory at most, for what stays there through the vocabulary
 _LOWEST = np.finfo(np.float32).min
 _STATE = 8  # rows of what is kept of a slot
@@ -32,11 +31,11 @@ _TOP, _TOTAL, _MOMENT, _TARGET, _SCORE, _LOGIT, _DRAW_TOP, _DRAW_TOTAL = range(_
 def obstacle(shape_BxKxE: tuple[int, ...], dtype: jnp.dtype) -> str:
     """What of hidden states of this shape, those of one device, the kernels do not support; empty where they do."""
     batch, slots, width = shape_BxKxE
-    if width % _LANES:
-        return f"embeddings of width {width} (but multiples of {_LANES})"
+    if width % core.LANES:
+        return f"embeddings of width {width} (but multiples of {core.LANES})"
     if dtype not in (jnp.bfloat16, jnp.float32):
         return f"{dtype} (but bfloat16 and float32)"
-    if small := small_core():
+    if small := core.too_small():
         return small
     resident = batch * slots * width * (jnp.dtype(dtype).itemsize + 4)
     room = _RESIDENT * pltpu.get_tpu_info().vmem_capacity_bytes
@@ -106,7 +105,7 @@ def _forward(
         entropy=jnp.log(total) - moment / total,
         likeliest=shaped(picked_2xS[0]),
         sampled=shaped(picked_2xS[1]),
-        log_q=logit - (log_norm_BxK if _plain(options) else draw_top + jnp.log(draw_total)),
+        log_q=logit - (log_norm_BxK if options.plain else draw_top + jnp.log(draw_total)),
     )
     return out, (hidden_SxE, table_VxE, bias_V, targets_BxK, log_norm_BxK)
 
@@ -150,13 +149,13 @@ kernel_head.defvjp(_forward, _backward)
 
 
 def _params(interpret: bool) -> pltpu.CompilerParams:
-    room = None if interpret else pltpu.get_tpu_info().vmem_capacity_bytes * 3 // 4
+    room = None if interpret else core.room()
     return pltpu.CompilerParams(dimension_semantics=("arbitrary",), vmem_limit_bytes=room)
 
 
 def _padded(x: jax.Array) -> jax.Array:
     """With zeros after its first axis, to a multiple of the lanes."""
-    return jnp.pad(x, [(0, -x.shape[0] % _LANES)] + [(0, 0)] * (x.ndim - 1))
+    return jnp.pad(x, [(0, -x.shape[0] % core.LANES)] + [(0, 0)] * (x.ndim - 1))
 
 
 def _all(array: Any) -> pl.BlockSpec:
@@ -183,10 +182,6 @@ def _cost(
     )
 
 
-def _plain(options: HeadOptions) -> bool:
-    return options.temperature == 1.0 and not options.disallow_correct
-
-
 def _forward_kernel(options: HeadOptions, *refs: Any) -> None:
     lanes_ref, hidden_ref, table_ref, bias_ref, state_ref, picked_ref = refs
     first = pl.program_id(0) * _TILE
@@ -199,7 +194,7 @@ def _forward_kernel(options: HeadOptions, *refs: Any) -> None:
         state_ref[_SCORE : _SCORE + 1] = jnp.full_like(state_ref[:1], -jnp.inf)
         picked_ref[...] = jnp.zeros(picked_ref.shape, jnp.int32)
 
-    bias_Tx1 = _column(bias_ref[...])
+    bias_Tx1 = core.column(bias_ref[...])
     for slots in _parts(hidden_ref.shape[0]):
         target, counter, low, high = (lanes_ref[i : i + 1, slots] for i in range(4))
         ids_TxS, logits_TxS = _logits(options, first, hidden_ref[slots], table_ref, bias_Tx1)
@@ -227,7 +222,7 @@ def _forward_kernel(options: HeadOptions, *refs: Any) -> None:
             _SCORE: jnp.maximum(score, old[_SCORE]),
             _LOGIT: jnp.where(better, _entry(draw_TxS, ids_TxS == sampled), old[_LOGIT]),
         }
-        if not _plain(options):
+        if not options.plain:
             drawn = _softmax(draw_TxS, old[_DRAW_TOP], old[_DRAW_TOTAL], old[_MOMENT])
             new |= {_DRAW_TOP: drawn[0], _DRAW_TOTAL: drawn[1]}
         for row, value in new.items():
@@ -248,7 +243,7 @@ def _backward_kernel(options: HeadOptions, rows: int, *refs: Any) -> None:
         # Rows after the table's end hold anything, and 0 x NaN is NaN.
         row_Tx1 = first + jax.lax.broadcasted_iota(jnp.int32, (_TILE, 1), 0)
         table_TxE = jnp.where(row_Tx1 < rows, table_TxE, jnp.zeros_like(table_TxE))
-    bias_Tx1 = _column(bias_ref[...])
+    bias_Tx1 = core.column(bias_ref[...])
     d_table_TxE, d_bias_Tx1 = jnp.zeros(table_TxE.shape, jnp.float32), jnp.zeros_like(bias_Tx1)
     for slots in _parts(hidden_ref.shape[0]):
         hidden_SxE = hidden_ref[slots]
@@ -257,26 +252,22 @@ def _backward_kernel(options: HeadOptions, rows: int, *refs: Any) -> None:
         hit_TxS = jnp.where(ids_TxS == target_ref[:, slots], np.float32(1), np.float32(0))
         d_TxS = (chance_TxS - hit_TxS) * kept_ref[1:2, slots]
         low_TxS = d_TxS.astype(hidden_SxE.dtype)
-        d_hidden_ref[slots] += _dot(low_TxS, table_TxE, 0, 0)
-        d_table_TxE += _dot(low_TxS, hidden_SxE, 1, 0)
+        d_hidden_ref[slots] += core.dot(low_TxS, table_TxE, 0, 0)
+        d_table_TxE += core.dot(low_TxS, hidden_SxE, 1, 0)
         d_bias_Tx1 += jnp.sum(d_TxS, axis=1, keepdims=True)
     d_table_ref[...] = d_table_TxE
-    d_bias_ref[...] = jnp.broadcast_to(d_bias_Tx1, (_TILE, _LANES)).T[:1]
+    d_bias_ref[...] = jnp.broadcast_to(d_bias_Tx1, (_TILE, core.LANES)).T[:1]
 
 
 def _parts(slots: int) -> list[slice]:
     return [slice(i, min(i + _SLOTS, slots)) for i in range(0, slots, _SLOTS)]
 
 
-def _column(row_1xT: jax.Array) -> jax.Array:
-    return jnp.broadcast_to(row_1xT, (_LANES, row_1xT.shape[1])).T[:, :1]
-
-
 def _logits(
     options: HeadOptions, first: jax.Array, hidden_SxE: jax.Array, table: Any, bias_Tx1: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """(ids, logits) [T, S]; ids that are padding have -inf."""
-    logits_TxS = _dot(table[...], hidden_SxE, 1, 1) + bias_Tx1
+    logits_TxS = core.dot(table[...], hidden_SxE, 1, 1) + bias_Tx1
     ids_TxS = first + jax.lax.broadcasted_iota(jnp.int32, logits_TxS.shape, 0)
     return ids_TxS, jnp.where(ids_TxS < options.vocab_size, logits_TxS, -jnp.inf)
 
@@ -307,10 +298,3 @@ def _first(is_best_TxS: jax.Array, ids_TxS: jax.Array) -> jax.Array:
 def _entry(x_TxS: jax.Array, at_TxS: jax.Array) -> jax.Array:
     """The one entry that is meant, or 0 where there is none; [1, S]."""
     return jnp.sum(jnp.where(at_TxS, x_TxS, np.float32(0)), axis=0, keepdims=True)
-
-
-def _dot(a: jax.Array, b: jax.Array, of_a: int, of_b: int) -> jax.Array:
-    """The product over these axes, float32."""
-    return jax.lax.dot_general(
-        a, b, (((of_a,), (of_b,)), ((), ())), preferred_element_type=jnp.float32
-    )

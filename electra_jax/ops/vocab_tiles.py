@@ -28,6 +28,11 @@ class HeadOptions(NamedTuple):
     disallow_correct: bool
     tile: int
 
+    @property
+    def plain(self) -> bool:
+        """That samples come from the model's own distribution."""
+        return self.temperature == 1.0 and not self.disallow_correct
+
 
 class PerSlot(NamedTuple):
     """What the head tells of every chosen position; float32 [B, K] but for the two ids, int32."""
@@ -117,7 +122,6 @@ def _forward(
     options: HeadOptions,
 ) -> tuple[PerSlot, Any]:
     tiles = _Tiles(hidden_BxKxE, table_VxE, bias_V, options)
-    plain = options.temperature == 1.0 and not options.disallow_correct
 
     def add(number: jax.Array, seen: Any) -> Any:
         softmax, drawn_from, likeliest, sample, target_BxK = seen
@@ -130,7 +134,7 @@ def _forward(
         picked_BxK = pick(logits_BxKxT, jnp.clip(at_BxK, 0, options.tile - 1))
         return (
             softmax.add(logits_BxKxT),
-            drawn_from if plain else drawn_from.add(draw_BxKxT),
+            drawn_from if options.plain else drawn_from.add(draw_BxKxT),
             likeliest.add(logits_BxKxT, logits_BxKxT, first),
             sample.add(draw_BxKxT + gumbel_BxKxT, draw_BxKxT, first),
             jnp.where(here_BxK, picked_BxK, target_BxK),
@@ -138,7 +142,7 @@ def _forward(
 
     like_BxK = targets_BxK
     sums, best = _Sums.start(like_BxK), _Best.start(like_BxK)
-    start = (sums, None if plain else sums, best, best, best.score)
+    start = (sums, None if options.plain else sums, best, best, best.score)
     softmax, drawn_from, likeliest, sample, target_BxK = jax.lax.fori_loop(
         0, tiles.count, add, start
     )
@@ -148,7 +152,7 @@ def _forward(
         entropy=softmax.entropy(),
         likeliest=likeliest.id,
         sampled=sample.id,
-        log_q=sample.logit - (log_norm_BxK if plain else drawn_from.log_norm()),
+        log_q=sample.logit - (log_norm_BxK if options.plain else drawn_from.log_norm()),
     )
     return out, (hidden_BxKxE, table_VxE, bias_V, targets_BxK, log_norm_BxK)
 
