@@ -89,7 +89,7 @@ def get_config(tasks: str = "") -> ConfigDict:
             "train": {
                 "epochs": None,
                 "batch": 32,
-                "accumulation": 1,
+                "accumulation": 0,  # micro-batches; 0: chosen
                 "seed": 0,
                 "seeds": 1,
                 "sweep": (),

@@ -96,6 +96,9 @@ def parse() -> argparse.Namespace:
         "--workloads", default=",".join(WORKLOADS), help=f"of {', '.join(WORKLOADS)}"
     )
     parser.add_argument("--variants", default=",".join(VARIANTS), help=f"of {', '.join(VARIANTS)}")
+    parser.add_argument(
+        "--kinds", default=",".join(KINDS), help=f"PyTorch's batches, of {', '.join(KINDS)}"
+    )
     parser.add_argument("--model", default="small", choices=SIZES)
     parser.add_argument("--batches", type=int, default=16, help="of a round (default: 16)")
     parser.add_argument("--rounds", type=int, default=5)
@@ -165,7 +168,7 @@ def set_up(
     context = multiprocessing.get_context("spawn")
     workers: dict[str, tuple[Any, Connection]] = {}
     for variant in options.variants.split(","):
-        kinds = ("same",) if variant in ("ours", "compiled") else KINDS
+        kinds = ("same",) if variant in ("ours", "compiled") else options.kinds.split(",")
         given = {kind: batches[kind] for kind in kinds}
         here, there = context.Pipe()
         arguments = (there, variant, name, given, options.model, options.threads)

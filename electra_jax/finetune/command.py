@@ -118,7 +118,7 @@ def _fingerprints(work: Plan) -> dict[str, str]:
 def _divides(made: Options, devices: int) -> None:
     t = made.train
     for name, rows, parts in (
-        ("train.batch", t.batch, t.accumulation),
+        ("train.batch", t.batch, max(1, t.accumulation)),
         ("eval.batch", made.eval.batch, 1),
     ):
         if rows % (parts * devices):

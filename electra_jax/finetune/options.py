@@ -124,17 +124,19 @@ class TrainOptions:
     log_every: int  # steps
     checkpoint_every: int  # steps
     max_skipped: int
-    accumulation: int = 1  # micro-batches of a step, one after another
+    accumulation: int = (
+        0  # micro-batches of a step, one after another; 0: chosen, for a CPU's caches
+    )
 
     def __post_init__(self) -> None:
         check_choice("train.together", self.together, ("auto", "yes", "no", "measure"))
         check_choice("train.reduction", self.reduction, ("mean", "sum"))
         check_choice("train.select", self.select, ("last", "best"))
-        counts = ("batch", "accumulation", "seeds", "buckets", "log_every", "checkpoint_every")
+        counts = ("batch", "seeds", "buckets", "log_every", "checkpoint_every")
         for name in counts:
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name}={getattr(self, name)} must be at least 1")
-        for name in ("patience", "examples", "seed", "max_skipped"):
+        for name in ("accumulation", "patience", "examples", "seed", "max_skipped"):
             if getattr(self, name) < 0:
                 raise UserError(f"train.{name}={getattr(self, name)} must not be negative")
         if self.epochs is not None and self.epochs <= 0:

@@ -1,6 +1,7 @@
 """The compiled programs of fine-tuning: the step and the prediction of one run, or of several at once."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from electra_jax.finetune.network import NetworkSpec
 from electra_jax.finetune.options import OptimOptions
 from electra_jax.finetune.rows import Arrays
 from electra_jax.model.electra import Params
+from electra_jax.ops import target
 from electra_jax.train import mesh as meshes
 from electra_jax.train import optim
 from electra_jax.train.program import place_array
@@ -24,6 +26,9 @@ from electra_jax.train.step import accumulate
 
 State = dict[str, Any]  # step, seed, peak_lr, params, opt_state, skipped {total, run}
 INIT, DROPOUT = 0, 1  # what a seed's keys are for
+# Of a CPU's micro-batch: tokens, and elements of their hidden states where the width is small. Measured for width 256
+# (docs/finetuning.md); with fewer tokens the weights, which every part reads anew, are what costs.
+MICRO_TOKENS, MICRO_ELEMENTS = 1024, 1024 * 256
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class StepSpec:
     layer_decay: float
     reduction: str  # mean | sum
     steps: int
-    accumulation: int = 1  # micro-batches of a step
+    accumulation: int = 0  # micro-batches of a step; 0: `micro_batches`
 
 
 def make_train_step(spec: StepSpec) -> Callable[[str, State, Any], tuple[State, Any]]:
@@ -68,8 +73,9 @@ def make_train_step(spec: StepSpec) -> Callable[[str, State, Any], tuple[State, 
 
             return jax.value_and_grad(loss)(state["params"])
 
+        parts = spec.accumulation or micro_batches(batch["ids"].shape, dims.width)
         batch = batch | {"at": jnp.arange(batch["ids"].shape[0])}
-        value, grads = accumulate(gradient, batch, spec.accumulation)
+        value, grads = accumulate(gradient, batch, parts)
         norm = optax.tree.norm(grads)
         rate = state["peak_lr"] * optim.learning_rate(descent, state["step"], spec.steps)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
@@ -104,6 +110,18 @@ def make_train_step(spec: StepSpec) -> Callable[[str, State, Any], tuple[State, 
         return state, told | {f"skipped_{name}": x for name, x in skipped.items()}
 
     return train_step
+
+
+def micro_batches(shape: tuple[int, ...], width: int) -> int:
+    """In how many parts a batch of rows [B, (C,) L] is best taken where no memory is short: 1, but on a CPU as many
+    as leave about MICRO_TOKENS a part and device, for the caches' sake.
+    """
+    if target.platform() != "cpu":
+        return 1
+    rows = shape[0] // max(1, jax.sharding.get_abstract_mesh().size)
+    tokens = rows * math.prod(shape[1:])
+    least = tokens / max(MICRO_TOKENS, MICRO_ELEMENTS / width)
+    return next(n for n in range(1, rows + 1) if rows % n == 0 and (n >= least or n == rows))
 
 
 def init_state(
@@ -165,21 +183,26 @@ class Program:
         seed, peak = np.array(seeds, np.uint32), np.array(peaks, np.float32)
         return self._init(encoder, *((seed, peak) if self.runs else (seed[0], peak[0])))
 
-    def step(self, task: str, state: State, batch: Arrays) -> tuple[State, Any]:
-        """One step; the state is donated. With several runs the batch has their axis in front."""
+    def jitted_step(self, task: str) -> Any:
+        """(state, placed batch) -> (state, what it tells) for a task; the state is donated."""
         if task not in self._steps:
-            step = functools.partial(make_train_step(self.spec), task)
+            one = functools.partial(make_train_step(self.spec), task)
+            step = meshes.on_mesh(one, self.mesh)
             self._steps[task] = jax.jit(
                 jax.vmap(step) if self.runs else step,
                 donate_argnums=0,
                 out_shardings=(self._shardings, None),
             )
-        return self._steps[task](state, self.place(batch, self._rows))
+        return self._steps[task]
+
+    def step(self, task: str, state: State, batch: Arrays) -> tuple[State, Any]:
+        """One step; the state is donated. With several runs the batch has their axis in front."""
+        return self.jitted_step(task)(state, self.place(batch, self._rows))
 
     def predict(self, task: str, params: Params, batch: Arrays) -> Any:
         """The head's outputs, by every run for the same batch [B, L]."""
         if task not in self._predictions:
-            one = functools.partial(self._predict, task)
+            one = meshes.on_mesh(functools.partial(self._predict, task), self.mesh)
             self._predictions[task] = jax.jit(jax.vmap(one, (0, None)) if self.runs else one)
         return self._predictions[task](
             params,

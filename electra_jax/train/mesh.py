@@ -1,9 +1,10 @@
 """The device mesh and the placement of every array: one ordered table of (path pattern, spec)."""
 
 import dataclasses
+import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +91,17 @@ def build(spec: MeshSpec, over: Sequence[jax.Device] | None = None) -> Mesh:
         axis_types=(AxisType.Auto,) * 2,
         devices=over,
     )
+
+
+def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """The function, telling the operations it is made of which devices it will run on, which choose their kernels."""
+
+    @functools.wraps(function)
+    def traced(*arguments: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return traced
 
 
 def place(tree: Any, mesh: Mesh) -> Any:

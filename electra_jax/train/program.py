@@ -86,16 +86,6 @@ def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
     t = run.train
     arrange = functools.partial(meshes.gather_tables, mesh=mesh)
 
-    def on_mesh(step: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, telling what it is made of which devices it will run on."""
-
-        @functools.wraps(step)
-        def traced(*arguments: Any) -> Any:
-            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-                return step(*arguments)
-
-        return traced
-
     def init() -> State:
         return init_state(objective, run.optim, t.seed)
 
@@ -128,12 +118,14 @@ def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
         abstract_batch=dict.fromkeys(FIELDS, batch),
         init=jax.jit(init, out_shardings=state_sharding),
         train_step=jax.jit(
-            on_mesh(train_step),
+            meshes.on_mesh(train_step, mesh),
             donate_argnums=0,
             out_shardings=(state_sharding, everywhere),
             compiler_options=options,
         ),
-        eval_step=jax.jit(on_mesh(eval_step), out_shardings=everywhere, compiler_options=options),
+        eval_step=jax.jit(
+            meshes.on_mesh(eval_step, mesh), out_shardings=everywhere, compiler_options=options
+        ),
     )
 
 

@@ -10,7 +10,7 @@ from electra_jax.finetune import order, rows
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.network import NetworkSpec
 from electra_jax.finetune.options import EncoderSpec, OptimOptions
-from electra_jax.finetune.program import Program, StepSpec
+from electra_jax.finetune.program import Program, StepSpec, micro_batches
 from electra_jax.model.electra import Dimensions
 from electra_jax.train import arrays
 from electra_jax.train import mesh as meshes
@@ -94,6 +94,25 @@ def test_meshes_and_micro_batches_change_only_rounding(data, ordered, one_after_
     kernels = [x for name, x in moments.items() if name.endswith("up/kernel")]
     assert kernels
     assert {x.addressable_shards[0].data.size * 2 == x.size for x in kernels} == {True}
+
+
+@pytest.mark.parametrize(
+    ("shape", "width", "devices", "parts"),
+    [
+        ((32, 128), 256, 1, 4),
+        ((32, 320), 256, 1, 16),  # 10 parts would be enough, but do not divide 32 rows
+        ((32, 128), 64, 1, 1),
+        ((32, 128), 1024, 1, 4),
+        ((32, 256), 256, 4, 2),
+        ((2, 4, 512), 256, 1, 2),  # four choices of a question stay together
+        ((1, 4096), 256, 1, 1),
+    ],
+)
+def test_micro_batches_for_a_cpu(shape, width, devices, parts):
+    """Catches parts that do not divide the rows of a device, and those of an accelerator cut too."""
+    on_cpu = meshes.build(meshes.MeshSpec(-1, 1), jax.devices()[:devices])
+    assert meshes.on_mesh(micro_batches, on_cpu)(shape, width) == parts
+    assert micro_batches(shape, width) == 1
 
 
 def test_frozen_layers_keep_their_values(data, mesh, ordered):
