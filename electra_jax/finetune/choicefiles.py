@@ -36,12 +36,10 @@ class ChoiceTable:
         found = []
         for number, (line, row) in enumerate(tables.rows(path)):
             where = f"{path}:{line}"
-            context = wanted.text(
-                row[tables.column(path, row, self.context, "--config.data.context")],
-                where,
-                "context",
-            )
-            question = next((row[name] for name in self.question if name in row), "")
+            column = tables.column(path, row, self.context, "--config.data.context")
+            context = wanted.text(row[column], where, "context")
+            other = (name for name in self.question if name in row and name != column)
+            question = next((row[name] for name in other), "")
             options = self._options(path, row)
             label = None
             if wanted.labelled or any(name in row for name in self.label):

@@ -24,6 +24,8 @@ from electra_jax.finetune.tasks import Task
 from electra_jax.spec import UserError, unknown_name
 from electra_jax.text.tokenizer import Tokenizer
 
+UNKNOWN_SHARE = 0.1  # of unknown tokens, above which the tokenizer is hardly the right one
+
 
 @dataclass(frozen=True)
 class Split:
@@ -228,6 +230,13 @@ def _read(task: Task, options: Options, asked: DataOptions, found: Start) -> Tas
     }
     if not len(train):
         raise UserError(f"task {task.name}: no training example is left")
+    unknown = np.mean(train.ids == words.special.unk)
+    if unknown > UNKNOWN_SHARE:
+        print(
+            f"{task.name}: {unknown:.0%} of the training tokens are unknown to the encoder's tokenizer; "
+            "is it the one of this model and language?",
+            file=sys.stderr,
+        )
     head = head_spec(task, labels, options)
     digest = _fingerprint([train, *(splits[name].rows for name in sorted(splits))])
     return TaskData(task, labels, head, max_len, train, splits, digest)

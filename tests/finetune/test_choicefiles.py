@@ -69,3 +69,12 @@ def test_own_rows(made):
     more = text + json.dumps({"context": "c", "choices": ["a", "b", "c"], "label": 0})
     with pytest.raises(UserError, match="example 2 has 3 choices, the first has 2"):
         ChoiceTable().read(made("b.jsonl", more), Wanted())
+
+
+def test_a_question_that_is_the_context_is_told_once(made):
+    """Catches the column named as context taken for the question too, and put before every choice."""
+    row = {"question": "Who sat?", "a": "a cat", "b": "a mat", "label": 0}
+    path = made("own.jsonl", json.dumps(row) + "\n")
+    table = ChoiceTable(context=("question",), choices=("a", "b"), several=True)
+    example = table.read(path, Wanted())[0]
+    assert (example.context, example.choices) == ("Who sat?", ("a cat", "a mat"))

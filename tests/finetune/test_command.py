@@ -189,6 +189,16 @@ def test_mistakes_are_refused_before_training(home, run, capsys, flags, said):
     assert not (home / "refused/runs").exists()
 
 
+def test_a_tokenizer_that_knows_no_word_is_told(home, run, capsys):
+    """Catches the tokenizer of another model taken silently, whose every word is unknown."""
+    (home / "empty.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
+    wrong = ("--config.optim.frozen_layers=2",)  # ends the command once the data have been read
+    assert run("refused", *wrong) == 2
+    assert "unknown to the encoder" not in capsys.readouterr().err
+    assert run("refused", f"--tokenizer={home / 'empty.txt'}", *wrong) == 2
+    assert "of the training tokens are unknown to the encoder" in capsys.readouterr().err
+
+
 def test_recipes_follow_the_width():
     """Catches a model that trains with another size's learning rate (Table 7 of the paper)."""
     from electra_jax.finetune.options import DECAYS, RATES, by_width, options
