@@ -4,9 +4,10 @@ import ctypes
 import os
 import sys
 
-# Parameters of mallopt(3), and values that switch its limits off.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
-_NEVER = 2**31 - 1  # bytes; the largest the call takes
+# Parameters of mallopt(3). The number of mapped blocks is limited, not the size from which blocks are mapped, of which
+# older versions of glibc take no more than 32 MiB.
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+_NEVER = 2**31 - 1  # bytes at the heap's end; more goes back to the system
 
 
 def keep_freed_memory() -> bool:
@@ -21,5 +22,5 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt is None:
         return False
-    settings = ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _NEVER), (_TRIM_THRESHOLD, _NEVER))
+    settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER))
     return all([mallopt(name, value) for name, value in settings])  # noqa: C419 - each one is set
