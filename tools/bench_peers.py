@@ -8,7 +8,8 @@ Every contender has its own process and works only when it is its turn: a few st
 round, so that whatever else the machine does meets all alike. The step is the whole joint ELECTRA step:
 masking on the device, generator, vocabulary head on the masked positions only, Gumbel-max samples,
 discriminator, gradients, clipping, AdamW (fused), in float32 on a CPU and bfloat16 on a GPU, on full rows
-of the same length. Contenders of PyTorch: attention "eager" and "sdpa", and "sdpa" under torch.compile.
+of the same length. Contenders of PyTorch: attention "eager" and "sdpa", and "sdpa" under torch.compile; with
+"-kept" they keep freed memory from step to step, as our commands do on a CPU and PyTorch does not by itself.
 Prints the table of docs/performance.md: on a machine with a GPU it fills in the GPU's rows.
 """
 
@@ -22,8 +23,10 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-PEERS = ("eager", "sdpa", "compiled")
 OURS = "electra_jax"
+PEERS = ("eager", "sdpa", "compiled")
+KEPT = "-kept"
+EVERYONE = (OURS, *PEERS, *(peer + KEPT for peer in PEERS))
 VOCAB, SPECIAL_BELOW, CLS, SEP, MASK = 30_522, 999, 101, 102, 103
 CPU_CASES = ("small:128:16",)
 GPU_CASES = ("small:128:512", "base:512:64", "large:512:32")
@@ -36,7 +39,7 @@ def main() -> None:
     )
     parser.add_argument("--cases", nargs="+", metavar="CONFIG:LENGTH:BATCH", help="shapes to race")
     parser.add_argument("--dropout", nargs="+", default=BOTH, help="rates, of weights and states")
-    parser.add_argument("--contenders", nargs="+", default=[OURS, *PEERS], choices=[OURS, *PEERS])
+    parser.add_argument("--contenders", nargs="+", default=[OURS, *PEERS], choices=EVERYONE)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=3, help="steps a turn")
     parser.add_argument("--json", action="store_true", help="a JSON line a row")
@@ -194,6 +197,11 @@ def theirs(
     name: str, shape: tuple[str, int, int, float, str]
 ) -> tuple[Callable[[int], None], Callable[[], int]]:
     """The same step on transformers' modules."""
+    if name.endswith(KEPT):
+        from electra_jax.train import heap
+
+        heap.keep_freed_memory()
+    name = name.removesuffix(KEPT)
     import torch
 
     torch.set_float32_matmul_precision("high")
