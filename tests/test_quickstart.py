@@ -21,6 +21,7 @@ def documents() -> list[list[str]]:
     return builtin.documents()
 
 
+@pytest.mark.slow
 def test_the_corpus_is_english_prose_without_repeats(documents: list[list[str]]):
     """Catches an empty or tiny corpus, code taken for prose, and text that is both trained on and held out."""
     paragraphs = [paragraph for document in documents for paragraph in document]
@@ -32,6 +33,7 @@ def test_the_corpus_is_english_prose_without_repeats(documents: list[list[str]])
     assert common > 0.3 * len(paragraphs)
 
 
+@pytest.mark.slow
 def test_the_corpus_is_the_same_each_time(documents: list[list[str]]):
     """Catches an order that depends on the file system or on hashing, which would change the vocabulary."""
     script = (

@@ -27,6 +27,7 @@ def test_synthetic_rows_have_the_shape_of_prepared_ones():
     assert all((again[name] == rows[name]).all() for name in rows)
 
 
+@pytest.mark.slow
 def test_figures_of_the_real_step(capsys, monkeypatch):
     """Catches a benchmark of another batch or length than asked for, rates that do not follow from the
     step time, and JSON that is not JSON."""

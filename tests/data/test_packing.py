@@ -54,6 +54,7 @@ def test_every_document_is_somewhere_whole_and_once(sizes):
     assert len(held) < 2 or held[0] + held[1] > LENGTH
 
 
+@pytest.mark.slow
 def test_a_packed_document_is_computed_as_if_alone():
     """Catches a document that sees its neighbour, or stands at other positions than alone: logits of
     both networks and hidden states are the same."""

@@ -61,6 +61,7 @@ def one_after_another(data, mesh, ordered) -> tuple[np.ndarray, dict[str, np.nda
     return np.array(losses), arrays.flatten(jax.device_get(state["params"]))
 
 
+@pytest.mark.slow
 def test_runs_in_one_program_are_the_runs_one_after_another(data, mesh, ordered, one_after_another):
     """Catches a seed or a learning rate that is another run's, and dropout that differs between the ways."""
     program = Program(make_spec(), mesh, len(SEEDS))
@@ -78,6 +79,7 @@ def test_runs_in_one_program_are_the_runs_one_after_another(data, mesh, ordered,
         np.testing.assert_allclose(x[1], last[name], rtol=1e-3, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_meshes_and_micro_batches_change_only_rounding(data, ordered, one_after_another):
     """Catches a mean over a micro-batch, dropout that is numbered within one, and a state that every device keeps
     whole: four devices, two by two, each batch in two parts."""
@@ -126,6 +128,7 @@ def test_frozen_layers_keep_their_values(data, mesh, ordered):
         assert np.array_equal(x, before[name]) != name.startswith("heads_"), name
 
 
+@pytest.mark.slow
 def test_padding_and_empty_rows_change_nothing(data, mesh):
     """Catches a loss that is divided by the size of a batch that is not full."""
     spec = make_spec()

@@ -31,6 +31,7 @@ def pages(how: str, **environment: str) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+@pytest.mark.slow
 def test_a_step_allocates_no_new_pages(monkeypatch):
     """Catches a setting that glibc refuses, or that comes too late or not for the thread that allocates."""
     assert pages("default") > 10_000  # 64 MiB of pages of 4 KiB, so the measurement sees them
