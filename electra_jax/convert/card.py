@@ -8,16 +8,16 @@ from electra_jax.convert.folder import MASKED_LM
 from electra_jax.convert.names import Shape
 
 USE = {
-    True: """from transformers import pipeline
-fill = pipeline("fill-mask", model="PATH")
-print(fill(f"The capital of France is {fill.tokenizer.mask_token}."))""",
-    False: """import torch
-from transformers import AutoModelForPreTraining, AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained("PATH")
-model = AutoModelForPreTraining.from_pretrained("PATH")
-inputs = tokenizer("The quick brown fox ate over the lazy dog", return_tensors="pt")
-with torch.no_grad():
-    score = torch.sigmoid(model(**inputs).logits)[0]  # how likely each token was replaced""",
+    True: "from transformers import pipeline\n"
+    'fill = pipeline("fill-mask", model="PATH")\n'
+    'print(fill(f"The capital of France is {fill.tokenizer.mask_token}."))',
+    False: "import torch\n"
+    "from transformers import AutoModelForPreTraining, AutoTokenizer\n"
+    'tokenizer = AutoTokenizer.from_pretrained("PATH")\n'
+    'model = AutoModelForPreTraining.from_pretrained("PATH")\n'
+    'inputs = tokenizer("The quick brown fox ate over the lazy dog", return_tensors="pt")\n'
+    "with torch.no_grad():\n"
+    "    score = torch.sigmoid(model(**inputs).logits)[0]  # how likely each token was replaced",
 }
 WHAT = {
     "discriminator": "the discriminator of an ELECTRA pair: it tells, for every token, whether it was"

@@ -124,9 +124,7 @@ class TrainOptions:
     log_every: int  # steps
     checkpoint_every: int  # steps
     max_skipped: int
-    accumulation: int = (
-        0  # micro-batches of a step, one after another; 0: chosen, for a CPU's caches
-    )
+    accumulation: int = 0  # micro-batches of a step; 0: chosen, for a CPU's caches
 
     def __post_init__(self) -> None:
         check_choice("train.together", self.together, ("auto", "yes", "no", "measure"))

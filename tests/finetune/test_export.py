@@ -74,10 +74,7 @@ def batch(choices: int = 0) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize(
-    "kind",
-    [pytest.param(k, marks=() if k == "classify" else pytest.mark.slow) for k in export.CLASSES],
-)
+@pytest.mark.parametrize("kind", export.CLASSES)
 def test_transformers_loads_it_and_gives_the_same_logits(kind, tmp_path):
     """Catches a transposed kernel, a head under another name, a regression left in [0, 1]."""
     import torch

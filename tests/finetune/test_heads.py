@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from electra_jax.finetune import heads
 from electra_jax.finetune.heads import EXCLUDED, HeadSpec
@@ -29,7 +28,6 @@ def run(head: HeadSpec, hidden: jax.Array = HIDDEN, training: bool = False):
     return params, module.apply(params, hidden, None, BATCH, training)
 
 
-@pytest.mark.slow
 def test_the_beam_holds_the_best_starts_and_the_best_ends_of_each():
     """Catches ends that are scored for another start than theirs, and a beam that is not the best."""
     head = spec("qa", "original", beam=3)
