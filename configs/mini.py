@@ -71,6 +71,7 @@ def get_config(stage: str = "short") -> ConfigDict:
                 "mask_split": (0.85, 0.15, 0.0),  # mask, keep, random
                 "whole_word": False,
                 "temperature": 1.0,
+                "sampler": "gumbel",  # or grouped: the same distribution with less noise
                 "disallow_correct": False,
                 "uniform_generator": False,
                 "generator_weight": 1.0,

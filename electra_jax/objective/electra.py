@@ -12,8 +12,9 @@ from electra_jax.model.electra import Dimensions, Electra, ModelSpec, Params
 from electra_jax.objective import corrupt, losses
 from electra_jax.objective.protocol import Batch, Keys, Sums
 from electra_jax.ops import noise as noise_ops
+from electra_jax.ops.samplers import SAMPLERS
 from electra_jax.ops.vocab_head import HeadOutput, vocabulary_head
-from electra_jax.spec import UserError, from_config
+from electra_jax.spec import UserError, check_choice, from_config
 from electra_jax.text.tokenizer import SpecialIds
 
 _GENERATOR, _DISCRIMINATOR = (
@@ -31,9 +32,11 @@ class Options(corrupt.MaskOptions):
     uniform_generator: bool  # ablation: replacements uniform over the vocabulary, no generator loss
     generator_weight: float  # of the MLM loss; 1 in the paper
     discriminator_weight: float  # lambda; 50 in the paper
+    sampler: str = "gumbel"  # runs from before there were two have none
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice("objective.sampler", self.sampler, tuple(SAMPLERS))
         if self.temperature <= 0:
             raise UserError(f"objective.temperature={self.temperature} must be above 0")
 
@@ -171,6 +174,7 @@ class ElectraObjective:
             noise=sample_noise,
             temperature=self.options.temperature,
             disallow_correct=self.options.disallow_correct,
+            sampler=self.options.sampler,
         )
 
 

@@ -9,14 +9,8 @@ from jax.sharding import PartitionSpec as P
 
 from electra_jax.ops import target
 from electra_jax.ops.noise import Noise
-from electra_jax.ops.vocab_tiles import (
-    HeadOptions,
-    PerSlot,
-    gumbel,
-    pick,
-    sampling_logits,
-    tiled_head,
-)
+from electra_jax.ops.samplers import SAMPLERS, pick
+from electra_jax.ops.vocab_tiles import HeadOptions, PerSlot, sampling_logits, tiled_head
 
 TILE = 2048  # ids of a tile; a vocabulary that is no larger is taken whole
 
@@ -43,15 +37,18 @@ def vocabulary_head(
     noise: Noise,
     temperature: float = 1.0,
     disallow_correct: bool = False,
+    sampler: str = "gumbel",
     tile: int | None = None,
 ) -> HeadOutput:
     """Softmax cross-entropy against the targets and a sample per position, argmax of logits / T + Gumbel noise.
 
     The product runs in the hidden states' dtype and accumulates in float32; everything after it is float32. Ids from
     `vocab_size` on are padding of the table and can be neither learned nor drawn. No gradient flows through samples.
+    `sampler` names one of samplers.SAMPLERS: other noise, the same distribution.
     `tile` (default TILE) is how many ids are computed at once; it changes nothing but rounding.
     """
-    options = HeadOptions(vocab_size, temperature, disallow_correct, TILE if tile is None else tile)
+    size = TILE if tile is None else tile
+    options = HeadOptions(vocab_size, temperature, disallow_correct, size, sampler)
     head = _on_each_device if options.tile < table_VxE.shape[0] else whole_head
     slot = head(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise, options)
 
@@ -82,7 +79,7 @@ def _on_each_device(
     loop; so they do once, after it.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    version = _version(hidden_BxKxE, max(1, mesh.size))
+    version = _version(hidden_BxKxE, max(1, mesh.size), options)
     if mesh.size <= 1 and version is tiled_head:
         return tiled_head(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise, options)
     rows, whole = P(mesh.axis_names), P()
@@ -95,14 +92,15 @@ def _on_each_device(
     return head(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise)
 
 
-def _version(hidden_BxKxE: jax.Array, devices: int) -> Callable[..., PerSlot]:
+def _version(hidden_BxKxE: jax.Array, devices: int, options: HeadOptions) -> Callable[..., PerSlot]:
     """What computes the head of one device's rows."""
     if target.platform() != "tpu":
         return tiled_head
     from electra_jax.ops import vocab_kernel
 
     batch, *rest = hidden_BxKxE.shape
-    why = vocab_kernel.obstacle((batch // devices, *rest), hidden_BxKxE.dtype)
+    shape = (batch // devices, *rest)
+    why = vocab_kernel.obstacle(shape, hidden_BxKxE.dtype, options.sampler)
     if not why:
         return vocab_kernel.kernel_head
     target.tell(f"vocabulary head without the TPU's kernel: it does not support {why}")
@@ -134,12 +132,13 @@ def whole_head(
     frozen_BxKxV = jax.lax.stop_gradient(logits_BxKxV)
     log_p_BxKxV = frozen_BxKxV - jax.lax.stop_gradient(log_norm_BxK)[..., None]
     draw_BxKxV = sampling_logits(frozen_BxKxV, ids_V, targets_BxK, options)
-    gumbel_BxKxV = gumbel(noise, targets_BxK.shape[1], ids_V)
-    sampled_BxK = jnp.argmax(draw_BxKxV + gumbel_BxKxV, axis=-1).astype(jnp.int32)
+    start = SAMPLERS[options.sampler].start(targets_BxK)
+    sampler = start.add(draw_BxKxV, 0, jnp.max(draw_BxKxV, axis=-1), noise)
+    sampled_BxK, logit_BxK = sampler.sample(noise)
     return PerSlot(
         loss=loss_BxK,
         entropy=-jnp.sum(jnp.exp(log_p_BxKxV) * jnp.maximum(log_p_BxKxV, -1e9), axis=-1),
         likeliest=jnp.argmax(frozen_BxKxV, axis=-1).astype(jnp.int32),
         sampled=sampled_BxK,
-        log_q=pick(draw_BxKxV, sampled_BxK) - jax.nn.logsumexp(draw_BxKxV, axis=-1),
+        log_q=logit_BxK - jax.nn.logsumexp(draw_BxKxV, axis=-1),
     )

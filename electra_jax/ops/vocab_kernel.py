@@ -18,7 +18,8 @@ from jax.experimental.pallas import tpu as pltpu
 from electra_jax.ops import core
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.noise import Noise
-from electra_jax.ops.vocab_tiles import DISALLOWED, NO_ID, SLOT_STRIDE, HeadOptions, PerSlot
+from electra_jax.ops.samplers import NO_ID, SLOT_STRIDE
+from electra_jax.ops.vocab_tiles import DISALLOWED, HeadOptions, PerSlot
 
 _TILE = 512  # ids of a program
 _SLOTS = 512  # that are worked on at a time
@@ -28,9 +29,11 @@ _STATE = 8  # rows of what is kept of a slot
 _TOP, _TOTAL, _MOMENT, _TARGET, _SCORE, _LOGIT, _DRAW_TOP, _DRAW_TOTAL = range(_STATE)
 
 
-def obstacle(shape_BxKxE: tuple[int, ...], dtype: jnp.dtype) -> str:
+def obstacle(shape_BxKxE: tuple[int, ...], dtype: jnp.dtype, sampler: str) -> str:
     """What of hidden states of this shape, those of one device, the kernels do not support; empty where they do."""
     batch, slots, width = shape_BxKxE
+    if sampler != "gumbel":
+        return f"the sampler {sampler} (but gumbel)"
     if width % core.LANES:
         return f"embeddings of width {width} (but multiples of {core.LANES})"
     if dtype not in (jnp.bfloat16, jnp.float32):

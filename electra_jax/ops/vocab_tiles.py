@@ -1,7 +1,7 @@
 """The vocabulary head in one pass over tiles of the vocabulary; no array of all logits is ever made.
 
 Softmax, entropy and the likeliest id are kept as running sums and maxima (online log-sum-exp: Milakov and
-Gimelshein, arXiv:1805.02867), the Gumbel-max sample as a running maximum, and the backward pass computes
+Gimelshein, arXiv:1805.02867), so is the sample (`samplers.py`), and the backward pass computes
 each tile's logits a second time. A tile takes in cache what [B, K, V] would take in memory.
 """
 
@@ -12,12 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.noise import Noise
+from electra_jax.ops.samplers import SAMPLERS, Best, pick
 
-SLOT_STRIDE = 1 << 20  # noise of (slot, id) is number slot * SLOT_STRIDE + id: tiles do not move it
 DISALLOWED = 1000.0  # subtracted from the true id's logit by disallow_correct, as in the original
-NO_ID = np.iinfo(np.int32).max
 
 
 class HeadOptions(NamedTuple):
@@ -27,6 +25,7 @@ class HeadOptions(NamedTuple):
     temperature: float
     disallow_correct: bool
     tile: int
+    sampler: str = "gumbel"
 
     @property
     def plain(self) -> bool:
@@ -77,29 +76,6 @@ class _Sums(NamedTuple):
         return jnp.log(self.total) - self.moment / self.total
 
 
-class _Best(NamedTuple):
-    """The largest score seen so far, its id (the first of equals), and its logit."""
-
-    score: jax.Array
-    id: jax.Array
-    logit: jax.Array
-
-    @staticmethod
-    def start(like_BxK: jax.Array) -> "_Best":
-        low = jnp.full(like_BxK.shape, -jnp.inf, jnp.float32)
-        return _Best(low, jnp.zeros(like_BxK.shape, jnp.int32), low)
-
-    def add(self, score_BxKxT: jax.Array, logit_BxKxT: jax.Array, first: jax.Array) -> "_Best":
-        # Two plain reductions: CPU compilers vectorise them, and an arg-max they do not.
-        top = jnp.max(score_BxKxT, axis=-1)
-        at_T = jnp.arange(score_BxKxT.shape[-1], dtype=jnp.int32)
-        at = jnp.min(jnp.where(score_BxKxT == top[..., None], at_T, NO_ID), axis=-1)
-        at = jnp.minimum(at, score_BxKxT.shape[-1] - 1)
-        new = (top, first + at, pick(logit_BxKxT, at))
-        better = top > self.score
-        return _Best(*(jnp.where(better, n, old) for n, old in zip(new, self, strict=True)))
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def tiled_head(
     hidden_BxKxE: jax.Array,
@@ -124,35 +100,37 @@ def _forward(
     tiles = _Tiles(hidden_BxKxE, table_VxE, bias_V, options)
 
     def add(number: jax.Array, seen: Any) -> Any:
-        softmax, drawn_from, likeliest, sample, target_BxK = seen
+        softmax, drawn_from, likeliest, sampler, target_BxK = seen
         logits_BxKxT, first, _ = tiles.logits(number)
         ids_T = first + jnp.arange(options.tile, dtype=jnp.int32)
         draw_BxKxT = sampling_logits(logits_BxKxT, ids_T, targets_BxK, options)
-        gumbel_BxKxT = gumbel(noise, targets_BxK.shape[1], ids_T)
+        softmax = softmax.add(logits_BxKxT)
+        drawn_from = softmax if options.plain else drawn_from.add(draw_BxKxT)
         at_BxK = targets_BxK - first
         here_BxK = (at_BxK >= number * options.tile - first) & (at_BxK < options.tile)
         picked_BxK = pick(logits_BxKxT, jnp.clip(at_BxK, 0, options.tile - 1))
         return (
-            softmax.add(logits_BxKxT),
-            drawn_from if options.plain else drawn_from.add(draw_BxKxT),
+            softmax,
+            drawn_from,
             likeliest.add(logits_BxKxT, logits_BxKxT, first),
-            sample.add(draw_BxKxT + gumbel_BxKxT, draw_BxKxT, first),
+            sampler.add(draw_BxKxT, first, drawn_from.top, noise),
             jnp.where(here_BxK, picked_BxK, target_BxK),
         )
 
     like_BxK = targets_BxK
-    sums, best = _Sums.start(like_BxK), _Best.start(like_BxK)
-    start = (sums, None if options.plain else sums, best, best, best.score)
-    softmax, drawn_from, likeliest, sample, target_BxK = jax.lax.fori_loop(
+    sums, best = _Sums.start(like_BxK), Best.start(like_BxK)
+    start = (sums, sums, best, SAMPLERS[options.sampler].start(like_BxK), best.score)
+    softmax, drawn_from, likeliest, sampler, target_BxK = jax.lax.fori_loop(
         0, tiles.count, add, start
     )
+    sampled_BxK, logit_BxK = sampler.sample(noise)
     log_norm_BxK = softmax.log_norm()
     out = PerSlot(
         loss=log_norm_BxK - target_BxK,
         entropy=softmax.entropy(),
         likeliest=likeliest.id,
-        sampled=sample.id,
-        log_q=sample.logit - (log_norm_BxK if options.plain else drawn_from.log_norm()),
+        sampled=sampled_BxK,
+        log_q=logit_BxK - drawn_from.log_norm(),
     )
     return out, (hidden_BxKxE, table_VxE, bias_V, targets_BxK, log_norm_BxK)
 
@@ -234,14 +212,3 @@ def sampling_logits(
     if options.disallow_correct:
         draw_BxKxT = draw_BxKxT - DISALLOWED * (ids_T == targets_BxK[..., None])
     return draw_BxKxT
-
-
-def gumbel(noise: Noise, slots: int, ids_T: jax.Array) -> jax.Array:
-    """The Gumbel noise of every slot at these ids, [B, K, T] float32, addressed by (row, slot, id)."""
-    slots_K = jnp.arange(slots, dtype=jnp.uint32) * np.uint32(SLOT_STRIDE)
-    return noise_ops.gumbel(noise, slots_K[:, None] + ids_T.astype(jnp.uint32))
-
-
-def pick(x_BxKxT: jax.Array, at_BxK: jax.Array) -> jax.Array:
-    """The entry of every slot at its index, [B, K]."""
-    return jnp.take_along_axis(x_BxKxT, at_BxK[..., None], axis=-1)[..., 0]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from electra_jax.ops import noise as noise_ops
+from electra_jax.ops import samplers
 from electra_jax.train.arrays import flatten
 
 VOCAB = 40
@@ -176,6 +177,14 @@ def test_temperature_reaches_the_samples_alone(make_objective, evaluated, plain)
     assert out["sums"]["sampled_correct"] == out["sums"]["mlm_correct"]
     assert out["sums"]["mlm_loss"] == pytest.approx(float(plain["sums"]["mlm_loss"]), rel=1e-6)
     assert out["sums"]["entropy"] == pytest.approx(float(plain["sums"]["entropy"]), rel=1e-6)
+    assert not np.array_equal(out["ids"], plain["ids"])
+
+
+def test_grouped_sampler_reaches_the_samples_alone(make_objective, evaluated, plain, monkeypatch):
+    """Catches a sampler that is read and not passed on: the same loss, other draws."""
+    monkeypatch.setattr(samplers, "GROUP", 8)  # this vocabulary is smaller than a group
+    out = evaluated(make_objective(sampler="grouped"))
+    assert out["sums"]["mlm_loss"] == pytest.approx(float(plain["sums"]["mlm_loss"]), rel=1e-6)
     assert not np.array_equal(out["ids"], plain["ids"])
 
 

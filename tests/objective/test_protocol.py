@@ -12,6 +12,7 @@ from electra_jax.spec import UserError
         ("mlm", {"temprature": 1.0}, "unknown config key 'objective.temprature'"),
         ("electra", {"temprature": 1.0}, "Did you mean 'objective.temperature'"),
         ("electra", {"temperature": 0.0}, "objective.temperature=0.0 must be above 0"),
+        ("electra", {"sampler": "groups"}, "Did you mean 'grouped'"),
         ("electra", {"whole_word": 1}, "expected bool"),
         (None, {}, "objective.name is missing; expected one of: electra, mlm"),
     ],
