@@ -3,6 +3,7 @@
 
     python tools/bench_peers.py                                  # what suits the device there is
     python tools/bench_peers.py --cases small:128:16 --dropout 0.1 --rounds 20 --json
+    python tools/bench_peers.py --largest 4 --cases small:128    # in place of racing: the largest batch in 4 GiB
 
 Every contender has its own process and works only when it is its turn: a few steps each, round after
 round, so that whatever else the machine does meets all alike. The step is the whole joint ELECTRA step:
@@ -10,6 +11,7 @@ masking on the device, generator, vocabulary head on the masked positions only, 
 discriminator, gradients, clipping, AdamW (fused), in float32 on a CPU and bfloat16 on a GPU, on full rows
 of the same length. Contenders of PyTorch: attention "eager" and "sdpa", and "sdpa" under torch.compile; with
 "-kept" they keep freed memory from step to step, as our commands do on a CPU and PyTorch does not by itself.
+Memory is the most that a contender has held after its warm-up: on a GPU of the card, on a CPU of the machine.
 Prints the table of docs/performance.md: on a machine with a GPU it fills in the GPU's rows.
 """
 
@@ -19,7 +21,7 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -31,6 +33,7 @@ VOCAB, SPECIAL_BELOW, CLS, SEP, MASK = 30_522, 999, 101, 102, 103
 CPU_CASES = ("small:128:16",)
 GPU_CASES = ("small:128:512", "base:512:64", "large:512:32")
 BOTH = ("0.1", "0")
+GRANULE = 8  # rows
 
 
 def main() -> None:
@@ -42,6 +45,9 @@ def main() -> None:
     parser.add_argument("--contenders", nargs="+", default=[OURS, *PEERS], choices=EVERYONE)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=3, help="steps a turn")
+    parser.add_argument(
+        "--largest", type=float, metavar="GIB", help="find the largest batch instead"
+    )
     parser.add_argument("--json", action="store_true", help="a JSON line a row")
     args = parser.parse_args()
     multiprocessing.set_start_method("spawn")
@@ -50,10 +56,14 @@ def main() -> None:
     gpu = torch.cuda.is_available()
     dtype = "bfloat16" if gpu else "float32"
     for case in args.cases or (GPU_CASES if gpu else CPU_CASES):
-        name, length, batch = case.split(":")
+        config, length, *batch = case.split(":")
         for rate in args.dropout:
-            shape = (name, int(length), int(batch), float(rate), dtype)
-            rows = race(args.contenders, shape, args.rounds, args.steps)
+            shape = (config, int(length), int(batch[0]) if batch else GRANULE, float(rate), dtype)
+            rows: Iterable[dict[str, Any]]
+            if args.largest:
+                rows = (largest(name, shape, args.largest) for name in args.contenders)
+            else:
+                rows = race(args.contenders, shape, args.rounds, args.steps)
             for row in rows:
                 row |= {"case": case, "dropout": float(rate), "dtype": dtype}
                 print(json.dumps(row) if args.json else line(row), flush=True)
@@ -61,16 +71,18 @@ def main() -> None:
 
 def line(row: dict[str, Any]) -> str:
     """A row of the table, Markdown."""
+    start = [row["case"], f"{row['dropout']:g}", row["name"]]
     if "failed" in row:
-        return f"| {row['case']} | {row['dropout']:g} | {row['name']} | {row['failed']} |"
+        return f"| {' | '.join([*start, row['failed']])} |"
+    memory = f"{row['memory_gib']:.2f}"
+    if "batch" in row:
+        return f"| {' | '.join([*start, str(row['batch']), memory])} |"
     cells = [
-        row["case"],
-        f"{row['dropout']:g}",
-        row["name"],
+        *start,
         f"{row['step_s'] * 1e3:.0f} ({row['low_s'] * 1e3:.0f} to {row['high_s'] * 1e3:.0f})",
         f"{row['cpu_s'] * 1e3:.0f}",
         f"{row['tokens_per_s']:,.0f}",
-        f"{row['memory_gib']:.2f}",
+        memory,
         "" if row["ratio"] is None else f"{row['ratio']:.2f} ({row['cpu_ratio']:.2f})",
     ]
     return f"| {' | '.join(cells)} |"
@@ -91,6 +103,31 @@ def race(
             row["ratio"] = ours and row["step_s"] / ours["step_s"]
             row["cpu_ratio"] = ours and row["cpu_s"] / ours["cpu_s"]
     return rows
+
+
+def largest(name: str, shape: tuple[str, int, int, float, str], limit: float) -> dict[str, Any]:
+    """The most rows, by GRANULE, that the contender trains on within so many GiB; each try has its own process."""
+
+    def trial(rows: int) -> dict[str, Any]:
+        worker = Worker(name, (*shape[:2], rows, *shape[3:]))
+        worker.turn(1)
+        return worker.close(shape)
+
+    tried = {GRANULE: trial(GRANULE)}
+    if "failed" in tried[GRANULE]:
+        return tried[GRANULE]
+
+    def fits(rows: int) -> bool:
+        tried[rows] = tried.get(rows) or trial(rows)
+        return tried[rows].get("memory_gib", float("inf")) <= limit  # a failure: not even that much
+
+    low, high = 0, GRANULE
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > GRANULE:
+        middle = (low + high) // 2 // GRANULE * GRANULE
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return {"name": name, "batch": low, "memory_gib": tried[low or GRANULE]["memory_gib"]}
 
 
 class Worker:
@@ -142,9 +179,12 @@ class Worker:
 def work(name: str, shape: tuple[str, int, int, float, str], pipe: Connection) -> None:
     """A process: makes the step, warms it up, then times as many steps as it is told; 0 ends it."""
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the others need room on the GPU
+    from electra_jax.train import resident
+
     try:
         steps, memory = ours(shape) if name == OURS else theirs(name, shape)
         steps(3)
+        resident.forget_peak()
         pipe.send(None)
         while count := pipe.recv():
             wall, cpu = time.perf_counter(), time.process_time()
@@ -153,6 +193,13 @@ def work(name: str, shape: tuple[str, int, int, float, str], pipe: Connection) -
         pipe.send(memory())
     except Exception as error:  # noqa: BLE001 - whatever it is, the race goes on without this one
         pipe.send(f"{type(error).__name__}: {str(error).splitlines()[0][:160]}")
+
+
+def held() -> float:
+    """The most bytes of the machine that this process has held since its warm-up."""
+    from electra_jax.train import resident
+
+    return resident.peak() or float("nan")
 
 
 def overrides(shape: tuple[str, int, int, float, str]) -> list[str]:
@@ -165,7 +212,7 @@ def overrides(shape: tuple[str, int, int, float, str]) -> list[str]:
 
 def ours(
     shape: tuple[str, int, int, float, str],
-) -> tuple[Callable[[int], None], Callable[[], int]]:
+) -> tuple[Callable[[int], None], Callable[[], float]]:
     """The step that `electra-jax pretrain` runs."""
     from electra_jax.train import heap
 
@@ -175,7 +222,7 @@ def ours(
     from electra_jax.bench.synthetic import synthetic
     from electra_jax.data.loader import put_rows
     from electra_jax.spec import load_config
-    from electra_jax.train import fit, mesh, options, program
+    from electra_jax.train import mesh, options, program
 
     run = options.run_spec(load_config(shape[0], overrides(shape)).to_dict())
     (phase,) = run.phases(synthetic(shape[1], VOCAB))
@@ -190,12 +237,13 @@ def ours(
             state, sums = compiled(state, batch)
         jax.block_until_ready(sums)
 
-    return steps, lambda: fit.needed(compiled)
+    stats = jax.local_devices()[0].memory_stats  # None on a CPU
+    return steps, lambda: (stats() or {}).get("peak_bytes_in_use") or held()
 
 
 def theirs(
     name: str, shape: tuple[str, int, int, float, str]
-) -> tuple[Callable[[int], None], Callable[[], int]]:
+) -> tuple[Callable[[int], None], Callable[[], float]]:
     """The same step on transformers' modules."""
     if name.endswith(KEPT):
         from electra_jax.train import heap
@@ -227,14 +275,9 @@ def theirs(
             descend.zero_grad(set_to_none=True)
         loss.item()  # waits for the device
 
-    def memory() -> int:
-        if device.type == "cuda":
-            return torch.cuda.max_memory_allocated()
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-    return steps, memory
+    if device.type == "cuda":
+        return steps, torch.cuda.max_memory_allocated
+    return steps, held
 
 
 def joint(name: str, shape: tuple[str, int, int, float, str]) -> Any:

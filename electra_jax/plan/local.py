@@ -1,12 +1,9 @@
 """This machine's CPU: its rates, and a few real steps to hold the plan against."""
 
-import contextlib
 import functools
-import re
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +12,7 @@ import numpy as np
 from electra_jax.data.source import Prepared
 from electra_jax.plan.cost import Machine
 from electra_jax.plan.step import Compiled
-from electra_jax.train import hardware
+from electra_jax.train import hardware, resident
 from electra_jax.train.program import FIELDS, place_array
 
 STEPS = 3  # timed, after one that is not
@@ -54,8 +51,8 @@ def _bandwidth() -> float:
 def measure(compiled: Compiled, data: Prepared) -> Measured:
     """Runs the compiled step on rows of random tokens, from freshly initialised parameters."""
     built = compiled.program
-    before = _memory("VmRSS")
-    _reset_peak()
+    before = resident.now()
+    resident.forget_peak()
     state = built.init()
     ids_BxL = np.random.default_rng(0).integers(
         len(data.special), data.vocab_size, built.abstract_batch["ids"].shape, np.int32
@@ -74,22 +71,6 @@ def measure(compiled: Compiled, data: Prepared) -> Measured:
         state, sums = compiled.executable(state, batch)
         jax.block_until_ready((state, sums))
         seconds.append(time.perf_counter() - start)
-    after = _memory("VmHWM")
+    after = resident.peak()
     rose = max(0, after - before) if before is not None and after is not None else None
     return Measured(statistics.median(seconds[1:]), STEPS, rose)
-
-
-def _memory(field: str) -> int | None:
-    """A field of this process's status, bytes; None where the system has no such file."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    found = re.search(rf"^{field}:\s+(\d+) kB", status, re.M)
-    return int(found[1]) * 1024 if found else None
-
-
-def _reset_peak() -> None:
-    """Begins VmHWM anew; where that is not allowed, it includes what compiling took."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
