@@ -48,15 +48,21 @@ def test_the_deterministic_option_is_one_that_xla_knows():
 
 
 def test_compilation_cache(tmp_path, monkeypatch):
-    """Catches a cache that ignores the user's folder, or overrides the one they chose."""
-    before = jax.config.jax_compilation_cache_dir
+    """Catches a cache that ignores the user's folder, overrides what they chose, or leaves small programs out."""
+    config = jax.config
+    before = config.jax_compilation_cache_dir, config.jax_persistent_cache_min_compile_time_secs
     try:
-        jax.config.update("jax_compilation_cache_dir", None)
+        config.update("jax_compilation_cache_dir", None)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         program.use_compilation_cache()
-        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "electra_jax" / "xla")
-        jax.config.update("jax_compilation_cache_dir", "elsewhere")
+        assert config.jax_compilation_cache_dir == str(tmp_path / "electra_jax" / "xla")
+        assert config.jax_persistent_cache_min_compile_time_secs == 0
+        config.update("jax_compilation_cache_dir", "elsewhere")
+        config.update("jax_persistent_cache_min_compile_time_secs", 2.0)
+        monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "2")
         program.use_compilation_cache()
-        assert jax.config.jax_compilation_cache_dir == "elsewhere"
+        assert config.jax_compilation_cache_dir == "elsewhere"
+        assert config.jax_persistent_cache_min_compile_time_secs == 2
     finally:
-        jax.config.update("jax_compilation_cache_dir", before)
+        config.update("jax_compilation_cache_dir", before[0])
+        config.update("jax_persistent_cache_min_compile_time_secs", before[1])
