@@ -39,7 +39,7 @@ def test_executed_against_useful_flops(step):
     second computation of the head's logits, of which one layer has a large share (1.08 with two layers)."""
     weighed, _, useful = step
     assert not weighed.unknown_loops
-    at_most("executed / useful FLOPs", weighed.flops / useful, 1.14)
+    at_most("executed / useful FLOPs", weighed.flops / useful, 1.13)
 
 
 def test_memory(step):
@@ -47,7 +47,7 @@ def test_memory(step):
     weighed, _, _ = step
     logits = BATCH // jax.device_count() * slot_count(0.15, LENGTH) * VOCAB * 4
     at_most("largest buffer, MiB", weighed.buffers[0].bytes / MIB, 0.9 * logits / MIB)
-    at_most("temporaries, MiB", weighed.memory.temporaries / MIB, 112)
+    at_most("temporaries, MiB", weighed.memory.temporaries / MIB, 103)
 
 
 def test_exchanges(step):
@@ -55,7 +55,7 @@ def test_exchanges(step):
     weighed, _, _ = step
     kinds = [c.kind for c in weighed.collectives]
     assert set(kinds) == {"all-reduce"}, kinds
-    at_most("all-reduces", len(kinds), 4)
+    at_most("all-reduces", len(kinds), 3)
     at_most("runs of an all-reduce", max(c.runs for c in weighed.collectives), 1)
 
 
