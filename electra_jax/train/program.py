@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from electra_jax.data.source import Prepared
 from electra_jax.objective.protocol import Batch, Objective, Sums
+from electra_jax.train import heap
 from electra_jax.train import mesh as meshes
 from electra_jax.train.mesh import MeshSpec
 from electra_jax.train.options import Phase, RunSpec
@@ -50,7 +51,9 @@ class Program:
 
     def compile_train_step(self) -> Any:
         """The train step compiled ahead of its first call."""
-        return self.train_step.lower(self.abstract_state, self.abstract_batch).compile()
+        compiled = self.train_step.lower(self.abstract_state, self.abstract_batch).compile()
+        heap.give_back()  # half a GiB that the compiler took would stay for the whole run
+        return compiled
 
     def scalar(self, value: int) -> jax.Array:
         """An int32 on every device, placed by name (the loop forbids implicit transfers)."""
