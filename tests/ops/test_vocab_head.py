@@ -266,13 +266,15 @@ def test_tiles_change_nothing(options, tile, sampler):
 
     arrays = (x["hidden"], x["table"], x["bias"])
     (_, whole), whole_slope = run(*arrays, 1024)
-    for size in (128, 304, 1008):
+    # Groups divide the tile. With them a sample's log-probability is off by a unit in the last place of its logit.
+    sizes, unit = ((128, 300, 1000), 2e-6) if sampler == "gumbel" else ((128, 304, 1008), 4e-6)
+    for size in sizes:
         (_, tiled), slope = run(*arrays, size)
         assert np.array_equal(tiled.sampled_BxK, whole.sampled_BxK)
         for name in ("loss", "correct", "sampled_correct", "entropy", "log_q_BxK"):
-            # 4e-6: a unit in the last place of these logits, whose differences the log-probabilities are.
+            atol = unit if name == "log_q_BxK" else 2e-6
             np.testing.assert_allclose(
-                getattr(tiled, name), getattr(whole, name), rtol=2e-6, atol=4e-6, err_msg=name
+                getattr(tiled, name), getattr(whole, name), rtol=2e-6, atol=atol, err_msg=name
             )
         for found, expected in zip(slope, whole_slope, strict=True):
             np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)

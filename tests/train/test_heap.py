@@ -47,7 +47,9 @@ def test_the_user_s_own_settings_stand(monkeypatch):
     assert not heap.keep_freed_memory()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux has glibc, whose malloc_trim this is"
+)
 def test_what_a_compiler_took_goes_back():
     """Catches freed memory that stays when it is asked to go: blocks between others that are in use."""
     script = """
