@@ -4,12 +4,14 @@
     python tools/bench_peers.py                                  # what suits the device there is
     python tools/bench_peers.py --cases small:128:16 --dropout 0.1 --rounds 20 --json
     python tools/bench_peers.py --largest 4 --cases small:128    # in place of racing: the largest batch in 4 GiB
+    python tools/bench_peers.py --ahead 12                       # a GPU box of many cores: all compile at once
 
 Every contender has its own process and works only when it is its turn: a few steps each, round after
 round, so that whatever else the machine does meets all alike. The step is the whole joint ELECTRA step:
 masking on the device, generator, vocabulary head on the masked positions only, Gumbel-max samples,
 discriminator, gradients, clipping, AdamW (fused), in float32 on a CPU and bfloat16 on a GPU, on full rows
-of the same length. Contenders of PyTorch: attention "eager" and "sdpa", and "sdpa" under torch.compile; with
+of the same length. Our residual stream is float32, as the recipes say; "electra_jax-bfloat16" is with one of
+bfloat16. Contenders of PyTorch: attention "eager" and "sdpa", and "sdpa" under torch.compile; with
 "-kept" they keep freed memory from step to step, as our commands do on a CPU and PyTorch does not by itself.
 Memory is the most that a contender has held after its warm-up: on a GPU of the card, on a CPU of the machine.
 Prints the table of docs/performance.md: on a machine with a GPU it fills in the GPU's rows.
@@ -26,9 +28,10 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 OURS = "electra_jax"
+OURS_LOW = "electra_jax-bfloat16"
 PEERS = ("eager", "sdpa", "compiled")
 KEPT = "-kept"
-EVERYONE = (OURS, *PEERS, *(peer + KEPT for peer in PEERS))
+EVERYONE = (OURS, OURS_LOW, *PEERS, *(peer + KEPT for peer in PEERS))
 VOCAB, SPECIAL_BELOW, CLS, SEP, MASK = 30_522, 999, 101, 102, 103
 CPU_CASES = ("small:128:16",)
 GPU_CASES = ("small:128:512", "base:512:64", "large:512:32")
@@ -48,6 +51,12 @@ def main() -> None:
     parser.add_argument(
         "--largest", type=float, metavar="GIB", help="find the largest batch instead"
     )
+    parser.add_argument(
+        "--ahead",
+        type=float,
+        metavar="SECONDS",
+        help="start all contenders of all cases so long after one another, not each when the last is ready",
+    )
     parser.add_argument("--json", action="store_true", help="a JSON line a row")
     args = parser.parse_args()
     multiprocessing.set_start_method("spawn")
@@ -55,18 +64,30 @@ def main() -> None:
 
     gpu = torch.cuda.is_available()
     dtype = "bfloat16" if gpu else "float32"
+    races = {}
     for case in args.cases or (GPU_CASES if gpu else CPU_CASES):
         config, length, *batch = case.split(":")
+        rows = int(batch[0]) if batch else GRANULE
         for rate in args.dropout:
-            shape = (config, int(length), int(batch[0]) if batch else GRANULE, float(rate), dtype)
-            rows: Iterable[dict[str, Any]]
-            if args.largest:
-                rows = (largest(name, shape, args.largest) for name in args.contenders)
-            else:
-                rows = race(args.contenders, shape, args.rounds, args.steps)
-            for row in rows:
-                row |= {"case": case, "dropout": float(rate), "dtype": dtype}
-                print(json.dumps(row) if args.json else line(row), flush=True)
+            races[case, rate] = (config, int(length), rows, float(rate), dtype)
+    workers: dict[tuple[str, Any], Worker] = {}
+    if args.ahead is not None and not args.largest:
+        for name in args.contenders:
+            for shape in races.values():
+                workers[name, shape] = Worker(name, shape)
+                time.sleep(args.ahead)
+        for worker in workers.values():
+            worker.wait()
+    for (case, _), shape in races.items():
+        found: Iterable[dict[str, Any]]
+        if args.largest:
+            found = (largest(name, shape, args.largest) for name in args.contenders)
+        else:
+            ready = [workers.get((n, shape)) or Worker(n, shape).wait() for n in args.contenders]
+            found = race(ready, shape, args.rounds, args.steps)
+        for row in found:
+            row |= {"case": case, "dropout": shape[3], "dtype": dtype}
+            print(json.dumps(row) if args.json else line(row), flush=True)
 
 
 def line(row: dict[str, Any]) -> str:
@@ -82,6 +103,7 @@ def line(row: dict[str, Any]) -> str:
         f"{row['step_s'] * 1e3:.0f} ({row['low_s'] * 1e3:.0f} to {row['high_s'] * 1e3:.0f})",
         f"{row['cpu_s'] * 1e3:.0f}",
         f"{row['tokens_per_s']:,.0f}",
+        "" if row["mfu"] is None else f"{row['mfu']:.1%}",
         memory,
         "" if row["ratio"] is None else f"{row['ratio']:.2f} ({row['cpu_ratio']:.2f})",
     ]
@@ -89,27 +111,53 @@ def line(row: dict[str, Any]) -> str:
 
 
 def race(
-    contenders: Sequence[str], shape: tuple[str, int, int, float, str], rounds: int, steps: int
+    workers: "Sequence[Worker]",
+    shape: tuple[str, int, int, float, str],
+    rounds: int,
+    steps: int,
 ) -> list[dict[str, Any]]:
     """Figures by contender, each with our speed as a multiple of its speed (wall, processor)."""
-    workers = {name: Worker(name, shape) for name in contenders}
+    for worker in workers:
+        worker.wait()
     for _ in range(rounds):
-        for worker in workers.values():
+        for worker in workers:
             worker.turn(steps)
-    rows = [worker.close(shape) for worker in workers.values()]
+    rows = [worker.close(shape) for worker in workers]
+    useful, peak = useful_flops(shape), vendors_peak()
     ours = next((row for row in rows if row["name"] == OURS and "failed" not in row), None)
     for row in rows:
         if "failed" not in row:
             row["ratio"] = ours and row["step_s"] / ours["step_s"]
             row["cpu_ratio"] = ours and row["cpu_s"] / ours["cpu_s"]
+            row["mfu"] = peak and useful / row["step_s"] / peak
     return rows
+
+
+def useful_flops(shape: tuple[str, int, int, float, str]) -> float:
+    """Of a step, everybody's."""
+    from electra_jax.bench.synthetic import synthetic
+    from electra_jax.spec import load_config
+    from electra_jax.train import options, speed
+
+    run = options.run_spec(load_config(shape[0], overrides(shape)).to_dict())
+    (phase,) = run.phases(synthetic(shape[1], VOCAB))
+    return speed.useful_flops(run, phase)
+
+
+def vendors_peak() -> float | None:
+    """FLOP/s of the GPU by its data sheet; None where there is none, or an unknown one."""
+    import torch
+
+    from electra_jax.train.hardware import peak_of
+
+    return peak_of(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
 
 
 def largest(name: str, shape: tuple[str, int, int, float, str], limit: float) -> dict[str, Any]:
     """The most rows, by GRANULE, that the contender trains on within so many GiB; each try has its own process."""
 
     def trial(rows: int) -> dict[str, Any]:
-        worker = Worker(name, (*shape[:2], rows, *shape[3:]))
+        worker = Worker(name, (*shape[:2], rows, *shape[3:])).wait()
         worker.turn(1)
         return worker.close(shape)
 
@@ -139,8 +187,13 @@ class Worker:
         self.process = multiprocessing.Process(target=work, args=(name, shape, far), daemon=True)
         self.process.start()
         far.close()
-        # One after another, so that no warm-up runs beside another's.
-        self.failed = self.receive()
+        self.ready, self.failed = False, None
+
+    def wait(self) -> "Worker":
+        """Itself, once it is ready or has failed."""
+        if not self.ready:
+            self.ready, self.failed = True, self.receive()
+        return self
 
     def receive(self) -> Any:
         try:
@@ -182,7 +235,7 @@ def work(name: str, shape: tuple[str, int, int, float, str], pipe: Connection) -
     from electra_jax.train import resident
 
     try:
-        steps, memory = ours(shape) if name == OURS else theirs(name, shape)
+        steps, memory = ours(name, shape) if name in (OURS, OURS_LOW) else theirs(name, shape)
         steps(3)
         resident.forget_peak()
         pipe.send(None)
@@ -211,6 +264,7 @@ def overrides(shape: tuple[str, int, int, float, str]) -> list[str]:
 
 
 def ours(
+    name: str,
     shape: tuple[str, int, int, float, str],
 ) -> tuple[Callable[[int], None], Callable[[], float]]:
     """The step that `electra-jax pretrain` runs."""
@@ -224,7 +278,8 @@ def ours(
     from electra_jax.spec import load_config
     from electra_jax.train import mesh, options, program
 
-    run = options.run_spec(load_config(shape[0], overrides(shape)).to_dict())
+    low = ["model.residual_dtype=bfloat16"] if name == OURS_LOW else []
+    run = options.run_spec(load_config(shape[0], overrides(shape) + low).to_dict())
     (phase,) = run.phases(synthetic(shape[1], VOCAB))
     built = program.build(run, phase, mesh.build(run.mesh))
     compiled = built.compile_train_step()

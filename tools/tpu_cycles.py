@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 
-from electra_jax.ops import attention, vocab_kernel
+from electra_jax.ops.tpu import attention, vocabulary
 from electra_jax.plan import cost, topology
 from electra_jax.plan.cost import Machine
 from electra_jax.plan.step import TooLarge, compile_step, settle
@@ -87,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"unknown arguments: {' '.join(unknown)}")
     jax.config.update("jax_platforms", "cpu")
     if options.no_kernels:
-        attention.KERNELS.pop("tpu")
-        vocab_kernel.obstacle = lambda *_: "anything, by --no-kernels"
+        for kernels in (attention, vocabulary):
+            kernels.obstacle = lambda *_: "anything, by --no-kernels"
     slice = topology.parse(options.topology)
     changed = [m.removeprefix("--config.") for m in more]
     config = load_config(options.config, [f"train.batch={options.batch}", *changed])

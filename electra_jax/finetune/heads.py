@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from electra_jax.model.layers import gelu
 from electra_jax.ops import noise as noise_ops
+from electra_jax.ops.gelu import gelu
 from electra_jax.ops.noise import Noise
 from electra_jax.spec import UserError, check_choice
 

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -76,7 +75,7 @@ def make_train_step(spec: StepSpec) -> Callable[[str, State, Any], tuple[State, 
         parts = spec.accumulation or micro_batches(batch["ids"].shape, dims.width)
         batch = batch | {"at": jnp.arange(batch["ids"].shape[0])}
         value, grads = accumulate(gradient, batch, parts)
-        norm = optax.tree.norm(grads)
+        norm = optim.global_norm(grads)
         rate = state["peak_lr"] * optim.learning_rate(descent, state["step"], spec.steps)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         updates, opt_state = descend.update(

@@ -8,13 +8,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from electra_jax.ops import noise as noise_ops
 from electra_jax.ops import target
 from electra_jax.ops.attention import self_attention
-from electra_jax.ops.gelu import gelu
+from electra_jax.ops.feedforward import feed_forward
+from electra_jax.ops.lookup import take_of_few
 from electra_jax.ops.noise import Noise
+from electra_jax.ops.residual import LAYER_NORM_EPS, norm, residual_norm
 
-LAYER_NORM_EPS = 1e-12  # tf.contrib.layers.layer_norm, used by the original
 VOCAB_MULTIPLE = 128  # the table is padded to this many rows: lanes of a TPU, tiles of a GPU matmul
 
 
@@ -70,7 +70,7 @@ class Embeddings(nn.Module):
         )
         self.position = self.param("position", normal, (self.positions, self.width))
         self.type = self.param("type", normal, (self.types, self.width))
-        self.norm = layer_norm(self.dtype)
+        self.norm = NormWeights(self.width)
 
     def __call__(
         self,
@@ -83,9 +83,9 @@ class Embeddings(nn.Module):
         x_BxLxE = (
             jnp.take(self.word, ids_BxL, axis=0)
             + jnp.take(self.position, positions_BxL, axis=0)
-            + jnp.take(self.type, types_BxL, axis=0)
+            + take_of_few(self.type, types_BxL)
         )
-        return noise_ops.dropout(self.norm(x_BxLxE), self.dropout, noise)
+        return norm(x_BxLxE, *self.norm(), dropout=self.dropout, noise=noise, dtype=self.dtype)
 
 
 def _zero_padded(
@@ -99,17 +99,31 @@ def _zero_padded(
     return init
 
 
-class Projection(nn.Module):
-    """The kernel [D, D] and bias [D] of a Dense, for a product that several of them share."""
+class Weights(nn.Module):
+    """The kernel [D, F] and bias [F] of an `nn.Dense`, for operations that take in more than its product."""
 
-    width: int
+    inputs: int
+    outputs: int
     init_std: float
 
     @nn.compact
     def __call__(self) -> tuple[jax.Array, jax.Array]:
         """Both in float32."""
-        kernel = self.param("kernel", truncated_normal(self.init_std), (self.width, self.width))
-        return kernel, self.param("bias", nn.initializers.zeros, (self.width,))
+        shape = (self.inputs, self.outputs)
+        kernel = self.param("kernel", truncated_normal(self.init_std), shape)
+        return kernel, self.param("bias", nn.initializers.zeros, (self.outputs,))
+
+
+class NormWeights(nn.Module):
+    """The scale and bias [D] of an `nn.LayerNorm`, likewise."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array]:
+        """Both in float32."""
+        scale = self.param("scale", nn.initializers.ones, (self.width,))
+        return scale, self.param("bias", nn.initializers.zeros, (self.width,))
 
 
 class Layer(nn.Module):
@@ -120,22 +134,24 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(self, x_BxLxD: jax.Array, docs_BxL: jax.Array, noise: Noise | None) -> jax.Array:
         s = self.spec
+        x_BxLxD = x_BxLxD.astype(s.residual_dtype)
 
-        def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(
-                features, dtype=s.dtype, kernel_init=truncated_normal(s.init_std), name=name
+        def weights(name: str, inputs: int, outputs: int) -> tuple[jax.Array, jax.Array]:
+            kernel, bias = Weights(inputs, outputs, s.init_std, name=name)()
+            return kernel.astype(s.dtype), bias
+
+        def add(x_BxLxD: jax.Array, h_BxLxD: jax.Array, bias_D: jax.Array, site: int) -> jax.Array:
+            """LN(x + dropout(h + bias)); the two sites are also where the two norms are."""
+            norm = NormWeights(s.width, name="attention_norm" if site == 1 else "output_norm")()
+            return residual_norm(
+                x_BxLxD, h_BxLxD, bias_D, *norm, dropout=s.dropout, noise=noise and noise.at(site)
             )
-
-        def drop(x: jax.Array, site: int) -> jax.Array:
-            return noise_ops.dropout(x, s.dropout, noise and noise.at(site))
 
         # One product for queries, keys and values: it reads x once, and one matrix is wide enough for a TPU.
         kernels, biases = zip(
-            *(Projection(s.width, s.init_std, name=n)() for n in ("query", "key", "value")),
-            strict=True,
+            *(weights(name, s.width, s.width) for name in ("query", "key", "value")), strict=True
         )
-        kernel_DxM = jnp.concatenate([k.astype(s.dtype) for k in kernels], axis=1)
-        qkv_BxLxM = jnp.dot(x_BxLxD.astype(s.dtype), kernel_DxM)
+        qkv_BxLxM = jnp.dot(x_BxLxD.astype(s.dtype), jnp.concatenate(kernels, axis=1))
         attend: Callable[..., jax.Array] = functools.partial(
             self_attention, heads=s.heads, dropout=s.attention_dropout
         )
@@ -144,8 +160,9 @@ class Layer(nn.Module):
         mixed_BxLxD = attend(
             qkv_BxLxM, jnp.concatenate(biases), docs_BxL, noise=noise and noise.at(0)
         )
-        mixed_BxLxD = dense(s.width, "out")(mixed_BxLxD)
-        x_BxLxD = layer_norm(s.residual_dtype, "attention_norm")(x_BxLxD + drop(mixed_BxLxD, 1))
-        inner_BxLxF = gelu(dense(s.ffn, "up")(x_BxLxD))
-        x_BxLxD += drop(dense(s.width, "down")(inner_BxLxF), 2)
-        return layer_norm(s.residual_dtype, "output_norm")(x_BxLxD)
+        out_DxD, out_bias_D = weights("out", s.width, s.width)
+        x_BxLxD = add(x_BxLxD, jnp.dot(mixed_BxLxD, out_DxD), out_bias_D, 1)
+        up_DxF, up_bias_F = weights("up", s.width, s.ffn)
+        down_FxD, down_bias_D = weights("down", s.ffn, s.width)
+        h_BxLxD = feed_forward(x_BxLxD.astype(s.dtype), up_DxF, up_bias_F, down_FxD)
+        return add(x_BxLxD, h_BxLxD, down_bias_D, 2)

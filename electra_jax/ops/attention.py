@@ -1,11 +1,10 @@
 """Scaled dot-product attention within documents, with dropout on the weights; by a platform's kernel if it has one."""
 
 import functools
-from collections.abc import Callable
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops import target
@@ -26,30 +25,44 @@ def self_attention(
     """`attention` [B, L, D] of queries, keys and values side by side in [B, L, 3D], without their bias as yet.
 
     On the mesh of the program being traced (`jax.sharding.use_abstract_mesh`), a TPU takes the kernels of
-    `attention_kernel.py` and a GPU cuDNN's, each device for its own rows. What they do not support, and every other
-    platform, takes `attention`; then a line says so once. The bias comes along because a kernel has its gradient at
-    hand, and adds it up for nothing.
+    `tpu/attention.py`, an H100 or H200 those of `gpu/attention.py` and another GPU cuDNN's, each device for its own
+    rows. What they do not support, and every other platform, takes `attention`; then a line says so once. The bias
+    comes along because a kernel has its gradient at hand, and adds it up for nothing.
     """
     rate = dropout if noise is not None else 0.0
-    batch, length, triple = qkv_BxLxM.shape
-    mesh = jax.sharding.get_abstract_mesh()
-    kernel = KERNELS.get(target.platform() or "")
-    version, name, why = _plain, "", ""
-    if kernel is not None:
-        name, version, obstacle = kernel
-        shape = (batch // mesh.size, length, heads, triple // 3 // heads)
-        why = obstacle(shape, qkv_BxLxM.dtype, rate)
-        if batch % mesh.size:
-            why = f"{batch} rows on {mesh.size} devices"
-    if why:
-        target.tell(f"attention without {name}'s kernel: it does not support {why}")
-    version = functools.partial(_plain if why else version, heads=heads, dropout=rate)
-    if kernel is not None and not why:
-        rows = P(mesh.axis_names)
-        version = jax.shard_map(
-            version, in_specs=(rows, P(), rows, rows), out_specs=rows, check_vma=False
-        )
-    return version(qkv_BxLxM, bias_M, docs_BxL, noise if rate else None)
+    arrays = (qkv_BxLxM, bias_M, docs_BxL, noise if rate else None)
+    plain = functools.partial(_plain, heads=heads, dropout=rate)
+    kernels = _kernels()
+    if kernels is None:
+        return plain(*arrays)
+    _, length, triple = qkv_BxLxM.shape
+    return target.by_kernel(
+        "attention",
+        functools.partial(kernels.self_attention, heads=heads, dropout=rate),
+        plain,
+        lambda batch: kernels.obstacle(
+            batch, length, heads, triple // 3 // heads, qkv_BxLxM.dtype, rate
+        ),
+        arrays,
+        (True, False, True, True),
+    )
+
+
+def _kernels() -> ModuleType | None:
+    """The kernels of the devices that the program being traced will run on."""
+    if target.platform() == "tpu":
+        from electra_jax.ops.tpu import attention as on_tpu
+
+        return on_tpu
+    if target.on_hopper():
+        from electra_jax.ops.gpu import attention as on_hopper
+
+        return on_hopper
+    if target.platform() == "gpu":
+        from electra_jax.ops.gpu import cudnn
+
+        return cudnn
+    return None
 
 
 def attention(
@@ -95,75 +108,13 @@ def _plain(
     heads: int,
     dropout: float,
 ) -> jax.Array:
-    q_BxLxHxC, k_BxLxHxC, v_BxLxHxC = _split(qkv_BxLxM, bias_M, heads)
+    q_BxLxHxC, k_BxLxHxC, v_BxLxHxC = split(qkv_BxLxM, bias_M, heads)
     out = attention(q_BxLxHxC, k_BxLxHxC, v_BxLxHxC, docs_BxL, dropout=dropout, noise=noise)
     return out.reshape(*docs_BxL.shape, -1)
 
 
-def _split(qkv_BxLxM: jax.Array, bias_M: jax.Array, heads: int) -> list[jax.Array]:
+def split(qkv_BxLxM: jax.Array, bias_M: jax.Array, heads: int) -> list[jax.Array]:
     """Queries, keys and values [B, L, H, C], with their bias."""
     batch, length, _ = qkv_BxLxM.shape
     whole_BxLxM = qkv_BxLxM + bias_M.astype(qkv_BxLxM.dtype)
     return [x.reshape(batch, length, heads, -1) for x in jnp.split(whole_BxLxM, 3, axis=-1)]
-
-
-def _tpu(
-    qkv_BxLxM: jax.Array,
-    bias_M: jax.Array,
-    docs_BxL: jax.Array,
-    noise: Noise | None,
-    heads: int,
-    dropout: float,
-) -> jax.Array:
-    from electra_jax.ops import attention_kernel
-
-    return attention_kernel.self_attention(qkv_BxLxM, bias_M, docs_BxL, noise, heads, dropout)
-
-
-def _no_tpu(shape_BxLxHxC: tuple[int, int, int, int], dtype: jnp.dtype, rate: float) -> str:
-    from electra_jax.ops import attention_kernel
-
-    del rate
-    return attention_kernel.obstacle(*shape_BxLxHxC, dtype)
-
-
-def _cudnn(
-    qkv_BxLxM: jax.Array,
-    bias_M: jax.Array,
-    docs_BxL: jax.Array,
-    noise: None,
-    heads: int,
-    dropout: float,
-) -> jax.Array:
-    del noise, dropout  # there is none
-    q_BxLxHxC, k_BxLxHxC, v_BxLxHxC = _split(qkv_BxLxM, bias_M, heads)
-    visible_Bx1xLxL = (docs_BxL[:, :, None] == docs_BxL[:, None, :])[:, None]
-    out = _fused(q_BxLxHxC, k_BxLxHxC, v_BxLxHxC, visible_Bx1xLxL)
-    return out.reshape(*docs_BxL.shape, -1)
-
-
-def _fused(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-    return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="cudnn")
-
-
-def _no_cudnn(shape_BxLxHxC: tuple[int, int, int, int], dtype: jnp.dtype, rate: float) -> str:
-    if rate:
-        return "attention dropout (model.attention_dropout=0 allows it)"
-    if dtype != jnp.bfloat16:
-        return f"{dtype} (model.dtype=bfloat16 allows it)"
-    batch, length, _, _ = shape_BxLxHxC
-    x = jax.ShapeDtypeStruct(shape_BxLxHxC, dtype)
-    mask = jax.ShapeDtypeStruct((batch, 1, length, length), jnp.bool_)
-    try:  # JAX knows what the cuDNN that is there can do, and says it in these two ways
-        jax.eval_shape(_fused, x, x, x, mask)
-    except (NotImplementedError, RuntimeError) as error:
-        return f"{list(shape_BxLxHxC)}: {error}"
-    return ""
-
-
-# Platform -> (whose, the version for one device's rows, what it does not support of such rows at this rate).
-KERNELS: dict[str, tuple[str, Callable[..., jax.Array], Callable[..., str]]] = {
-    "tpu": ("the TPU", _tpu, _no_tpu),
-    "cuda": ("cuDNN", _cudnn, _no_cudnn),
-    "gpu": ("cuDNN", _cudnn, _no_cudnn),
-}

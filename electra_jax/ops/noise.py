@@ -66,7 +66,12 @@ def gumbel(noise: Noise, counter: jax.Array) -> jax.Array:
 
 def gumbel_of(bits: jax.Array) -> jax.Array:
     """The Gumbel noise that these hashed bits stand for."""
-    return -jnp.log(-jnp.log(_uniform(bits)))
+    return -jnp.log(exponential_of(bits))
+
+
+def exponential_of(bits: jax.Array) -> jax.Array:
+    """The exponential variable whose negative logarithm is that noise."""
+    return -jnp.log(_uniform(bits))
 
 
 def integers(noise: Noise, counter: jax.Array, high: int) -> jax.Array:
@@ -78,8 +83,19 @@ def dropout(x: jax.Array, rate: float, noise: Noise | None) -> jax.Array:
     """Inverted dropout of x [B, ...]; `noise=None` or rate 0 leaves x as it is."""
     if noise is None or rate == 0.0:
         return x
-    drop = bits(noise, count(*x.shape[1:])) < threshold(rate)
+    *outer, last = x.shape[1:]
+    line_BxN = bits(noise, count(*outer))[..., None]
+    drop = along(line_BxN, count(last)) < threshold(rate)
     return jnp.where(drop, jnp.zeros((), x.dtype), x * np.asarray(1 / (1 - rate), x.dtype))
+
+
+def along(line: jax.Array, at: jax.Array) -> jax.Array:
+    """The bits of a line's elements at these places, all uint32, of shapes that broadcast.
+
+    A line is what an array has along its last axis; the bits of its own number are its key. One round of the mixer is
+    enough from there, so that an element of a large array costs half of what `bits` does.
+    """
+    return _mix(line ^ at)
 
 
 def threshold(rate: float) -> np.uint32:

@@ -1,11 +1,11 @@
 """The vocabulary head: masked-LM loss and Gumbel-max samples at the chosen positions; logits never leave it."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+import functools
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 
 from electra_jax.ops import target
 from electra_jax.ops.noise import Noise
@@ -73,38 +73,42 @@ def _on_each_device(
     noise: Noise,
     options: HeadOptions,
 ) -> PerSlot:
-    """The tiled head, on a TPU by its kernels; on a mesh, every device goes through the tiles with its own rows.
+    """The head a tile at a time or by a platform's kernels, on every device of a mesh for its own rows."""
+    arrays = (hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise)
+    by_row = (True, False, False, True, True)
 
-    Left to the partitioner, the devices would add up the table's gradient after every tile, in the
-    loop; so they do once, after it.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    version = _version(hidden_BxKxE, max(1, mesh.size), options)
-    if mesh.size <= 1 and version is tiled_head:
-        return tiled_head(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise, options)
-    rows, whole = P(mesh.axis_names), P()
-    head = jax.shard_map(
-        lambda *arrays: version(*arrays, options),
-        in_specs=(rows, whole, whole, rows, rows),
-        out_specs=rows,
-        check_vma=False,
+    def tiled(*arrays: Any) -> PerSlot:
+        head = functools.partial(tiled_head, options=options)
+        if jax.sharding.get_abstract_mesh().size <= 1:
+            return head(*arrays)
+        # Left to the partitioner, the devices would add up the table's gradient after every tile, in the loop.
+        return target.on_rows(head, arrays, by_row)
+
+    kernels = _kernels()
+    if kernels is None:
+        return tiled(*arrays)
+    _, slots, width = hidden_BxKxE.shape
+    return target.by_kernel(
+        "vocabulary head",
+        functools.partial(kernels.kernel_head, options=options),
+        tiled,
+        lambda batch: kernels.obstacle((batch, slots, width), hidden_BxKxE.dtype, options.sampler),
+        arrays,
+        by_row,
     )
-    return head(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise)
 
 
-def _version(hidden_BxKxE: jax.Array, devices: int, options: HeadOptions) -> Callable[..., PerSlot]:
-    """What computes the head of one device's rows."""
-    if target.platform() != "tpu":
-        return tiled_head
-    from electra_jax.ops import vocab_kernel
+def _kernels() -> ModuleType | None:
+    """The kernels of the devices that the program being traced will run on."""
+    if target.platform() == "tpu":
+        from electra_jax.ops.tpu import vocabulary as on_tpu
 
-    batch, *rest = hidden_BxKxE.shape
-    shape = (batch // devices, *rest)
-    why = vocab_kernel.obstacle(shape, hidden_BxKxE.dtype, options.sampler)
-    if not why:
-        return vocab_kernel.kernel_head
-    target.tell(f"vocabulary head without the TPU's kernel: it does not support {why}")
-    return tiled_head
+        return on_tpu
+    if target.on_hopper():
+        from electra_jax.ops.gpu import vocabulary as on_hopper
+
+        return on_hopper
+    return None
 
 
 def whole_head(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from electra_jax.model.electra import Params
+from electra_jax.ops import target
 from electra_jax.spec import UserError, check_choice
 
 
@@ -93,7 +94,9 @@ def scale_by_adam(
         nu = jax.tree.map(lambda v, g: keep(beta2 * v + (1 - beta2) * g * g, v), state.nu, grads)
         # What follows reads the new moments. Left to itself XLA computes them again from the old ones, and
         # must copy those first, because the new ones take their place: half of the update's time on a CPU.
-        mu, nu = jax.lax.optimization_barrier((mu, nu))
+        # A GPU's compiler writes moments and parameters in one kernel, which the barrier would make two.
+        if target.platform() != "gpu":
+            mu, nu = jax.lax.optimization_barrier((mu, nu))
         moments = mu, nu
         if unbiased:
             count = keep(optax.safe_increment(state.count), state.count)
@@ -115,6 +118,19 @@ def decay_mask(params: Params) -> Any:
         return names[-1] != "bias" and not any(name.endswith("norm") for name in names)
 
     return jax.tree_util.tree_map_with_path(decayed, params)
+
+
+def global_norm(grads: Params) -> jax.Array:
+    """The norm of all gradients as one vector, float32.
+
+    Biases and LayerNorms, two of three arrays and next to no numbers, are taken together: a kernel each would cost
+    a GPU more than the arithmetic. The others may lie in parts on several devices, where they stay.
+    """
+    leaves = jax.tree.leaves(grads)
+    small = jnp.concatenate([x.ravel() for x in leaves if x.ndim < 2])
+    return jnp.sqrt(
+        sum(jnp.sum(jnp.square(x)) for x in [small, *leaves] if x is small or x.ndim > 1)
+    )
 
 
 def clip(grads: Params, norm: jax.Array, limit: float) -> Params:

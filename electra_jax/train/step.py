@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from electra_jax.model.electra import Params
 from electra_jax.objective.protocol import Batch, Keys, Objective, Sums
@@ -69,7 +68,7 @@ def make_train_step(
             return grads, (value, sums)
 
         grads, (loss, sums) = accumulate(gradient, batch, accumulation)
-        norm = optax.tree.norm(grads)
+        norm = optim.global_norm(grads)
         rate = optim.learning_rate(spec, state["step"] - first, total_steps)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, opt_state = descend.update(

@@ -12,8 +12,9 @@ from electra_jax.finetune.options import EncoderSpec, OptimOptions
 from electra_jax.finetune.program import Program, StepSpec
 from electra_jax.model.electra import Dimensions
 from electra_jax.objective.corrupt import slot_count
-from electra_jax.ops import attention_kernel, vocab_kernel
 from electra_jax.ops.noise import Noise
+from electra_jax.ops.tpu import attention as attention_kernel
+from electra_jax.ops.tpu import vocabulary as vocab_kernel
 from electra_jax.ops.vocab_tiles import HeadOptions
 from electra_jax.plan import topology
 from electra_jax.plan.step import compile_step, settle

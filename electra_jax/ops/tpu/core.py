@@ -22,10 +22,3 @@ def room() -> int:
 def column(row_1xN: jax.Array) -> jax.Array:
     """The row as a column, [N, 1]."""
     return jnp.broadcast_to(row_1xN, (LANES, row_1xN.shape[1])).T[:, :1]
-
-
-def dot(a: jax.Array, b: jax.Array, of_a: int, of_b: int) -> jax.Array:
-    """The product over these axes, float32."""
-    return jax.lax.dot_general(
-        a, b, (((of_a,), (of_b,)), ((), ())), preferred_element_type=jnp.float32
-    )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops import vocab_kernel
+from electra_jax.ops.tpu import vocabulary as vocab_kernel
 from electra_jax.ops.vocab_tiles import HeadOptions, tiled_head
 
 B, K, E, V, REAL = 9, 19, 128, 320, 300

@@ -9,8 +9,9 @@ import pytest
 from jax.sharding import AbstractDevice, AxisType
 
 from electra_jax.ops import attention as attention_ops
-from electra_jax.ops import attention_kernel, target
 from electra_jax.ops import noise as noise_ops
+from electra_jax.ops import target
+from electra_jax.ops.tpu import attention as attention_kernel
 
 B, L, H, C = 2, 128, 4, 64
 DOCS = jnp.array([[1] * 40 + [2] * 60 + [0] * 28, [1] * L], jnp.int32)

@@ -15,10 +15,11 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from electra_jax.ops import core
 from electra_jax.ops import noise as noise_ops
+from electra_jax.ops import tile
 from electra_jax.ops.noise import Noise
 from electra_jax.ops.samplers import NO_ID, SLOT_STRIDE
+from electra_jax.ops.tpu import core
 from electra_jax.ops.vocab_tiles import DISALLOWED, HeadOptions, PerSlot
 
 _TILE = 512  # ids of a program
@@ -255,8 +256,8 @@ def _backward_kernel(options: HeadOptions, rows: int, *refs: Any) -> None:
         hit_TxS = jnp.where(ids_TxS == target_ref[:, slots], np.float32(1), np.float32(0))
         d_TxS = (chance_TxS - hit_TxS) * kept_ref[1:2, slots]
         low_TxS = d_TxS.astype(hidden_SxE.dtype)
-        d_hidden_ref[slots] += core.dot(low_TxS, table_TxE, 0, 0)
-        d_table_TxE += core.dot(low_TxS, hidden_SxE, 1, 0)
+        d_hidden_ref[slots] += tile.dot(low_TxS, table_TxE, 0, 0)
+        d_table_TxE += tile.dot(low_TxS, hidden_SxE, 1, 0)
         d_bias_Tx1 += jnp.sum(d_TxS, axis=1, keepdims=True)
     d_table_ref[...] = d_table_TxE
     d_bias_ref[...] = jnp.broadcast_to(d_bias_Tx1, (_TILE, core.LANES)).T[:1]
@@ -270,7 +271,7 @@ def _logits(
     options: HeadOptions, first: jax.Array, hidden_SxE: jax.Array, table: Any, bias_Tx1: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """(ids, logits) [T, S]; ids that are padding have -inf."""
-    logits_TxS = core.dot(table[...], hidden_SxE, 1, 1) + bias_Tx1
+    logits_TxS = tile.dot(table[...], hidden_SxE, 1, 1) + bias_Tx1
     ids_TxS = first + jax.lax.broadcasted_iota(jnp.int32, logits_TxS.shape, 0)
     return ids_TxS, jnp.where(ids_TxS < options.vocab_size, logits_TxS, -jnp.inf)
 

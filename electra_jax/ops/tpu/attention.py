@@ -17,9 +17,10 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from electra_jax.ops import core
 from electra_jax.ops import noise as noise_ops
+from electra_jax.ops import tile
 from electra_jax.ops.noise import Noise
+from electra_jax.ops.tpu import core
 
 MOST_LENGTH = 1024  # of rows
 _MASKED = np.float32(-1e9)
@@ -44,8 +45,11 @@ class _Shape(NamedTuple):
         return self.heads * self.channels
 
 
-def obstacle(batch: int, length: int, heads: int, channels: int, dtype: jnp.dtype) -> str:
+def obstacle(
+    batch: int, length: int, heads: int, channels: int, dtype: jnp.dtype, dropout: float
+) -> str:
     """What of rows of this shape, those of one device, the kernels do not support; empty where they do."""
+    del dropout
     if length % core.LANES or length > MOST_LENGTH:
         return f"rows of {length} tokens (but multiples of {core.LANES} up to {MOST_LENGTH})"
     if channels % 64:
@@ -188,7 +192,7 @@ def _forward_kernel(shape: _Shape, *refs: Any) -> None:
                 weights_QxL = _weights(q[queries, at], k[:, at], docs, queries)
                 kept_QxL = _kept(shape, keys, first_row + r, first + head, queries)
                 used_QxL = _thin(weights_QxL, kept_QxL, shape)
-                outs.append(core.dot(used_QxL.astype(v.dtype), v[:, at], 1, 0))
+                outs.append(tile.dot(used_QxL.astype(v.dtype), v[:, at], 1, 0))
             out_ref[r, queries, _lanes(shape, first)] = _side_by_side(outs, out_ref.dtype)
 
     _over_rows_and_heads(shape, docs_ref, some_heads)
@@ -217,12 +221,12 @@ def _backward_kernel(shape: _Shape, *refs: Any) -> None:
                 weights_QxL = _weights(q[queries, at], k[:, at], docs, queries)
                 kept_QxL = _kept(shape, keys, first_row + r, first + head, queries)
                 used_QxL = _thin(weights_QxL, kept_QxL, shape)
-                d_QxL = _thin(core.dot(slope[queries, at], v[:, at], 1, 1), kept_QxL, shape)
+                d_QxL = _thin(tile.dot(slope[queries, at], v[:, at], 1, 1), kept_QxL, shape)
                 d_QxL = weights_QxL * (d_QxL - jnp.sum(weights_QxL * d_QxL, axis=1, keepdims=True))
                 low_QxL = (d_QxL * scale).astype(q.dtype)
-                dq.append(core.dot(low_QxL, k[:, at], 1, 0))
-                dk[head] += core.dot(low_QxL, q[queries, at], 0, 0)
-                dv[head] += core.dot(used_QxL.astype(slope.dtype), slope[queries, at], 0, 0)
+                dq.append(tile.dot(low_QxL, k[:, at], 1, 0))
+                dk[head] += tile.dot(low_QxL, q[queries, at], 0, 0)
+                dv[head] += tile.dot(used_QxL.astype(slope.dtype), slope[queries, at], 0, 0)
             put(r, 0, first, queries, dq)
         whole = slice(0, shape.length)
         put(r, 1, first, whole, dk)
@@ -293,7 +297,7 @@ def _weights(
     q_QxC: jax.Array, k_LxC: jax.Array, docs: tuple[jax.Array, jax.Array], queries: slice
 ) -> jax.Array:
     docs_Lx1, docs_1xL = docs
-    scores_QxL = core.dot(q_QxC, k_LxC, 1, 1) * np.float32(q_QxC.shape[-1] ** -0.5)
+    scores_QxL = tile.dot(q_QxC, k_LxC, 1, 1) * np.float32(q_QxC.shape[-1] ** -0.5)
     scores_QxL = jnp.where(docs_Lx1[queries] == docs_1xL, scores_QxL, _MASKED)
     raised_QxL = jnp.exp(scores_QxL - jnp.max(scores_QxL, axis=1, keepdims=True))
     return raised_QxL / jnp.sum(raised_QxL, axis=1, keepdims=True)
@@ -304,10 +308,13 @@ def _kept(shape: _Shape, keys: Any, row: jax.Array, head: Any, queries: slice) -
     if not keys:
         return None
     low, high = (ref[row].astype(jnp.uint32) for ref in keys)
-    size = (queries.stop - queries.start, shape.length)
-    query_QxL = jax.lax.broadcasted_iota(jnp.int32, size, 0) + (head * shape.length + queries.start)
-    number_QxL = query_QxL * shape.length + jax.lax.broadcasted_iota(jnp.int32, size, 1)
-    bits_QxL = noise_ops.hashed(number_QxL.astype(jnp.uint32), low, high)
+    count = queries.stop - queries.start
+    query_1xQ = jax.lax.broadcasted_iota(jnp.int32, (1, count), 1)
+    query_1xQ += head * shape.length + queries.start
+    line_1xQ = noise_ops.hashed(query_1xQ.astype(jnp.uint32), low, high)
+    line_Qx1 = core.column(line_1xQ.astype(jnp.int32)).astype(jnp.uint32)
+    key_1xL = jax.lax.broadcasted_iota(jnp.int32, (1, shape.length), 1)
+    bits_QxL = noise_ops.along(line_Qx1, key_1xL.astype(jnp.uint32))
     return bits_QxL >= noise_ops.threshold(shape.dropout)
 
 

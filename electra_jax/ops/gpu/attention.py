@@ -1,0 +1,400 @@
+"""Self-attention on a GPU as Pallas (Triton) kernels: weights never reach main memory, dropout is the addressed noise.
+
+The online softmax of FlashAttention (Dao, arXiv:2307.08691), read from [B, L, 3D] as one product with all three
+projections writes it, so that nothing is transposed; the kernels add the projections' biases, and add up their
+gradients while they have the arrays at hand. The backward pass goes over the weights twice, by keys for the gradients
+of keys and values and by queries for theirs: it computes them again, but needs no sum that programs share.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plt
+
+from electra_jax.ops import noise as noise_ops
+from electra_jax.ops import tile
+from electra_jax.ops.gpu import fast
+from electra_jax.ops.noise import Noise
+
+_BLOCK = 128  # queries of a program of the forward pass
+_KEYS = 64  # that it looks at together
+_TILE = 64  # keys, then queries, of a program of the backward pass; and queries, then keys, that it looks at together
+_WARPS, _STAGES = 4, 2
+_MASKED = np.float32(-1e9)
+
+
+class _Shape(NamedTuple):
+    """What the kernels are specialised for."""
+
+    length: int
+    heads: int
+    channels: int  # of a head
+    dropout: float
+    interpret: bool
+
+    @property
+    def block(self) -> int:
+        """Queries of a program of the forward pass."""
+        return min(_BLOCK, self.length)
+
+    @property
+    def keys(self) -> int:
+        """Keys that it looks at together."""
+        return min(_KEYS, self.length)
+
+    @property
+    def tile(self) -> int:
+        """Keys, and queries, of a program of the backward pass, and that it looks at together."""
+        return min(_TILE, self.length)
+
+    @property
+    def scale(self) -> np.float32:
+        """Of the products of queries and keys, whose exponentials are of 2."""
+        return np.float32(self.channels**-0.5 * np.log2(np.e))
+
+    @property
+    def grown(self) -> np.float32:
+        """What dropout multiplies the weights that stay by."""
+        return np.float32(1 / (1 - self.dropout))
+
+
+def obstacle(
+    batch: int, length: int, heads: int, channels: int, dtype: jnp.dtype, dropout: float
+) -> str:
+    """What of rows of this shape, those of one device, the kernels do not support; empty where they do."""
+    del batch, heads, dropout
+    if length not in (16, 32, 64) and length % _BLOCK:
+        return f"rows of {length} tokens (but 16, 32, 64 and multiples of {_BLOCK})"
+    if channels not in (16, 32, 64, 128):
+        return f"heads of {channels} channels (but 16, 32, 64 and 128)"
+    if dtype != jnp.bfloat16:
+        return f"{jnp.dtype(dtype)} (but bfloat16)"
+    return ""
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def self_attention(
+    qkv_BxLxM: jax.Array,
+    bias_M: jax.Array,
+    docs_BxL: jax.Array,
+    noise: Noise | None,
+    heads: int,
+    dropout: float,
+    interpret: bool = False,
+) -> jax.Array:
+    """`attention.self_attention` for the rows of one device; M = 3 x heads x channels. Differs by rounding only."""
+    return _forward(qkv_BxLxM, bias_M, docs_BxL, noise, heads, dropout, interpret)[0]
+
+
+def _forward(
+    qkv_BxLxM: jax.Array,
+    bias_M: jax.Array,
+    docs_BxL: jax.Array,
+    noise: Noise | None,
+    heads: int,
+    dropout: float,
+    interpret: bool,
+) -> tuple[jax.Array, Any]:
+    shape = _shape(qkv_BxLxM, noise, heads, dropout, interpret)
+    batch, length, _ = qkv_BxLxM.shape
+    out_BxLxD, norm_BxHxL = pl.pallas_call(
+        functools.partial(_forward_kernel, shape),
+        grid=(length // shape.block, heads, batch),
+        in_specs=_specs(shape, shape.block),
+        out_specs=[
+            pl.BlockSpec((None, shape.block, shape.channels), lambda i, h, b: (b, i, h)),
+            pl.BlockSpec((None, None, shape.block), lambda i, h, b: (b, h, i)),
+        ],
+        out_shape=[
+            jax.ShapeDtypeStruct((batch, length, heads * shape.channels), qkv_BxLxM.dtype),
+            jax.ShapeDtypeStruct((batch, heads, length), jnp.float32),
+        ],
+        compiler_params=plt.CompilerParams(num_warps=_WARPS, num_stages=_STAGES),
+        interpret=interpret,
+        name="attention_forward",
+    )(*_arrays(shape, qkv_BxLxM, bias_M, docs_BxL, noise))
+    return out_BxLxD, (qkv_BxLxM, bias_M, docs_BxL, noise, out_BxLxD, norm_BxHxL)
+
+
+def _backward(
+    heads: int, dropout: float, interpret: bool, saved: Any, slope_BxLxD: jax.Array
+) -> tuple[Any, ...]:
+    qkv_BxLxM, bias_M, docs_BxL, noise, out_BxLxD, norm_BxHxL = saved
+    shape = _shape(qkv_BxLxM, noise, heads, dropout, interpret)
+    batch, length, triple = qkv_BxLxM.shape
+    of_row = pl.BlockSpec((None, length, shape.channels), lambda i, h, b: (b, 0, h))
+    a_query = pl.BlockSpec((None, None, length), lambda i, h, b: (b, h, 0))
+    arrays = _arrays(shape, qkv_BxLxM, bias_M, docs_BxL, noise)
+    q_BxLxD, *of_queries = _prepared(shape, arrays, slope_BxLxD, out_BxLxD)
+    of_queries.append(norm_BxHxL)
+    blocks = length // shape.tile
+    d_qkv_BxLxM, d_bias_BxNxM = pl.pallas_call(
+        functools.partial(_backward_kernel, shape),
+        grid=(blocks, heads, batch),
+        # Of the arrays, keys, values and documents; the others went into what has been prepared.
+        in_specs=[*_specs(shape, length)[-4:], of_row, of_row, *[a_query] * len(of_queries)],
+        # Programs write their own parts of a row.
+        out_specs=[
+            pl.BlockSpec((None, length, triple), lambda i, h, b: (b, 0, 0)),
+            pl.BlockSpec((None, blocks, triple), lambda i, h, b: (b, 0, 0)),
+        ],
+        out_shape=[
+            jax.ShapeDtypeStruct(qkv_BxLxM.shape, qkv_BxLxM.dtype),
+            jax.ShapeDtypeStruct((batch, blocks, triple), jnp.float32),
+        ],
+        compiler_params=plt.CompilerParams(num_warps=_WARPS, num_stages=_STAGES),
+        interpret=interpret,
+        name="attention_backward",
+    )(*arrays[-4:], q_BxLxD, slope_BxLxD, *of_queries)
+    d_bias_M = jnp.sum(d_bias_BxNxM, axis=(0, 1)).astype(bias_M.dtype)
+    return d_qkv_BxLxM, d_bias_M, None, None
+
+
+self_attention.defvjp(_forward, _backward)
+
+
+def _prepared(
+    shape: _Shape, arrays: list[jax.Array], slope_BxLxD: jax.Array, out_BxLxD: jax.Array
+) -> list[jax.Array]:
+    """Fields of `_Queries` that all programs of a row would compute again: q [B, L, D]; plus, minus, line [B, H, L]."""
+    batch, length, _ = out_BxLxD.shape
+    block = pl.BlockSpec((None, shape.tile, shape.channels), lambda i, h, b: (b, i, h))
+    a_query = pl.BlockSpec((None, None, shape.tile), lambda i, h, b: (b, h, i))
+    kinds = [jnp.float32, jnp.float32] + [jnp.uint32] * (shape.dropout > 0)
+    return pl.pallas_call(
+        functools.partial(_prepare_kernel, shape),
+        grid=(length // shape.tile, shape.heads, batch),
+        in_specs=[*_specs(shape, shape.tile), block, block],
+        out_specs=[block, *[a_query] * len(kinds)],
+        out_shape=[
+            jax.ShapeDtypeStruct(out_BxLxD.shape, out_BxLxD.dtype),
+            *(jax.ShapeDtypeStruct((batch, shape.heads, length), kind) for kind in kinds),
+        ],
+        compiler_params=plt.CompilerParams(num_warps=_WARPS),
+        interpret=shape.interpret,
+        name="attention_queries",
+    )(*arrays, slope_BxLxD, out_BxLxD)
+
+
+def _shape(
+    qkv_BxLxM: jax.Array, noise: Noise | None, heads: int, dropout: float, interpret: bool
+) -> _Shape:
+    _, length, triple = qkv_BxLxM.shape
+    rate = dropout if noise is not None else 0.0
+    return _Shape(length, heads, triple // 3 // heads, rate, interpret)
+
+
+def _arrays(
+    shape: _Shape, qkv_BxLxM: jax.Array, bias_M: jax.Array, docs_BxL: jax.Array, noise: Noise | None
+) -> list[jax.Array]:
+    """What both kernels read first: noise keys where there is dropout, queries, keys, values, biases, documents."""
+    keys = noise if shape.dropout and noise is not None else ()
+    bias_3xHxC = bias_M.astype(jnp.float32).reshape(3, shape.heads, shape.channels)
+    return [*keys, *[qkv_BxLxM] * 3, bias_3xHxC, docs_BxL]
+
+
+def _specs(shape: _Shape, queries: int) -> list[pl.BlockSpec]:
+    """Of these, where programs see so many queries: one block of them, or all."""
+    c = shape.channels
+
+    def part(at: int) -> pl.BlockSpec:
+        return pl.BlockSpec((None, shape.length, c), lambda i, h, b: (b, 0, at * shape.heads + h))
+
+    def own(i: Any, h: Any, b: Any) -> tuple[Any, ...]:
+        return b, i if queries < shape.length else 0, h
+
+    keys = [pl.BlockSpec((None,), lambda i, h, b: (b,))] * (2 if shape.dropout else 0)
+    return [
+        *keys,
+        pl.BlockSpec((None, queries, c), own),
+        part(1),
+        part(2),
+        pl.BlockSpec((3, None, c), lambda i, h, b: (0, h, 0)),
+        pl.BlockSpec((None, shape.length), lambda i, h, b: (b, 0)),
+    ]
+
+
+def _forward_kernel(shape: _Shape, *refs: Any) -> None:
+    keys, (q_ref, k_ref, v_ref, bias_ref, docs_ref, out_ref, norm_ref) = _split(shape, refs)
+    first = pl.program_id(0) * shape.block
+    q_QxC = _with_bias(q_ref[...], bias_ref)
+    docs_Qx1 = docs_ref[pl.ds(first, shape.block)][:, None]
+    line_Q = _lines(shape, keys, first + _arange(shape.block))
+
+    def block(j: Any, seen: Any) -> Any:
+        top_Q, total_Q, used_Q, out_QxC = seen
+        at = pl.ds(j * shape.keys, shape.keys)
+        v_KxC = v_ref[at, :]
+        scores_QxK = tile.dot(q_QxC, k_ref[at, :], 1, 1)
+        scores_QxK = jnp.where(docs_Qx1 == docs_ref[at][None, :], scores_QxK, _MASKED)
+        new_Q = jnp.maximum(top_Q, jnp.max(scores_QxK, axis=1) * shape.scale)
+        weights_QxK = _weights(shape, scores_QxK, new_Q[:, None])
+        shrink_Q = jnp.exp2(top_Q - new_Q)
+        total_Q = total_Q * shrink_Q + jnp.sum(weights_QxK, axis=1)
+        if line_Q is not None:
+            key_K = j * shape.keys + _arange(shape.keys)
+            keep_QxK = _keep(shape, line_Q[:, None], key_K[None, :])
+            weights_QxK = jnp.where(keep_QxK, weights_QxK, np.float32(0))
+            used_Q = used_Q * shrink_Q + jnp.sum(weights_QxK, axis=1)
+        out_QxC = out_QxC * shrink_Q[:, None] + tile.dot(
+            weights_QxK.astype(v_KxC.dtype), v_KxC, 1, 0
+        )
+        return new_Q, total_Q, used_Q, out_QxC
+
+    nothing_Q = jnp.zeros((shape.block,), jnp.float32)
+    nothing_QxC = jnp.zeros((shape.block, shape.channels), jnp.float32)
+    seen = (nothing_Q - jnp.inf, nothing_Q, nothing_Q, nothing_QxC)
+    top_Q, total_Q, used_Q, out_QxC = jax.lax.fori_loop(0, shape.length // shape.keys, block, seen)
+    # Every weight brings the values' bias along; without dropout they add up to 1.
+    out_QxC += (total_Q if line_Q is None else used_Q)[:, None] * bias_ref[2, :][None, :]
+    share_Q = shape.grown / total_Q
+    out_ref[...] = (out_QxC * share_Q[:, None]).astype(out_ref.dtype)
+    norm_ref[...] = top_Q + jnp.log2(total_Q)
+
+
+class _Queries(NamedTuple):
+    """What a tile of the backward pass needs of its queries."""
+
+    q_QxC: jax.Array  # with their bias
+    slope_QxC: jax.Array
+    norm_Q: jax.Array  # log2 of the sum of the exponentials of their scores
+    plus_Q: jax.Array  # what is added to the gradients of their weights
+    minus_Q: jax.Array  # what those of the dropped weights are
+    docs_Q: jax.Array
+    line_Q: jax.Array | None = None  # what the noise of their weights goes by, if there is dropout
+
+
+def _sums(shape: _Shape, slope_QxC: jax.Array, out_QxC: jax.Array, bias_ref: Any) -> Any:
+    """`plus_Q` and `minus_Q`: what the values' bias adds, and what the weights lose since they add up to 1."""
+    wide_QxC = slope_QxC.astype(jnp.float32)
+    minus_Q = -jnp.sum(wide_QxC * out_QxC.astype(jnp.float32), axis=1)
+    bias_Q = jnp.sum(wide_QxC * bias_ref[2, :][None, :], axis=1)
+    return bias_Q * shape.grown + minus_Q, minus_Q
+
+
+def _prepare_kernel(shape: _Shape, *refs: Any) -> None:
+    keys, (q_ref, _, _, bias_ref, _, slope_ref, out_ref, *results) = _split(shape, refs)
+    q_out, plus_ref, minus_ref, *line_ref = results
+    q_out[...] = _with_bias(q_ref[...], bias_ref)
+    plus_ref[...], minus_ref[...] = _sums(shape, slope_ref[...], out_ref[...], bias_ref)
+    if keys:
+        line_ref[0][...] = _lines(shape, keys, pl.program_id(0) * shape.tile + _arange(shape.tile))
+
+
+def _backward_kernel(shape: _Shape, *refs: Any) -> None:
+    """Gradients of a block's keys and values, over all queries, and of the same block's queries, over all keys."""
+    k_ref, v_ref, _, docs_ref, *of_queries, d_ref, sum_ref = refs
+    q_ref, slope_ref, plus_ref, minus_ref, *line_ref, norm_ref = of_queries
+    put = functools.partial(_put, shape, d_ref, sum_ref)
+    first = pl.program_id(0) * shape.tile
+    own, own_N = pl.ds(first, shape.tile), first + _arange(shape.tile)
+    steps = shape.length // shape.tile
+    nothing = jnp.zeros((shape.tile, shape.channels), jnp.float32)
+
+    def queries(at: Any) -> _Queries:
+        vectors = [x[at] for x in (norm_ref, plus_ref, minus_ref, docs_ref, *line_ref)]
+        return _Queries(q_ref[at, :], slope_ref[at, :], *vectors)
+
+    k_KxC, v_KxC, docs_K = k_ref[own, :], v_ref[own, :], docs_ref[own]
+
+    def by_queries(i: Any, sums: Any) -> Any:
+        dk_KxC, dv_KxC = sums
+        some = queries(pl.ds(i * shape.tile, shape.tile))
+        used_KxQ, d_KxQ = _slopes(shape, some, k_KxC, v_KxC, docs_K, own_N, 1)
+        dv_KxC += tile.dot(used_KxQ.astype(k_KxC.dtype), some.slope_QxC, 1, 0)
+        dk_KxC += tile.dot(d_KxQ.astype(k_KxC.dtype), some.q_QxC, 1, 0)
+        return dk_KxC, dv_KxC
+
+    dk_KxC, dv_KxC = jax.lax.fori_loop(0, steps, by_queries, (nothing, nothing))
+    put(1, dk_KxC)
+    put(2, dv_KxC)
+
+    some = queries(own)
+
+    def by_keys(j: Any, dq_QxC: Any) -> Any:
+        at = pl.ds(j * shape.tile, shape.tile)
+        k_KxC = k_ref[at, :]
+        at_K = j * shape.tile + _arange(shape.tile)
+        _, d_QxK = _slopes(shape, some, k_KxC, v_ref[at, :], docs_ref[at], at_K, 0)
+        return dq_QxC + tile.dot(d_QxK.astype(k_KxC.dtype), k_KxC, 1, 0)
+
+    put(0, jax.lax.fori_loop(0, steps, by_keys, nothing))
+
+
+def _slopes(
+    shape: _Shape,
+    some: _Queries,
+    k_KxC: jax.Array,
+    v_KxC: jax.Array,
+    docs_K: jax.Array,
+    at_K: jax.Array,
+    axis: int,
+) -> tuple[jax.Array, jax.Array]:
+    """The weights that were used, and the gradient of their scores, with the queries along this axis.
+
+    Weights as they are before dropout lets those that stay grow, and scores before they are scaled.
+    """
+
+    def cross(of_queries: jax.Array, of_keys: jax.Array) -> jax.Array:
+        pair = (of_keys, of_queries) if axis else (of_queries, of_keys)
+        return tile.dot(*pair, 1, 1)
+
+    def along(of_queries: jax.Array) -> jax.Array:
+        return jnp.expand_dims(of_queries, 1 - axis)
+
+    visible = along(some.docs_Q) == jnp.expand_dims(docs_K, axis)
+    scores = jnp.where(visible, cross(some.q_QxC, k_KxC), _MASKED)
+    weights = used = _weights(shape, scores, along(some.norm_Q))
+    d = cross(some.slope_QxC, v_KxC)
+    if some.line_Q is None:
+        return used, weights * (d + along(some.plus_Q))
+    kept = _keep(shape, along(some.line_Q), jnp.expand_dims(at_K, axis))
+    d = fast.fma(d, shape.grown, along(some.plus_Q), shape.interpret)
+    used = jnp.where(kept, weights, np.float32(0))
+    return used, weights * jnp.where(kept, d, along(some.minus_Q))
+
+
+def _put(shape: _Shape, d_ref: Any, sum_ref: Any, part: int, x_NxC: jax.Array) -> None:
+    """Writes the gradient of the program's queries (part 0), keys or values, and what it adds to the bias's."""
+    x_NxC *= shape.grown if part == 2 else np.float32(shape.channels**-0.5)
+    i = pl.program_id(0)
+    channels = pl.ds((part * shape.heads + pl.program_id(1)) * shape.channels, shape.channels)
+    d_ref[pl.ds(i * shape.tile, shape.tile), channels] = x_NxC.astype(d_ref.dtype)
+    sum_ref[i, channels] = jnp.sum(x_NxC, axis=0)
+
+
+def _split(shape: _Shape, refs: Any) -> tuple[Any, Any]:
+    """Noise keys, of which there are none without dropout, and the rest."""
+    count = 2 if shape.dropout else 0
+    return refs[:count], refs[count:]
+
+
+def _weights(shape: _Shape, scores: jax.Array, norm: jax.Array) -> jax.Array:
+    """Exponentials of scores, which are still to be scaled, over 2^norm."""
+    return fast.exp2(fast.fma(scores, shape.scale, -norm, shape.interpret), shape.interpret)
+
+
+def _with_bias(q_QxC: jax.Array, bias_ref: Any) -> jax.Array:
+    """Queries with their bias. Keys go without, since it would add the same to all scores of a query."""
+    return (q_QxC.astype(jnp.float32) + bias_ref[0, :][None, :]).astype(q_QxC.dtype)
+
+
+def _lines(shape: _Shape, keys: Any, query_Q: jax.Array) -> jax.Array | None:
+    """What the noise of the weights of these queries goes by, where there is dropout; see `noise.along`."""
+    if not keys:
+        return None
+    number_Q = pl.program_id(1) * shape.length + query_Q
+    return noise_ops.hashed(number_Q.astype(jnp.uint32), *(key[...] for key in keys))
+
+
+def _keep(shape: _Shape, line: jax.Array, key: jax.Array) -> jax.Array:
+    """Which weights dropout keeps of lines and keys that broadcast: those that `noise.dropout` does."""
+    return noise_ops.along(line, key.astype(jnp.uint32)) >= noise_ops.threshold(shape.dropout)
+
+
+def _arange(size: int) -> jax.Array:
+    return jax.lax.broadcasted_iota(jnp.int32, (size,), 0)

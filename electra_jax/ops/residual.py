@@ -1,0 +1,120 @@
+"""LayerNorm with what surrounds it, a residual and dropout; by a platform's kernels if it has some."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from electra_jax.ops import noise as noise_ops
+from electra_jax.ops import target
+from electra_jax.ops.noise import Noise
+
+LAYER_NORM_EPS = 1e-12  # tf.contrib.layers.layer_norm, used by the original
+
+
+def residual_norm(
+    x_BxLxD: jax.Array,
+    h_BxLxD: jax.Array,
+    bias_D: jax.Array,
+    scale_D: jax.Array,
+    shift_D: jax.Array,
+    *,
+    dropout: float = 0.0,
+    noise: Noise | None = None,
+) -> jax.Array:
+    """The residual stream x plus a dense layer's product h, to which its bias is still to be added, normalised.
+
+    [B, L, D] in x's dtype; bias, scale and shift in float32. On the mesh of the program being traced
+    (`jax.sharding.use_abstract_mesh`) an H100 or H200 takes the kernels of `gpu/residual.py`, each device for its own
+    rows. What they do not support, and every other platform, takes plain array functions; then a line says so once.
+    """
+    rate = dropout if noise is not None else 0.0
+    arrays = (x_BxLxD, h_BxLxD, bias_D, scale_D, shift_D, noise if rate else None)
+    plain = functools.partial(_plain, dropout=rate)
+    if not target.on_hopper():
+        return plain(*arrays)
+    from electra_jax.ops.gpu import residual as residual_gpu
+
+    _, length, width = x_BxLxD.shape
+    return target.by_kernel(
+        "residuals",
+        functools.partial(residual_gpu.residual_norm, dropout=rate),
+        plain,
+        lambda batch: residual_gpu.obstacle(length, width, x_BxLxD.dtype, h_BxLxD.dtype),
+        arrays,
+        (True, True, False, False, False, True),
+    )
+
+
+def norm(
+    x_BxLxD: jax.Array,
+    scale_D: jax.Array,
+    shift_D: jax.Array,
+    *,
+    dropout: float = 0.0,
+    noise: Noise | None = None,
+    dtype: str,
+) -> jax.Array:
+    """dropout(LayerNorm(x)) [B, L, D] in `dtype`; scale and shift in float32.
+
+    Like `residual_norm` by the kernels of `gpu/norm.py` or plain array functions.
+    """
+    rate = dropout if noise is not None else 0.0
+    wanted = jnp.dtype(dtype)
+    arrays = (x_BxLxD, scale_D, shift_D, noise if rate else None)
+    plain = functools.partial(_plain_norm, dropout=rate, dtype=wanted)
+    if not target.on_hopper():
+        return plain(*arrays)
+    from electra_jax.ops.gpu import norm as norm_gpu
+
+    _, length, width = x_BxLxD.shape
+    return target.by_kernel(
+        "norms",
+        functools.partial(norm_gpu.norm, dropout=rate, dtype=wanted),
+        plain,
+        lambda batch: norm_gpu.obstacle(length, width, x_BxLxD.dtype, wanted),
+        arrays,
+        (True, False, False, True),
+    )
+
+
+def _plain(
+    x_BxLxD: jax.Array,
+    h_BxLxD: jax.Array,
+    bias_D: jax.Array,
+    scale_D: jax.Array,
+    shift_D: jax.Array,
+    noise: Noise | None,
+    dropout: float,
+) -> jax.Array:
+    """Rounds where nn.Dense, `noise.dropout` and nn.LayerNorm do, one after the other."""
+    h_BxLxD += bias_D.astype(h_BxLxD.dtype)
+    sum_BxLxD = x_BxLxD + noise_ops.dropout(h_BxLxD, dropout, noise)
+    return _layer_norm(sum_BxLxD, scale_D, shift_D, x_BxLxD.dtype)
+
+
+def _plain_norm(
+    x_BxLxD: jax.Array,
+    scale_D: jax.Array,
+    shift_D: jax.Array,
+    noise: Noise | None,
+    dropout: float,
+    dtype: jnp.dtype,
+) -> jax.Array:
+    return noise_ops.dropout(_layer_norm(x_BxLxD, scale_D, shift_D, dtype), dropout, noise)
+
+
+def _layer_norm(
+    x_BxLxD: jax.Array, scale_D: jax.Array, shift_D: jax.Array, dtype: jnp.dtype
+) -> jax.Array:
+    """As `layers.layer_norm` does it."""
+    wide_BxLxD = x_BxLxD.astype(jnp.float32)
+    mean_BxLx1 = jnp.mean(wide_BxLxD, axis=-1, keepdims=True)
+    if target.platform() == "tpu":  # whose product before this adds both up as it writes
+        square_BxLx1 = jnp.mean(jnp.square(wide_BxLxD), axis=-1, keepdims=True)
+        variance_BxLx1 = jnp.maximum(0.0, square_BxLx1 - jnp.square(mean_BxLx1))
+    else:
+        variance_BxLx1 = jnp.mean(jnp.square(wide_BxLxD - mean_BxLx1), axis=-1, keepdims=True)
+    factor_BxLxD = jax.lax.rsqrt(variance_BxLx1 + np.float32(LAYER_NORM_EPS)) * scale_D
+    return ((x_BxLxD - mean_BxLx1) * factor_BxLxD + shift_D).astype(dtype)
