@@ -1,6 +1,7 @@
 """The devices that the program being traced will run on, and what it does without on them."""
 
 import functools
+import importlib.util
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -22,7 +23,12 @@ def platform() -> str | None:
 def on_hopper() -> bool:
     """Whether they are H100s or H200s, which this package's kernels for GPUs were made for and measured on."""
     device = jax.sharding.get_abstract_mesh().abstract_device
-    return platform() == "gpu" and re.search(r"\bG?H[12]00\b", device.device_kind) is not None
+    if platform() != "gpu" or not re.search(r"\bG?H[12]00\b", device.device_kind):
+        return False
+    if importlib.util.find_spec("jax.experimental.pallas.triton") is None:
+        tell("no kernels for this GPU: this jax has no Triton backend of Pallas any more")
+        return False
+    return True
 
 
 def by_kernel(

@@ -1,0 +1,86 @@
+"""The train step compiled for an H100 that is not there: its kernels, and what may not be in its memory."""
+
+import importlib.util
+import re
+
+import pytest
+
+from electra_jax.bench.synthetic import synthetic
+from electra_jax.objective.corrupt import slot_count
+from electra_jax.plan.weighed import weigh
+from electra_jax.spec import load_config
+from electra_jax.train import mesh, program
+from electra_jax.train.options import run_spec
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        all(importlib.util.find_spec(f"jax_cuda{n}_plugin") is None for n in (12, 13)),
+        reason="no GPU compiler; pip install -e '.[test-cuda]'",
+    ),
+]
+
+# What XLA wants to know of an H100 SXM; sizes in bytes, by NVIDIA's Hopper tuning guide and data sheet.
+H100 = """
+gpu_device_info {
+  threads_per_block_limit: 1024
+  threads_per_warp: 32
+  shared_memory_per_block: 49152
+  shared_memory_per_core: 233472
+  threads_per_core_limit: 2048
+  core_count: 132
+  fpus_per_core: 128
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  memory_bandwidth: 3352320000000
+  l2_cache_size: 52428800
+  clock_rate_ghz: 1.98
+  device_memory_size: 84978434048
+  shared_memory_per_block_optin: 232448
+  cuda_compute_capability { major: 9 }
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 10 }
+runtime_version { major: 12 minor: 9 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+BATCH, LENGTH, VOCAB = 64, 128, 30_522
+
+
+@pytest.mark.parametrize("dropout", ["0.1", "0.0"])
+def test_the_step_has_its_kernels_and_no_large_array(dropout):
+    """Catches kernels that the compiler refuses, or that a shape, a dtype or a mesh no longer gets, and an array of
+    all logits or of all attention weights."""
+    from jax.experimental import topologies
+
+    devices = topologies.get_topology_desc(
+        platform="cuda", topology_name="", target_config=H100, topology="1x1x1"
+    ).devices
+    changes = [f"train.batch={BATCH}", "model.layers=1", f"model.dropout={dropout}"]
+    config = load_config("small", [*changes, f"model.attention_dropout={dropout}"])
+    run = run_spec(config.to_dict())
+    (phase,) = run.phases(synthetic(LENGTH, VOCAB))
+    built = program.build(run, phase, mesh.build(run.mesh, list(devices)))
+    compiled = built.compile_train_step()
+    text = compiled.as_text()
+    names = re.findall(r'__gpu\$xla\.gpu\.triton".*?name = "([a-z_]+?)_*\d*"', text)
+    # Two networks of one layer, each with two norms in it and one of the embeddings.
+    expected = {
+        "attention_forward",
+        "attention_queries",
+        "attention_backward",
+        "gelu",
+        "gelu_backward",
+    }
+    expected |= {"residual_norm", "residual_norm_backward", "norm", "norm_backward"}
+    expected |= {"vocab_forward", "vocab_backward"}
+    assert set(names) == expected
+    assert names.count("residual_norm") == 4
+    assert names.count("attention_forward") == 2
+    assert f"[{BATCH},4,{LENGTH},{LENGTH}]" not in text  # attention weights
+    logits = BATCH * slot_count(0.15, LENGTH) * VOCAB * 2
+    for buffer in weigh(compiled).buffers:
+        assert buffer.bytes < logits, buffer
