@@ -11,7 +11,8 @@ def feed_forward(
     x_BxLxD: jax.Array, up_DxF: jax.Array, up_bias_F: jax.Array, down_FxD: jax.Array
 ) -> jax.Array:
     """gelu(x @ up + up_bias) @ down [B, L, D] in the dtype of x and of both matrices; the bias is float32."""
-    return jnp.dot(bias_gelu(jnp.dot(x_BxLxD, up_DxF), up_bias_F), down_FxD)
+    h_BxLxF = jnp.dot(x_BxLxD, up_DxF)
+    return jnp.dot(bias_gelu(h_BxLxF, up_bias_F), down_FxD)
 
 
 def bias_gelu(h_BxLxF: jax.Array, bias_F: jax.Array) -> jax.Array:

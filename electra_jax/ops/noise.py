@@ -3,7 +3,8 @@
 A number depends on where it is used, not on how the work is split, so micro-batches, shards, tiles and processes all
 see the same masks, samples and dropout. Row keys come from threefry (`jax.random.fold_in`); elements from a keyed
 32-bit integer hash, two rounds of the multiply-xorshift mixer "lowbias32" (C. Wellons, "Prospecting for hash
-functions", 2018, public domain), which costs about a fifth of threefry's twenty rounds per element.
+functions", 2018, public domain), which costs about a fifth of threefry's twenty rounds per element; dropout's from
+one round under the key of their line.
 """
 
 from typing import NamedTuple

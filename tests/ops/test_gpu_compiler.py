@@ -9,7 +9,8 @@ from electra_jax.bench.synthetic import synthetic
 from electra_jax.objective.corrupt import slot_count
 from electra_jax.plan.weighed import weigh
 from electra_jax.spec import load_config
-from electra_jax.train import mesh, program
+from electra_jax.train import mesh as meshes
+from electra_jax.train import program
 from electra_jax.train.options import run_spec
 
 pytestmark = [
@@ -50,23 +51,34 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 BATCH, LENGTH, VOCAB = 64, 128, 30_522
 
 
-@pytest.mark.parametrize("dropout", ["0.1", "0.0"])
-def test_the_step_has_its_kernels_and_no_large_array(dropout):
-    """Catches kernels that the compiler refuses, or that a shape, a dtype or a mesh no longer gets, and an array of
-    all logits or of all attention weights."""
+@pytest.fixture(scope="module")
+def devices():
+    """One H100."""
     from jax.experimental import topologies
 
-    devices = topologies.get_topology_desc(
+    found = topologies.get_topology_desc(
         platform="cuda", topology_name="", target_config=H100, topology="1x1x1"
-    ).devices
+    )
+    return list(found.devices)
+
+
+def kernels(text: str) -> list[str]:
+    """Names of a compiled program's kernels, as often as they are called."""
+    return re.findall(r'__gpu\$xla\.gpu\.triton".*?name = "([a-z_]+?)_*\d*"', text)
+
+
+@pytest.mark.parametrize("dropout", ["0.1", "0.0"])
+def test_the_step_has_its_kernels_and_no_large_array(dropout, devices):
+    """Catches kernels that the compiler refuses, or that a shape, a dtype or a mesh no longer gets, and an array of
+    all logits or of all attention weights."""
     changes = [f"train.batch={BATCH}", "model.layers=1", f"model.dropout={dropout}"]
     config = load_config("small", [*changes, f"model.attention_dropout={dropout}"])
     run = run_spec(config.to_dict())
     (phase,) = run.phases(synthetic(LENGTH, VOCAB))
-    built = program.build(run, phase, mesh.build(run.mesh, list(devices)))
+    built = program.build(run, phase, meshes.build(run.mesh, devices))
     compiled = built.compile_train_step()
     text = compiled.as_text()
-    names = re.findall(r'__gpu\$xla\.gpu\.triton".*?name = "([a-z_]+?)_*\d*"', text)
+    names = kernels(text)
     # Two networks of one layer, each with two norms in it and one of the embeddings.
     expected = {
         "attention_forward",
@@ -84,3 +96,10 @@ def test_the_step_has_its_kernels_and_no_large_array(dropout):
     logits = BATCH * slot_count(0.15, LENGTH) * VOCAB * 2
     for buffer in weigh(compiled).buffers:
         assert buffer.bytes < logits, buffer
+
+
+@pytest.mark.parametrize("runs", [0, 2])
+def test_fine_tuning_has_the_kernels(runs, devices, fine_tuning):
+    """Catches kernels that cannot be vectorised over several runs in one program."""
+    found = set(kernels(fine_tuning(devices, runs)))
+    assert {"attention_forward", "attention_backward", "residual_norm", "gelu_backward"} <= found

@@ -6,11 +6,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from electra_jax.finetune.heads import HeadSpec
-from electra_jax.finetune.network import NetworkSpec
-from electra_jax.finetune.options import EncoderSpec, OptimOptions
-from electra_jax.finetune.program import Program, StepSpec
-from electra_jax.model.electra import Dimensions
 from electra_jax.objective.corrupt import slot_count
 from electra_jax.ops.noise import Noise
 from electra_jax.ops.tpu import attention as attention_kernel
@@ -20,7 +15,6 @@ from electra_jax.plan import topology
 from electra_jax.plan.step import compile_step, settle
 from electra_jax.plan.stretches import described
 from electra_jax.spec import load_config
-from electra_jax.train import mesh as meshes
 from electra_jax.train.options import run_spec
 
 pytestmark = [
@@ -95,25 +89,7 @@ def test_the_step_has_its_kernels_and_no_large_array():
     assert largest <= 2 * weights, weighed.buffers[:3]
 
 
-def test_fine_tuning_has_the_kernels():
+def test_fine_tuning_has_the_kernels(fine_tuning):
     """Catches a fine-tuning step that does not say what it runs on, and so falls back on plain attention."""
-    chips = topology.devices(topology.parse("v5e:2x4"))
-    encoder = EncoderSpec(
-        1, 256, 4, 1024, 128, 512, 2, 0.02, 0.1, 0.1, "bfloat16", "float32", "none"
-    )
-    head = HeadSpec("classify", "hf", 2, 0.1, 0.02, "bfloat16")
-    optim = OptimOptions("adam", None, None, False, 0.1, 1.0, 0.9, 0.999, 1e-6, 0.0, 1.0, 0)
-    network = NetworkSpec(Dimensions(encoder.random(), 500), (("task", head),))
-    spec = StepSpec(network, optim, 0.8, "mean", 100)
-    program = Program(spec, meshes.build(meshes.MeshSpec(-1, 1), chips))
-    rows = jax.sharding.NamedSharding(program.mesh, meshes.ROWS)
-    batch = {
-        name: jax.ShapeDtypeStruct((32, 128), jnp.int32, sharding=rows)
-        for name in ("ids", "types", "docs")
-    }
-    batch |= {
-        name: jax.ShapeDtypeStruct((32,), dtype, sharding=rows)
-        for name, dtype in (("label", jnp.int32), ("weight", jnp.float32))
-    }
-    text = program.jitted_step("task").lower(program.abstract_state, batch).compile().as_text()
+    text = fine_tuning(topology.devices(topology.parse("v5e:2x4")))
     assert text.count('custom_call_target="tpu_custom_call"') == 2
