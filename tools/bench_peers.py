@@ -22,6 +22,7 @@ import json
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection
@@ -232,11 +233,15 @@ class Worker:
 def work(name: str, shape: tuple[str, int, int, float, str], pipe: Connection) -> None:
     """A process: makes the step, warms it up, then times as many steps as it is told; 0 ends it."""
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the others need room on the GPU
+    begin = time.perf_counter()
     from electra_jax.train import resident
 
     try:
         steps, memory = ours(name, shape) if name in (OURS, OURS_LOW) else theirs(name, shape)
         steps(3)
+        config, length, rows, rate, _ = shape
+        took = f"ready after {time.perf_counter() - begin:.0f} s"
+        print(f"{config}:{length}:{rows}, dropout {rate:g}, {name}: {took}", file=sys.stderr)
         resident.forget_peak()
         pipe.send(None)
         while count := pipe.recv():

@@ -1,4 +1,4 @@
-"""The train step compiled for an H100 that is not there: its kernels, and what may not be in its memory."""
+"""The train step compiled for H100s that are not there: its kernels, its exchanges, what may not be in its memory."""
 
 import importlib.util
 import re
@@ -48,16 +48,16 @@ dnn_version_info { major: 9 minor: 10 }
 runtime_version { major: 12 minor: 9 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
-BATCH, LENGTH, VOCAB = 64, 128, 30_522
+DEVICES, ROWS, LENGTH, VOCAB = 8, 64, 128, 30_522  # rows of a device
 
 
 @pytest.fixture(scope="module")
 def devices():
-    """One H100."""
+    """Eight H100s of a box."""
     from jax.experimental import topologies
 
     found = topologies.get_topology_desc(
-        platform="cuda", topology_name="", target_config=H100, topology="1x1x1"
+        platform="cuda", topology_name="", target_config=H100, topology=f"1x1x{DEVICES}"
     )
     return list(found.devices)
 
@@ -69,9 +69,9 @@ def kernels(text: str) -> list[str]:
 
 @pytest.mark.parametrize("dropout", ["0.1", "0.0"])
 def test_the_step_has_its_kernels_and_no_large_array(dropout, devices):
-    """Catches kernels that the compiler refuses, or that a shape, a dtype or a mesh no longer gets, and an array of
-    all logits or of all attention weights."""
-    changes = [f"train.batch={BATCH}", "model.layers=1", f"model.dropout={dropout}"]
+    """Catches kernels that the compiler refuses, or that a shape, a dtype or a mesh no longer gets, activations that
+    are gathered, and an array of all logits or of all attention weights."""
+    changes = [f"train.batch={DEVICES * ROWS}", "model.layers=1", f"model.dropout={dropout}"]
     config = load_config("small", [*changes, f"model.attention_dropout={dropout}"])
     run = run_spec(config.to_dict())
     (phase,) = run.phases(synthetic(LENGTH, VOCAB))
@@ -92,9 +92,11 @@ def test_the_step_has_its_kernels_and_no_large_array(dropout, devices):
     assert set(names) == expected
     assert names.count("residual_norm") == 4
     assert names.count("attention_forward") == 2
-    assert f"[{BATCH},4,{LENGTH},{LENGTH}]" not in text  # attention weights
-    logits = BATCH * slot_count(0.15, LENGTH) * VOCAB * 2
-    for buffer in weigh(compiled).buffers:
+    assert f"[{ROWS},4,{LENGTH},{LENGTH}]" not in text  # attention weights
+    weighed = weigh(compiled)
+    assert {c.kind for c in weighed.collectives} == {"all-reduce"}
+    logits = ROWS * slot_count(0.15, LENGTH) * VOCAB * 2
+    for buffer in weighed.buffers:
         assert buffer.bytes < logits, buffer
 
 
