@@ -94,9 +94,10 @@ def along(line: jax.Array, at: jax.Array) -> jax.Array:
     """The bits of a line's elements at these places, all uint32, of shapes that broadcast.
 
     A line is what an array has along its last axis; the bits of its own number are its key. One round of the mixer is
-    enough from there, so that an element of a large array costs half of what `bits` does.
+    enough from there, so that an element of a large array costs half of what `bits` does. Places are spread over all
+    bits first: small differences the mixer alone does not quite hide.
     """
-    return _mix(line ^ at)
+    return _mix(line + at * _GOLDEN)
 
 
 def threshold(rate: float) -> np.uint32:

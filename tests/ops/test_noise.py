@@ -119,6 +119,32 @@ def test_runs():
     assert abs(runs - n / 2) < SIGMAS * np.sqrt(n) / 2
 
 
+def test_dropout_has_no_pattern_along_a_line():
+    """Catches a mixer to which small differences between places get through: no two places of a line, whatever bits
+    their numbers differ in, may be dropped together more or less often than by chance."""
+    rows, length = 48, 512
+    ones = jnp.ones((rows, length, length))
+    kept = jax.jit(lambda noise: noise_ops.dropout(ones, 0.1, noise) > 0)(
+        noise_ops.for_rows(jax.random.key(11), jnp.arange(rows))
+    )
+    z = ((1 - np.asarray(kept, np.float32)) - 0.1).reshape(-1, length) / 0.3
+
+    def transform(
+        x: np.ndarray,
+    ) -> np.ndarray:  # Walsh and Hadamard's: xor is to it what shifts are to Fourier's
+        for half in (1 << bit for bit in range(length.bit_length() - 1)):
+            x = x.reshape(len(x), -1, 2, half)
+            x = np.stack([x[:, :, 0] + x[:, :, 1], x[:, :, 0] - x[:, :, 1]], axis=2)
+        return x.reshape(len(x), length)
+
+    power = (transform(z).astype(np.float64) ** 2).sum(axis=0, keepdims=True)
+    together = (
+        transform(power)[0, 1:] / length / np.sqrt(2 * z.size)
+    )  # by what places differ in; in deviations
+    assert np.abs(together).max() < SIGMAS
+    assert abs(together.std() - 1) < SIGMAS / np.sqrt(2 * together.size)
+
+
 def test_avalanche():
     """Catches an input bit that some output bit does not hear: each flip of a bit of the counter or
     of the key turns each output bit in half of all cases."""

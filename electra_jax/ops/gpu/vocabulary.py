@@ -333,8 +333,8 @@ def _backward_kernel(plan: _Plan, stretch: int, *refs: Any) -> None:
     logits_of = _product(hidden_ref, table_ref, bias_ref, ids, plan.chunk)
     begin = number_ref[0] * stretch + pl.program_id(1) * (ids * plan.run)
 
-    def write(tile: jax.Array, _: None) -> None:
-        here = tile * ids
+    def write(number: jax.Array, _: None) -> None:
+        here = number * ids
         logits_SxT = logits_of(begin + here)
         ids_SxT = begin + here + jax.lax.broadcasted_iota(jnp.int32, logits_SxT.shape, 1)
         hit_SxT = jnp.where(ids_SxT == target_Sx1, np.float32(1), np.float32(0))
