@@ -84,9 +84,9 @@ def dropout(x: jax.Array, rate: float, noise: Noise | None) -> jax.Array:
     """Inverted dropout of x [B, ...]; `noise=None` or rate 0 leaves x as it is."""
     if noise is None or rate == 0.0:
         return x
-    *outer, last = x.shape[1:]
+    *outer, last = x.shape[1:] or (1,)
     line_BxN = bits(noise, count(*outer))[..., None]
-    drop = along(line_BxN, count(last)) < threshold(rate)
+    drop = (along(line_BxN, count(last)) < threshold(rate)).reshape(x.shape)
     return jnp.where(drop, jnp.zeros((), x.dtype), x * np.asarray(1 / (1 - rate), x.dtype))
 
 

@@ -127,10 +127,9 @@ def global_norm(grads: Params) -> jax.Array:
     a GPU more than the arithmetic. The others may lie in parts on several devices, where they stay.
     """
     leaves = jax.tree.leaves(grads)
-    small = jnp.concatenate([x.ravel() for x in leaves if x.ndim < 2])
-    return jnp.sqrt(
-        sum(jnp.sum(jnp.square(x)) for x in [small, *leaves] if x is small or x.ndim > 1)
-    )
+    vectors = [x.ravel() for x in leaves if x.ndim < 2]
+    arrays = [x for x in leaves if x.ndim > 1] + ([jnp.concatenate(vectors)] if vectors else [])
+    return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in arrays))
 
 
 def clip(grads: Params, norm: jax.Array, limit: float) -> Params:
