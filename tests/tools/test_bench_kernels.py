@@ -17,7 +17,7 @@ def tool():
     return module
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.1])
 def test_both_sides_compute_the_same(tool, monkeypatch, dropout):
     """Catches a race of two different things: another noise, a bias that one side leaves out, other documents."""
     monkeypatch.setattr(tool, "device_time", lambda call: 1.0)
