@@ -140,11 +140,14 @@ class Layer(nn.Module):
             kernel, bias = Weights(inputs, outputs, s.init_std, name=name)()
             return kernel.astype(s.dtype), bias
 
-        def add(x_BxLxD: jax.Array, h_BxLxD: jax.Array, bias_D: jax.Array, site: int) -> jax.Array:
-            """LN(x + dropout(h + bias)); the two sites are also where the two norms are."""
-            norm = NormWeights(s.width, name="attention_norm" if site == 1 else "output_norm")()
+        def add(
+            x_BxLxD: jax.Array, h_BxLxD: jax.Array, bias_D: jax.Array, norm: str, site: int
+        ) -> jax.Array:
+            """The norm of this name of x + dropout(h + bias)."""
+            scale_shift = NormWeights(s.width, name=norm)()
+            noise_here = noise and noise.at(site)
             return residual_norm(
-                x_BxLxD, h_BxLxD, bias_D, *norm, dropout=s.dropout, noise=noise and noise.at(site)
+                x_BxLxD, h_BxLxD, bias_D, *scale_shift, dropout=s.dropout, noise=noise_here
             )
 
         # One product for queries, keys and values: it reads x once, and one matrix is wide enough for a TPU.
@@ -161,8 +164,8 @@ class Layer(nn.Module):
             qkv_BxLxM, jnp.concatenate(biases), docs_BxL, noise=noise and noise.at(0)
         )
         out_DxD, out_bias_D = weights("out", s.width, s.width)
-        x_BxLxD = add(x_BxLxD, jnp.dot(mixed_BxLxD, out_DxD), out_bias_D, 1)
+        x_BxLxD = add(x_BxLxD, jnp.dot(mixed_BxLxD, out_DxD), out_bias_D, "attention_norm", 1)
         up_DxF, up_bias_F = weights("up", s.width, s.ffn)
         down_FxD, down_bias_D = weights("down", s.ffn, s.width)
         h_BxLxD = feed_forward(x_BxLxD.astype(s.dtype), up_DxF, up_bias_F, down_FxD)
-        return add(x_BxLxD, h_BxLxD, down_bias_D, 2)
+        return add(x_BxLxD, h_BxLxD, down_bias_D, "output_norm", 2)

@@ -145,6 +145,15 @@ def gumbel(noise: Noise, like_BxKxT: jax.Array, ids: jax.Array) -> jax.Array:
     return noise_ops.gumbel_of(noise_ops.hashed(counter, low_Bx1x1, high_Bx1x1))
 
 
+def slot_keys(noise: Noise, slots: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What `gumbel` hashes of every slot, [B, K] uint32: the number of its id 0, to which ids add, and both keys."""
+    first_K = jnp.arange(slots, dtype=jnp.uint32) * np.uint32(SLOT_STRIDE)
+    shape = (*noise.low_B.shape, slots)
+    first_BxK = jnp.broadcast_to(first_K, shape)
+    low_BxK, high_BxK = (jnp.broadcast_to(key_B[:, None], shape) for key_B in noise)
+    return first_BxK, low_BxK, high_BxK
+
+
 def pick(x_BxKxT: jax.Array, at_BxK: jax.Array) -> jax.Array:
     """The entry of every slot at its index, [B, K]."""
     return jnp.take_along_axis(x_BxKxT, at_BxK[..., None], axis=-1)[..., 0]

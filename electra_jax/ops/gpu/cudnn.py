@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from electra_jax.ops.attention import split
+
 
 def self_attention(
     qkv_BxLxM: jax.Array,
@@ -14,14 +16,10 @@ def self_attention(
 ) -> jax.Array:
     """`attention.self_attention` for the rows of one device; M = 3 x heads x channels."""
     del noise, dropout  # there is none
-    batch, length, triple = qkv_BxLxM.shape
-    whole_BxLx3xHxC = (qkv_BxLxM + bias_M.astype(qkv_BxLxM.dtype)).reshape(
-        batch, length, 3, heads, triple // 3 // heads
-    )
+    q_BxLxHxC, k_BxLxHxC, v_BxLxHxC = split(qkv_BxLxM, bias_M, heads)
     visible_Bx1xLxL = (docs_BxL[:, :, None] == docs_BxL[:, None, :])[:, None]
-    q, k, v = jnp.moveaxis(whole_BxLx3xHxC, 2, 0)
-    out = _fused(q, k, v, visible_Bx1xLxL)
-    return out.reshape(batch, length, -1)
+    out_BxLxHxC = _fused(q_BxLxHxC, k_BxLxHxC, v_BxLxHxC, visible_Bx1xLxL)
+    return out_BxLxHxC.reshape(*docs_BxL.shape, -1)
 
 
 def obstacle(

@@ -20,8 +20,8 @@ from jax.experimental.pallas import triton as plt
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops import tile
 from electra_jax.ops.noise import Noise
-from electra_jax.ops.samplers import NO_ID, SLOT_STRIDE
-from electra_jax.ops.vocab_tiles import DISALLOWED, HeadOptions, PerSlot
+from electra_jax.ops.samplers import NO_ID, slot_keys
+from electra_jax.ops.vocab_tiles import HeadOptions, PerSlot, sampling_logits
 
 _SLOTS = 128  # of a program
 _STRETCH_BYTES = 2**26  # of the logits' gradient that exist at once
@@ -96,10 +96,7 @@ def _forward(
     hidden_SxE = _padded(hidden_BxKxE.reshape(-1, width))
     size = hidden_SxE.shape[0]
     table_low_VxE, bias_low_V = _vocabulary(table_VxE, bias_V, hidden_SxE, options)
-    first_BxK = jnp.broadcast_to(
-        jnp.arange(slots, dtype=jnp.uint32) * np.uint32(SLOT_STRIDE), targets_BxK.shape
-    )
-    keys = (first_BxK, *(jnp.broadcast_to(x[:, None], targets_BxK.shape) for x in noise))
+    keys = slot_keys(noise, slots)
     of_slots = [_padded(x.reshape(-1)) for x in (targets_BxK, *keys)]
 
     plan = _plan(width)
@@ -143,13 +140,15 @@ def _forward(
     score = jnp.log(chance) + draw_top
     log_norm_BxK = shaped(log_norm_S)
     sampled_BxK = of_best(sampled, score)
-    draw_BxK = _drawn_from(logit(sampled_BxK), sampled_BxK == targets_BxK, options)
+    draw_BxKx1 = sampling_logits(
+        logit(sampled_BxK)[..., None], sampled_BxK[..., None], targets_BxK, options
+    )
     out = PerSlot(
         loss=log_norm_BxK - logit(targets_BxK),
         entropy=shaped(entropy_S),
         likeliest=of_best(likeliest, top),
         sampled=sampled_BxK,
-        log_q=draw_BxK - shaped(draw_norm_S),
+        log_q=draw_BxKx1[..., 0] - shaped(draw_norm_S),
     )
     return out, (hidden_SxE, table_VxE, bias_V, targets_BxK, log_norm_BxK)
 
@@ -277,20 +276,10 @@ def _merged(
     return top_S + jnp.log(total_S), jnp.log(total_S) - moment_S / total_S
 
 
-def _drawn_from(logits: jax.Array, correct: jax.Array, options: HeadOptions) -> jax.Array:
-    """The logits of the sampling distribution; `correct` tells the true ids."""
-    if options.temperature != 1.0:
-        logits = logits / np.float32(options.temperature)
-    if options.disallow_correct:
-        logits = logits - jnp.where(correct, np.float32(DISALLOWED), np.float32(0))
-    return logits
-
-
 def _forward_kernel(options: HeadOptions, plan: _Plan, tiles: int, each: int, *refs: Any) -> None:
     target_ref, counter_ref, low_ref, high_ref, hidden_ref, table_ref, bias_ref, *results = refs
-    target_Sx1, counter_Sx1, low_Sx1, high_Sx1 = (
-        ref[...][:, None] for ref in (target_ref, counter_ref, low_ref, high_ref)
-    )
+    target_S = target_ref[...]
+    counter_Sx1, low_Sx1, high_Sx1 = (ref[...][:, None] for ref in (counter_ref, low_ref, high_ref))
     logits_of = _product(hidden_ref, table_ref, bias_ref, plan.forward.ids, plan.chunk)
 
     def add(number: jax.Array, seen: Any) -> Any:
@@ -302,7 +291,7 @@ def _forward_kernel(options: HeadOptions, plan: _Plan, tiles: int, each: int, *r
         likeliest = jnp.where(tile_top > top, _first(logits_SxT, tile_top, ids_SxT), likeliest)
         softmax, shrink, weight_SxT = _softmax(logits_SxT, tile_top, top, total, moment)
         if not options.plain:
-            draw_SxT = _drawn_from(logits_SxT, ids_SxT == target_Sx1, options)
+            draw_SxT = sampling_logits(logits_SxT, ids_SxT, target_S, options)
             draw_top = jnp.max(draw_SxT, axis=1)
             drawn_from, shrink, weight_SxT = _softmax(draw_SxT, draw_top, *drawn_from)
         bits_SxT = noise_ops.hashed(counter_Sx1 + ids_SxT.astype(jnp.uint32), low_Sx1, high_Sx1)

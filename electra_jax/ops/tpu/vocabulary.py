@@ -18,7 +18,7 @@ from jax.experimental.pallas import tpu as pltpu
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops import tile
 from electra_jax.ops.noise import Noise
-from electra_jax.ops.samplers import NO_ID, SLOT_STRIDE
+from electra_jax.ops.samplers import NO_ID, slot_keys
 from electra_jax.ops.tpu import core
 from electra_jax.ops.vocab_tiles import DISALLOWED, HeadOptions, PerSlot
 
@@ -78,10 +78,7 @@ def _forward(
     hidden_SxE = _padded(hidden_BxKxE.reshape(-1, width))
     table_low_VxE = table_VxE.astype(hidden_SxE.dtype)
     size = hidden_SxE.shape[0]
-    first_BxK = jnp.broadcast_to(
-        jnp.arange(slots, dtype=jnp.uint32) * np.uint32(SLOT_STRIDE), targets_BxK.shape
-    )
-    keys = (first_BxK, *(jnp.broadcast_to(x[:, None], targets_BxK.shape) for x in noise))
+    keys = slot_keys(noise, slots)
     lanes = [targets_BxK, *(jax.lax.bitcast_convert_type(x, jnp.int32) for x in keys)]
     lanes_4xS = jnp.stack([_padded(x.reshape(-1)) for x in lanes])
     state = jax.ShapeDtypeStruct((_STATE, size), jnp.float32)
