@@ -57,8 +57,8 @@ class Operation(NamedTuple):
     """As array functions and as a kernel, of the same arrays; all of them have gradients."""
 
     name: str
-    plain: Callable[..., jax.Array]
-    kernel: Callable[..., jax.Array]
+    plain: Callable[..., Any]  # an array, or several
+    kernel: Callable[..., Any]
     arrays: tuple[jax.Array, ...]
 
 
@@ -77,7 +77,7 @@ def operations(shape: Shape, dropout: float, interpret: bool = False) -> Iterato
         return (scale * jax.random.normal(key, sizes)).astype(dtype)
 
     vector = functools.partial(draw, dtype=jnp.float32)
-    x, h = (draw(n, s.rows, s.length, s.width) for n in (0, 1))
+    h = draw(1, s.rows, s.length, s.width)
     yield Operation(
         f"attention, {rows}, {s.heads} heads{rate}",
         lambda q, b: attention.self_attention(
@@ -88,18 +88,18 @@ def operations(shape: Shape, dropout: float, interpret: bool = False) -> Iterato
         ),
         (draw(2, s.rows, s.length, 3 * s.width), vector(3, 3 * s.width)),
     )
-    yield Operation(
-        f"residual and LayerNorm, {rows} x {s.width}{rate}",
-        lambda *a: residual.residual_norm(*a, dropout=dropout, noise=noise),
-        lambda *a: residual_gpu.residual_norm(*a, noise, dropout, interpret),
-        (x, h, *(vector(n, s.width) for n in (4, 5, 6))),
-    )
-    wide = x.astype(jnp.float32)
+    for stream in ("float32", "bfloat16"):
+        yield Operation(
+            f"residual in {stream} and LayerNorm, {rows} x {s.width}{rate}",
+            lambda *a: residual.residual_norm(*a, dropout=dropout, noise=noise),
+            lambda *a: residual_gpu.residual_norm(*a, noise, dropout, interpret),
+            (draw(0, *h.shape, dtype=stream), h, *(vector(n, s.width) for n in (4, 5, 6))),
+        )
     yield Operation(
         f"LayerNorm of embeddings, {rows} x {s.width}{rate}",
         lambda *a: residual.norm(*a, dropout=dropout, noise=noise, dtype="bfloat16"),
         lambda *a: norm_gpu.norm(*a, noise, dropout, jnp.dtype("bfloat16"), interpret),
-        (wide, vector(7, s.width), vector(8, s.width)),
+        (draw(0, *h.shape, dtype=jnp.float32), vector(7, s.width), vector(8, s.width)),
     )
     if dropout:
         return
@@ -127,23 +127,27 @@ def operations(shape: Shape, dropout: float, interpret: bool = False) -> Iterato
 
 def compare(operation: Operation) -> tuple[str, dict[str, float], dict[str, float]]:
     """(name, microseconds by version, largest relative error by version)."""
-    shape = jax.eval_shape(operation.plain, *operation.arrays)
-    slope = jax.random.normal(jax.random.key(4), shape.shape).astype(shape.dtype)
+    key = jax.random.key(4)
+    slopes = jax.tree.map(
+        lambda s: jax.random.normal(key, s.shape).astype(s.dtype),
+        jax.eval_shape(operation.plain, *operation.arrays),
+    )
     exact = _with_gradients(operation.plain)(
-        slope.astype(jnp.float32), *(a.astype(jnp.float32) for a in operation.arrays)
+        *jax.tree.map(lambda a: a.astype(jnp.float32), (slopes, *operation.arrays))
     )
     times, errors = {}, {}
     for name, function in (("XLA", operation.plain), ("ours", operation.kernel)):
-        call = functools.partial(_with_gradients(function), slope, *operation.arrays)
+        call = functools.partial(_with_gradients(function), slopes, *operation.arrays)
         errors[name] = max(map(_error, call(), exact))
         times[name] = device_time(call)
     return operation.name, times, errors
 
 
-def _with_gradients(function: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Array, ...]]:
-    def both(slope: jax.Array, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+def _with_gradients(function: Callable[..., Any]) -> Callable[..., tuple[jax.Array, ...]]:
+    def both(slopes: Any, *arrays: jax.Array) -> tuple[jax.Array, ...]:
         out, back = jax.vjp(function, *arrays)
-        return (out, *back(slope.astype(out.dtype)))
+        slopes = jax.tree.map(lambda s, x: s.astype(x.dtype), slopes, out)
+        return *jax.tree.leaves(out), *back(slopes)
 
     return jax.jit(both)
 

@@ -83,10 +83,11 @@ def fresh_generator(dims: Dimensions) -> Flat:
     import jax
     import jax.numpy as jnp
 
+    from electra_jax.model import initial
     from electra_jax.model.electra import Electra
 
     def init(key: jax.Array) -> Mapping[str, jax.Array]:
-        params = Electra(dims).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+        params = initial.fresh(Electra(dims), key, jnp.zeros((1, 1), jnp.int32))
         return {name: value for name, value in params.items() if name.startswith("generator")}
 
     return {

@@ -9,6 +9,7 @@ import optax
 
 from electra_jax.finetune import heads
 from electra_jax.finetune.heads import HeadSpec, Outputs
+from electra_jax.model import initial
 from electra_jax.model.electra import Dimensions, Params
 from electra_jax.model.encoder import Encoder
 from electra_jax.objective.losses import binary_cross_entropy
@@ -62,7 +63,7 @@ def init(spec: NetworkSpec, key: jax.Array) -> Params:
     """Fresh parameters, float32."""
     zeros_1x1 = jnp.zeros((1, 1), jnp.int32)
     batch = dict.fromkeys(("ids", "types", "docs"), zeros_1x1) | {"start": zeros_1x1[0]}
-    return Network(spec).init(key, batch, method="touch")["params"]
+    return initial.fresh(Network(spec), key, batch, method="touch")
 
 
 def apply(

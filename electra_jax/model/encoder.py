@@ -36,10 +36,14 @@ class Encoder(nn.Module):
                 kernel_init=nn.initializers.glorot_uniform(),
                 name="project",
             )
-            x_BxLxD = project(x_BxLxE).astype(s.layer.residual_dtype)
-        layer = nn.remat(Layer) if s.remat else Layer
+            x_BxLxD = project(x_BxLxE)
+        x_BxLxD, operand_BxLxD = x_BxLxD.astype(s.layer.residual_dtype), None
+        # A parameter that is drawn within remat cannot be drawn together with others.
+        layer = nn.remat(Layer) if s.remat and not self.is_initializing() else Layer
         for i in range(s.layers):
-            x_BxLxD = layer(s.layer, name=f"layer_{i}")(
-                x_BxLxD, docs_BxL, noise and noise.at(1 + i)
+            x_BxLxD, operand_BxLxD = layer(s.layer, name=f"layer_{i}")(
+                x_BxLxD, operand_BxLxD, docs_BxL, noise and noise.at(1 + i)
             )
+            if s.remat:  # keeps what a layer takes
+                operand_BxLxD = None
         return x_BxLxD

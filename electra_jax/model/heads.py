@@ -3,7 +3,8 @@
 import flax.linen as nn
 import jax
 
-from electra_jax.model.layers import layer_norm, padded_vocab, truncated_normal
+from electra_jax.model.initial import truncated_normal
+from electra_jax.model.layers import layer_norm, padded_vocab
 from electra_jax.ops.gelu import gelu
 
 

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from electra_jax.model.initial import truncated_normal
 from electra_jax.ops import target
 from electra_jax.ops.attention import self_attention
 from electra_jax.ops.feedforward import feed_forward
@@ -31,11 +32,6 @@ class LayerSpec:
     dtype: str  # of matmuls
     residual_dtype: str  # of the stream between layers
     recompute_attention: bool = False  # in the backward pass, from queries, keys and values
-
-
-def truncated_normal(stddev: float) -> nn.initializers.Initializer:
-    """Normal of this deviation cut at two deviations, without rescaling (TensorFlow's, used by the original)."""
-    return nn.initializers.truncated_normal(stddev)
 
 
 def layer_norm(dtype: str, name: str | None = None) -> nn.LayerNorm:
@@ -132,9 +128,17 @@ class Layer(nn.Module):
     spec: LayerSpec
 
     @nn.compact
-    def __call__(self, x_BxLxD: jax.Array, docs_BxL: jax.Array, noise: Noise | None) -> jax.Array:
+    def __call__(
+        self,
+        x_BxLxD: jax.Array,
+        operand_BxLxD: jax.Array | None,
+        docs_BxL: jax.Array,
+        noise: Noise | None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """The residual stream, in its own dtype and as an operand in that of products, where None has it made here."""
         s = self.spec
-        x_BxLxD = x_BxLxD.astype(s.residual_dtype)
+        if operand_BxLxD is None:
+            operand_BxLxD = x_BxLxD.astype(s.dtype)
 
         def weights(name: str, inputs: int, outputs: int) -> tuple[jax.Array, jax.Array]:
             kernel, bias = Weights(inputs, outputs, s.init_std, name=name)()
@@ -142,8 +146,8 @@ class Layer(nn.Module):
 
         def add(
             x_BxLxD: jax.Array, h_BxLxD: jax.Array, bias_D: jax.Array, norm: str, site: int
-        ) -> jax.Array:
-            """The norm of this name of x + dropout(h + bias)."""
+        ) -> tuple[jax.Array, jax.Array]:
+            """The norm of this name of x + dropout(h + bias), for the stream and for products."""
             scale_shift = NormWeights(s.width, name=norm)()
             noise_here = noise and noise.at(site)
             return residual_norm(
@@ -154,7 +158,7 @@ class Layer(nn.Module):
         kernels, biases = zip(
             *(weights(name, s.width, s.width) for name in ("query", "key", "value")), strict=True
         )
-        qkv_BxLxM = jnp.dot(x_BxLxD.astype(s.dtype), jnp.concatenate(kernels, axis=1))
+        qkv_BxLxM = jnp.dot(operand_BxLxD, jnp.concatenate(kernels, axis=1))
         attend: Callable[..., jax.Array] = functools.partial(
             self_attention, heads=s.heads, dropout=s.attention_dropout
         )
@@ -164,8 +168,9 @@ class Layer(nn.Module):
             qkv_BxLxM, jnp.concatenate(biases), docs_BxL, noise=noise and noise.at(0)
         )
         out_DxD, out_bias_D = weights("out", s.width, s.width)
-        x_BxLxD = add(x_BxLxD, jnp.dot(mixed_BxLxD, out_DxD), out_bias_D, "attention_norm", 1)
+        h_BxLxD = jnp.dot(mixed_BxLxD, out_DxD)
+        x_BxLxD, operand_BxLxD = add(x_BxLxD, h_BxLxD, out_bias_D, "attention_norm", 1)
         up_DxF, up_bias_F = weights("up", s.width, s.ffn)
         down_FxD, down_bias_D = weights("down", s.ffn, s.width)
-        h_BxLxD = feed_forward(x_BxLxD.astype(s.dtype), up_DxF, up_bias_F, down_FxD)
+        h_BxLxD = feed_forward(operand_BxLxD, up_DxF, up_bias_F, down_FxD)
         return add(x_BxLxD, h_BxLxD, down_bias_D, "output_norm", 2)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from electra_jax.model import initial
 from electra_jax.model.electra import Dimensions, Electra, ModelSpec, Params
 from electra_jax.objective import corrupt, losses
 from electra_jax.objective.protocol import Batch, Keys, Sums
@@ -52,7 +53,7 @@ class ElectraObjective:
 
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters of both networks; float32."""
-        return Electra(self.dims).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+        return initial.fresh(Electra(self.dims), key, jnp.zeros((1, 1), jnp.int32))
 
     def extra(self) -> dict[str, Any]:
         """Nothing besides the parameters."""

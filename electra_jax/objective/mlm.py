@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from electra_jax.model import initial
 from electra_jax.model.electra import Dimensions, MaskedLM, ModelSpec, Params
 from electra_jax.objective import corrupt, losses
 from electra_jax.objective.protocol import Batch, Keys, Sums
@@ -30,7 +31,7 @@ class MlmObjective:
 
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters, float32."""
-        return MaskedLM(self.dims).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+        return initial.fresh(MaskedLM(self.dims), key, jnp.zeros((1, 1), jnp.int32))
 
     def extra(self) -> dict[str, Any]:
         """Nothing besides the parameters."""

@@ -1,6 +1,5 @@
 """Scaled dot-product attention within documents, with dropout on the weights; by a platform's kernel if it has one."""
 
-import functools
 from types import ModuleType
 
 import jax
@@ -31,20 +30,21 @@ def self_attention(
     """
     rate = dropout if noise is not None else 0.0
     arrays = (qkv_BxLxM, bias_M, docs_BxL, noise if rate else None)
-    plain = functools.partial(_plain, heads=heads, dropout=rate)
     kernels = _kernels()
     if kernels is None:
-        return plain(*arrays)
+        return _plain(*arrays, heads, rate)
     _, length, triple = qkv_BxLxM.shape
     return target.by_kernel(
         "attention",
-        functools.partial(kernels.self_attention, heads=heads, dropout=rate),
-        plain,
+        kernels.self_attention,
+        _plain,
         lambda batch: kernels.obstacle(
             batch, length, heads, triple // 3 // heads, qkv_BxLxM.dtype, rate
         ),
         arrays,
         (True, False, True, True),
+        heads=heads,
+        dropout=rate,
     )
 
 

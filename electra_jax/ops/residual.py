@@ -1,7 +1,5 @@
 """LayerNorm with what surrounds it, a residual and dropout; by a platform's kernels if it has some."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,28 +20,29 @@ def residual_norm(
     *,
     dropout: float = 0.0,
     noise: Noise | None = None,
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     """The residual stream x plus a dense layer's product h, to which its bias is still to be added, normalised.
 
-    [B, L, D] in x's dtype; bias, scale and shift in float32. On the mesh of the program being traced
-    (`jax.sharding.use_abstract_mesh`) an H100 or H200 takes the kernels of `gpu/residual.py`, each device for its own
-    rows. What they do not support, and every other platform, takes plain array functions; then a line says so once.
+    [B, L, D] in x's dtype for the stream, and in h's as the next product's operand; bias, scale and shift in float32.
+    On the mesh of the program being traced (`jax.sharding.use_abstract_mesh`) an H100 or H200 takes the kernels of
+    `gpu/residual.py`, each device for its own rows. What they do not support, and every other platform, takes plain
+    array functions; then a line says so once.
     """
     rate = dropout if noise is not None else 0.0
     arrays = (x_BxLxD, h_BxLxD, bias_D, scale_D, shift_D, noise if rate else None)
-    plain = functools.partial(_plain, dropout=rate)
     if not target.on_hopper():
-        return plain(*arrays)
+        return _plain(*arrays, rate)
     from electra_jax.ops.gpu import residual as residual_gpu
 
     _, length, width = x_BxLxD.shape
     return target.by_kernel(
         "residuals",
-        functools.partial(residual_gpu.residual_norm, dropout=rate),
-        plain,
+        residual_gpu.residual_norm,
+        _plain,
         lambda batch: residual_gpu.obstacle(length, width, x_BxLxD.dtype, h_BxLxD.dtype),
         arrays,
         (True, True, False, False, False, True),
+        dropout=rate,
     )
 
 
@@ -63,19 +62,20 @@ def norm(
     rate = dropout if noise is not None else 0.0
     wanted = jnp.dtype(dtype)
     arrays = (x_BxLxD, scale_D, shift_D, noise if rate else None)
-    plain = functools.partial(_plain_norm, dropout=rate, dtype=wanted)
     if not target.on_hopper():
-        return plain(*arrays)
+        return _plain_norm(*arrays, rate, wanted)
     from electra_jax.ops.gpu import norm as norm_gpu
 
     _, length, width = x_BxLxD.shape
     return target.by_kernel(
         "norms",
-        functools.partial(norm_gpu.norm, dropout=rate, dtype=wanted),
-        plain,
+        norm_gpu.norm,
+        _plain_norm,
         lambda batch: norm_gpu.obstacle(length, width, x_BxLxD.dtype, wanted),
         arrays,
         (True, False, False, True),
+        dropout=rate,
+        dtype=wanted,
     )
 
 
@@ -87,11 +87,12 @@ def _plain(
     shift_D: jax.Array,
     noise: Noise | None,
     dropout: float,
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     """Rounds where nn.Dense, `noise.dropout` and nn.LayerNorm do, one after the other."""
     h_BxLxD += bias_D.astype(h_BxLxD.dtype)
     sum_BxLxD = x_BxLxD + noise_ops.dropout(h_BxLxD, dropout, noise)
-    return _layer_norm(sum_BxLxD, scale_D, shift_D, x_BxLxD.dtype)
+    y_BxLxD = _layer_norm(sum_BxLxD, scale_D, shift_D, x_BxLxD.dtype)
+    return y_BxLxD, y_BxLxD.astype(h_BxLxD.dtype)
 
 
 def _plain_norm(

@@ -4,7 +4,7 @@ import functools
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
@@ -37,13 +37,14 @@ def by_kernel(
     plain: Callable[..., Any],
     obstacle: Callable[[int], str],
     arrays: Sequence[Any],
-    by_row: Sequence[bool],
+    by_row: tuple[bool, ...],
+    **options: Hashable,
 ) -> Any:
     """What the kernel makes of these arrays, each device for its own rows; where it can't, what `plain` makes of them.
 
     `obstacle` tells what the kernel does not support of so many rows ("": nothing); `by_row` which arrays (or trees of
-    them) are split by rows along their first axis, as the first of them is and the result. What goes without
-    its kernel is told once, as "`what` without the GPU's kernel".
+    them) are split by rows along their first axis, as the first of them is and the result; both functions take the
+    options, too. What goes without its kernel is told once, as "`what` without the GPU's kernel".
     """
     mesh = jax.sharding.get_abstract_mesh()
     batch = arrays[0].shape[0]
@@ -55,8 +56,17 @@ def by_kernel(
     if why:
         whose = "TPU" if platform() == "tpu" else "GPU"
         tell(f"{what} without the {whose}'s kernel: it does not support {why}")
-        return plain(*arrays)
-    return on_rows(kernel, arrays, by_row)
+        return plain(*arrays, **options)
+    return _for_all_layers(kernel, by_row, tuple(options.items()))(*arrays)
+
+
+@functools.cache
+def _for_all_layers(
+    kernel: Callable[..., Any], by_row: tuple[bool, ...], options: tuple[tuple[str, Hashable], ...]
+) -> Callable[..., Any]:
+    """One function for all of them, so that JAX traces the kernel and makes its code once, not for every layer."""
+    with_options = functools.partial(kernel, **dict(options))
+    return jax.jit(lambda *arrays: on_rows(with_options, arrays, by_row))
 
 
 def on_rows(function: Callable[..., Any], arrays: Sequence[Any], by_row: Sequence[bool]) -> Any:

@@ -77,7 +77,7 @@ def _on_each_device(
     arrays = (hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise)
     by_row = (True, False, False, True, True)
 
-    def tiled(*arrays: Any) -> PerSlot:
+    def tiled(*arrays: Any, options: HeadOptions) -> PerSlot:
         head = functools.partial(tiled_head, options=options)
         if jax.sharding.get_abstract_mesh().size <= 1:
             return head(*arrays)
@@ -86,15 +86,16 @@ def _on_each_device(
 
     kernels = _kernels()
     if kernels is None:
-        return tiled(*arrays)
+        return tiled(*arrays, options=options)
     _, slots, width = hidden_BxKxE.shape
     return target.by_kernel(
         "vocabulary head",
-        functools.partial(kernels.kernel_head, options=options),
+        kernels.kernel_head,
         tiled,
         lambda batch: kernels.obstacle((batch, slots, width), hidden_BxKxE.dtype, options.sampler),
         arrays,
         by_row,
+        options=options,
     )
 
 

@@ -21,12 +21,15 @@ RATE = 0.1
 HOPPER = "NVIDIA H100 80GB HBM3"
 
 
-def drawn(length: int, width: int, x_dtype: str, h_dtype: str) -> tuple[list[jax.Array], jax.Array]:
-    """The arguments of `residual_norm`, and a slope of its result."""
+def drawn(
+    length: int, width: int, x_dtype: str, h_dtype: str
+) -> tuple[list[jax.Array], tuple[jax.Array, jax.Array]]:
+    """The arguments of `residual_norm`, and slopes of its results."""
     draw = np.random.default_rng(0)
-    x, h, slope = (draw.normal(size=(B, length, width)) for _ in range(3))
+    x, h, *slopes = (draw.normal(size=(B, length, width)) for _ in range(4))
     params = [jnp.asarray(draw.normal(size=width), jnp.float32) for _ in range(3)]
-    return [jnp.asarray(x, x_dtype), jnp.asarray(h, h_dtype), *params], jnp.asarray(slope, x_dtype)
+    of_y, of_operand = map(jnp.asarray, slopes, (x_dtype, h_dtype))
+    return [jnp.asarray(x, x_dtype), jnp.asarray(h, h_dtype), *params], (of_y, of_operand)
 
 
 def noise() -> noise_ops.Noise:
@@ -59,9 +62,11 @@ def test_plain_version_is_the_modules_to_the_bit(monkeypatch, platform, x_dtype)
     params = {"dense": {"kernel": kernel, "bias": bias}, "norm": {"scale": scale, "bias": shift}}
     modules = Modules(x_dtype, "bfloat16", RATE)
     expected = modules.apply({"params": params}, x, inner, noise())
-    found = residual.residual_norm(x, h, bias, scale, shift, dropout=RATE, noise=noise())
+    found, operand = residual.residual_norm(x, h, bias, scale, shift, dropout=RATE, noise=noise())
     assert found.dtype == expected.dtype == x_dtype
     assert (found == expected).all()
+    assert operand.dtype == h.dtype
+    assert (operand == expected.astype(h.dtype)).all()
 
 
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])
@@ -93,15 +98,16 @@ def test_plain_norm_is_the_module_to_the_bit(monkeypatch, platform, dtype):
 )
 def test_kernels_equal_the_plain_version(monkeypatch, length, width, x_dtype, h_dtype, dropout):
     """Catches another mask of dropout than `noise.dropout`'s, columns beyond the width in a mean, blocks that programs
-    leave out or take twice, partial sums that are lost, and one gradient for x and h where they differ."""
+    leave out or take twice, partial sums that are lost, one gradient for x and h where they differ, and a slope that is
+    left out where the result is used twice."""
     three_programs(monkeypatch, residual_gpu, (B, length, width))
-    arrays, slope = drawn(length, width, x_dtype, h_dtype)
+    arrays, slopes = drawn(length, width, x_dtype, h_dtype)
     kernels = functools.partial(residual_gpu.residual_norm, interpret=True)
-    results = gradients(kernels, arrays, slope, dropout)
-    wide = [a.astype(jnp.float32) for a in (*arrays, slope)]
-    dtypes = [slope.dtype, *(a.dtype for a in arrays)]
+    results = gradients(kernels, arrays, slopes, dropout)
+    wide = jax.tree.map(lambda a: a.astype(jnp.float32), (arrays, slopes))
+    dtypes = [a.dtype for a in (*slopes, *arrays)]
     for found, expected, dtype in zip(
-        results, gradients(residual._plain, wide[:-1], wide[-1], dropout), dtypes, strict=True
+        results, gradients(residual._plain, *wide, dropout), dtypes, strict=True
     ):
         assert found.dtype == dtype
         bound = 2e-6 if dtype == jnp.float32 else 2**-8
@@ -123,8 +129,8 @@ def test_kernels_equal_the_plain_version(monkeypatch, length, width, x_dtype, h_
 def test_kernels_of_the_norm_alone_equal_it(monkeypatch, length, width, x_dtype, dtype, dropout):
     """Catches dropout before the norm instead of after it, its gradient without the mask, and the other dtype."""
     three_programs(monkeypatch, norm_gpu, (B, length, width))
-    (x, _, _, scale, shift), slope = drawn(length, width, x_dtype, dtype)
-    arrays, slope = (x, scale, shift), slope.astype(dtype)
+    (x, _, _, scale, shift), (_, slope) = drawn(length, width, x_dtype, dtype)
+    arrays = (x, scale, shift)
 
     def kernels(*a):
         return norm_gpu.norm(*a, jnp.dtype(dtype), interpret=True)
@@ -156,9 +162,9 @@ def three_programs(monkeypatch, kernels, shape: tuple[int, int, int]) -> None:
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def gradients(f, arrays, slope, dropout) -> tuple[jax.Array, ...]:
-    """The result and the gradients of all arguments."""
+    """The results and the gradients of all arguments."""
     out, back = jax.vjp(lambda *a: f(*a, noise(), dropout), *arrays)
-    return out, *back(slope)
+    return *jax.tree.leaves(out), *back(slope)
 
 
 def test_devices_take_their_own_rows(monkeypatch):
@@ -167,7 +173,7 @@ def test_devices_take_their_own_rows(monkeypatch):
     for module, name in ((residual_gpu, "residual_norm"), (norm_gpu, "norm")):
         kernels = functools.partial(getattr(module, name), interpret=True)
         monkeypatch.setattr(module, name, kernels)
-    arrays, slope = drawn(4, 256, "float32", "float32")
+    arrays, slopes = drawn(4, 256, "float32", "float32")
 
     def residual_norm(*arrays):
         return residual.residual_norm(*arrays[:-2], noise=arrays[-2], dropout=arrays[-1])
@@ -179,9 +185,9 @@ def test_devices_take_their_own_rows(monkeypatch):
         return residual._plain_norm(*arrays, jnp.float32)
 
     mesh = jax.make_mesh((2, 1), ("data", "fsdp"), (AxisType.Auto,) * 2, devices=jax.devices()[:2])
-    for split, plain, some in (
-        (residual_norm, residual._plain, arrays),
-        (norm, plain_norm, [arrays[0], *arrays[3:]]),
+    for split, plain, some, slope in (
+        (residual_norm, residual._plain, arrays, slopes),
+        (norm, plain_norm, [arrays[0], *arrays[3:]], slopes[0]),
     ):
         with jax.set_mesh(mesh):
             results = gradients(split, some, slope, RATE)

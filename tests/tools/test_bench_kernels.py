@@ -23,7 +23,7 @@ def test_both_sides_compute_the_same(tool, monkeypatch, dropout):
     monkeypatch.setattr(tool, "device_time", lambda call: 1.0)
     shape = tool.Shape(2, 64, 1, 256, 3, 64, 250)
     found = [tool.compare(o) for o in tool.operations(shape, dropout, interpret=True)]
-    assert len(found) == (3 if dropout else 5)
+    assert len(found) == (4 if dropout else 6)
     for name, times, errors in found:
         assert errors["XLA"] < 0.02, name
         assert errors["ours"] < 0.01, name

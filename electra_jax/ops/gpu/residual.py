@@ -15,7 +15,7 @@ from electra_jax.ops.noise import Noise
 
 # What fits on a multiprocessor at once for its registers, in programs of four warps, by parts of a row.
 _FORWARD = {1: 8, 3: 6}
-_BACKWARD = {1: 5, 3: 3}
+_BACKWARD = {1: 5, 3: 4}
 
 
 def obstacle(length: int, width: int, x_dtype: jnp.dtype, h_dtype: jnp.dtype) -> str:
@@ -33,7 +33,7 @@ def residual_norm(
     noise: Noise | None,
     dropout: float,
     interpret: bool = False,
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     """`residual.residual_norm` for the rows of one device.
 
     Differs from it by rounding only: all between x, h and the result is float32 here.
@@ -50,24 +50,28 @@ def _forward(
     noise: Noise | None,
     dropout: float,
     interpret: bool,
-) -> tuple[jax.Array, Any]:
+) -> tuple[tuple[jax.Array, jax.Array], Any]:
     shape = rows.shape_of(x_BxLxD.shape, _FORWARD, dropout if noise is not None else 0.0)
     x_NxD, h_NxD = (rows.flat(a) for a in (x_BxLxD, h_BxLxD))
-    (y_NxD,) = rows.call(
+    kinds = dict.fromkeys((x_NxD.dtype, h_NxD.dtype))  # one array where they are one
+    results = rows.call(
         _residual_norm,
         shape,
         noise,
         [*(a[None] for a in (bias_D, scale_D, shift_D)), x_NxD, h_NxD],
-        [jax.ShapeDtypeStruct(x_NxD.shape, x_NxD.dtype)],
+        [jax.ShapeDtypeStruct(x_NxD.shape, kind) for kind in kinds],
         interpret,
     )
-    return y_NxD.reshape(x_BxLxD.shape), (x_BxLxD, h_BxLxD, bias_D, scale_D, noise)
+    y_BxLxD, operand_BxLxD = (results[i].reshape(x_BxLxD.shape) for i in (0, -1))
+    return (y_BxLxD, operand_BxLxD), (x_BxLxD, h_BxLxD, bias_D, scale_D, noise)
 
 
-def _backward(dropout: float, interpret: bool, saved: Any, slope_BxLxD: jax.Array) -> Any:
+def _backward(
+    dropout: float, interpret: bool, saved: Any, slopes_BxLxD: tuple[jax.Array, jax.Array]
+) -> Any:
     x_BxLxD, h_BxLxD, bias_D, scale_D, noise = saved
     shape = rows.shape_of(x_BxLxD.shape, _BACKWARD, dropout if noise is not None else 0.0)
-    x_NxD, h_NxD, slope_NxD = (rows.flat(a) for a in (x_BxLxD, h_BxLxD, slope_BxLxD))
+    x_NxD, h_NxD, *slopes_NxD = (rows.flat(a) for a in (x_BxLxD, h_BxLxD, *slopes_BxLxD))
     results = [rows.like_sums(shape, 3), jax.ShapeDtypeStruct(x_NxD.shape, x_NxD.dtype)]
     if shape.dropout or x_NxD.dtype != h_NxD.dtype:  # else their gradients are one
         results.append(jax.ShapeDtypeStruct(h_NxD.shape, h_NxD.dtype))
@@ -75,7 +79,7 @@ def _backward(dropout: float, interpret: bool, saved: Any, slope_BxLxD: jax.Arra
         _residual_norm_backward,
         shape,
         noise,
-        [bias_D[None], scale_D[None], x_NxD, h_NxD, slope_NxD],
+        [bias_D[None], scale_D[None], x_NxD, h_NxD, *slopes_NxD],
         results,
         interpret,
     )
@@ -88,29 +92,34 @@ residual_norm.defvjp(_forward, _backward)
 
 
 def _residual_norm(shape: rows.Shape, *refs: Any) -> None:
-    *keys, bias_ref, scale_ref, shift_ref, x_ref, h_ref, y_ref = refs
+    inputs = 5 + 2 * bool(shape.dropout)
+    *keys, bias_ref, scale_ref, shift_ref, x_ref, h_ref = refs[:inputs]
     bias, scale, shift = (rows.read(shape, ref, 0, 1) for ref in (bias_ref, scale_ref, shift_ref))
 
     def block(first: jax.Array, carry: None) -> None:
         x, h = (rows.read(shape, ref, first, shape.rows) for ref in (x_ref, h_ref))
         normal, _ = rows.normal(shape, _total(shape, x, h, bias, rows.kept(shape, keys, first)))
         for p, n in enumerate(normal):
-            rows.write(shape, y_ref, first, p, n * scale[p] + shift[p])
+            y_RxC = n * scale[p] + shift[p]
+            for y_ref in refs[inputs:]:
+                rows.write(shape, y_ref, first, p, y_RxC)
         return carry
 
     rows.over_blocks(shape, block, None)
 
 
 def _residual_norm_backward(shape: rows.Shape, *refs: Any) -> None:
-    inputs = 5 + 2 * bool(shape.dropout)
-    *keys, bias_ref, scale_ref, x_ref, h_ref, slope_ref = refs[:inputs]
+    inputs = 6 + 2 * bool(shape.dropout)
+    *keys, bias_ref, scale_ref, x_ref, h_ref, y_slope_ref, operand_slope_ref = refs[:inputs]
     sums_ref, dx_ref, *dh_ref = refs[inputs:]
     bias, scale = (rows.read(shape, ref, 0, 1) for ref in (bias_ref, scale_ref))
 
     def block(first: jax.Array, sums: rows.Sums) -> rows.Sums:
-        x, h, slope = (
-            rows.read(shape, ref, first, shape.rows) for ref in (x_ref, h_ref, slope_ref)
+        x, h, of_y, of_operand = (
+            rows.read(shape, ref, first, shape.rows)
+            for ref in (x_ref, h_ref, y_slope_ref, operand_slope_ref)
         )
+        slope = [a + b for a, b in zip(of_y, of_operand, strict=True)]
         kept = rows.kept(shape, keys, first)
         normal = rows.normal(shape, _total(shape, x, h, bias, kept))
         inner = [a * b for a, b in zip(slope, scale, strict=True)]
