@@ -94,10 +94,11 @@ def along(line: jax.Array, at: jax.Array) -> jax.Array:
     """The bits of a line's elements at these places, all uint32, of shapes that broadcast.
 
     A line is what an array has along its last axis; the bits of its own number are its key. One round of the mixer is
-    enough from there, so that an element of a large array costs half of what `bits` does. Places are spread over all
+    enough from there, so that an element of a large array costs half of what `bits` does. Its last step, which changes
+    the lower half of the bits, is left out: no comparison with a threshold would notice. Places are spread over all
     bits first: small differences the mixer alone does not quite hide.
     """
-    return _mix(line + at * _GOLDEN)
+    return _half_mixed(line + at * _GOLDEN)
 
 
 def threshold(rate: float) -> np.uint32:
@@ -112,6 +113,10 @@ def _uniform(bits: jax.Array) -> jax.Array:
 
 
 def _mix(x: jax.Array) -> jax.Array:
-    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
+    x = _half_mixed(x)
     return x ^ (x >> 16)
+
+
+def _half_mixed(x: jax.Array) -> jax.Array:
+    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
+    return (x ^ (x >> 15)) * np.uint32(0x846CA68B)

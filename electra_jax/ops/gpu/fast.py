@@ -30,6 +30,15 @@ def fma(a: jax.Array, b: ArrayLike, c: ArrayLike, interpret: bool) -> jax.Array:
     return a * b + c if interpret else _instruction("fma.rn.f32 $0, $1, $2, $3;", a, b, c)
 
 
+def less_square(a: jax.Array, b: jax.Array, interpret: bool) -> jax.Array:
+    """a - b^2, likewise."""
+    return (
+        a - b * b
+        if interpret
+        else _instruction("{.reg .f32 n; neg.f32 n, $2; fma.rn.f32 $0, n, $2, $1;}", a, b)
+    )
+
+
 def exp2(x: jax.Array, interpret: bool) -> jax.Array:
     """2^x as one instruction, where the compiler adds some that keep results below 2^-126, here 0."""
     return jnp.exp2(x) if interpret else _instruction("ex2.approx.ftz.f32 $0, $1;", x)
