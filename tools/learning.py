@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
-"""Does the fast step learn what the plain one learns? Trains `mini` with both, on several seeds, and compares.
+"""Does the fast step learn what another one learns? Trains `mini` with both, on several seeds, and compares.
 
     python tools/learning.py --data data32/ --workdir learning/
+    python tools/learning.py --data data32/ --workdir residual/ --against bfloat16-residuals \
+        --config.model.layers=6 --config.model.dtype=bfloat16
 
 The fast step is the one that `pretrain` runs. The plain one has the vocabulary head on all logits at once and
-JAX's own GELU, differentiated automatically. Runs are ordinary runs under --workdir, one a core side by side, and go
-on from their last checkpoint when the comparison is started again. Prints held-out MLM loss and discriminator AUC of
-each run, and whether the means are within the spread of the seeds (the larger of the two ranges).
+JAX's own GELU, differentiated automatically; that of bfloat16-residuals is the fast one with
+model.residual_dtype=bfloat16. --config.NAME=VALUE changes the recipe of both. Runs are ordinary runs under --workdir,
+one a core side by side, and go on from their last checkpoint when the comparison is started again. Prints held-out MLM
+loss and discriminator AUC of each run, and whether the means are within the spread of the seeds (the larger of the two
+ranges).
 """
 
 import argparse
@@ -16,7 +20,8 @@ import os
 import statistics
 from pathlib import Path
 
-VARIANTS = ("fast", "plain")
+FAST = "fast"
+OTHERS = ("plain", "bfloat16-residuals")
 FIGURES = ("mlm_loss", "disc_auc")
 
 
@@ -30,12 +35,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
-    args = parser.parse_args()
-    runs = [(variant, seed) for seed in args.seeds for variant in VARIANTS]
+    parser.add_argument("--against", choices=OTHERS, default=OTHERS[0])
+    args, args.changes = parser.parse_known_args()
+    if strange := [x for x in args.changes if not x.startswith("--config.")]:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    runs = [(variant, seed) for seed in args.seeds for variant in (FAST, args.against)]
     work = [(args, *run, number) for number, run in enumerate(runs)]
     with multiprocessing.get_context("spawn").Pool(args.jobs, maxtasksperchild=1) as pool:
         pool.starmap(train, work, chunksize=1)
-    print(table({run: held_out(args.workdir / "-".join(map(str, run))) for run in runs}))
+    found = {run: held_out(args.workdir / "-".join(map(str, run))) for run in runs}
+    print(table(found, args.against))
 
 
 def train(args: argparse.Namespace, variant: str, seed: int, number: int) -> None:
@@ -54,7 +63,9 @@ def train(args: argparse.Namespace, variant: str, seed: int, number: int) -> Non
         "train.eval_every": args.steps,
         "train.checkpoint_every": max(1, args.steps // 8),
     }
-    overrides = [f"--config.{name}={value}" for name, value in options.items()]
+    if variant == "bfloat16-residuals":
+        options["model.residual_dtype"] = "bfloat16"
+    overrides = [*args.changes, *(f"--config.{name}={value}" for name, value in options.items())]
     folder = args.workdir / f"{variant}-{seed}"
     config = [] if (folder / "config.json").exists() else ["--config", args.config, *overrides]
     if status := cli.main(["pretrain", "--workdir", str(folder), *config]):
@@ -67,11 +78,11 @@ def plain() -> None:
 
     import jax
 
-    from electra_jax.model import heads, layers
-    from electra_jax.ops import vocab_head
+    from electra_jax.model import heads
+    from electra_jax.ops import feedforward, vocab_head
 
     vocab_head.TILE = 1 << 30
-    layers.gelu = heads.gelu = functools.partial(jax.nn.gelu, approximate=False)
+    feedforward.gelu = heads.gelu = functools.partial(jax.nn.gelu, approximate=False)
 
 
 def held_out(folder: Path) -> dict[str, float]:
@@ -80,19 +91,19 @@ def held_out(folder: Path) -> dict[str, float]:
     return [line for line in lines if line["split"] == "valid"][-1]
 
 
-def table(found: dict[tuple[str, int], dict[str, float]]) -> str:
+def table(found: dict[tuple[str, int], dict[str, float]], against: str) -> str:
     """Markdown: a row a run, then means, and how far they are apart beside how far the seeds are."""
     lines = ["| step | seed | held-out MLM loss | discriminator AUC |", "|---|---|---|---|"]
     for (variant, seed), figures in found.items():
         values = " | ".join(f"{figures[name]:.4f}" for name in FIGURES)
         lines.append(f"| {variant} | {seed} | {values} |")
     for name in FIGURES:
-        by = {v: [f[name] for (w, _), f in found.items() if w == v] for v in VARIANTS}
-        means = [statistics.mean(by[v]) for v in VARIANTS]
+        by = {v: [f[name] for (w, _), f in found.items() if w == v] for v in (FAST, against)}
+        means = [statistics.mean(values) for values in by.values()]
         spread = max(max(x) - min(x) for x in by.values())
         apart = abs(means[0] - means[1])
         lines.append(
-            f"\n{name}: means {means[0]:.4f} (fast) and {means[1]:.4f} (plain), {apart:.4f} apart; "
+            f"\n{name}: means {means[0]:.4f} ({FAST}) and {means[1]:.4f} ({against}), {apart:.4f} apart; "
             f"seeds spread over {spread:.4f}: {'within it' if apart <= spread else 'NOT within it'}"
         )
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
 
 Params = dict[str, Any]
 Shape = tuple[int, ...]
@@ -33,7 +34,7 @@ def truncated_normal(stddev: float) -> Callable[..., jax.Array]:
 
 
 def fresh(module: nn.Module, key: jax.Array, *arguments: Any, **options: Any) -> Params:
-    """What `module.init` gives, number for number: a first pass asks what is to be drawn, a second uses it."""
+    """What `module.init` gives, but for rounding: a first pass asks what is to be drawn, a second uses it."""
     asked: list[tuple[jax.Array, Shape, float]] = []
 
     def ask(key: jax.Array, shape: Shape, stddev: float) -> jax.Array:
@@ -64,7 +65,14 @@ def _together(asked: list[tuple[jax.Array, Shape, float]]) -> list[jax.Array]:
 @contextlib.contextmanager
 def _drawn_by(draw: Draw) -> Iterator[None]:
     """Within, `truncated_normal` draws by this function."""
-    before = _drawing.set(draw)
+    here = get_opaque_trace_state(convention="flax")
+
+    def draw_here(key: jax.Array, shape: Shape, stddev: float) -> jax.Array:
+        # Of a parameter that a module has already, Flax has JAX find out the shape, in a trace of its own.
+        inside = get_opaque_trace_state(convention="flax") != here
+        return (_draw if inside else draw)(key, shape, stddev)
+
+    before = _drawing.set(draw_here)
     try:
         yield
     finally:

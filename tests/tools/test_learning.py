@@ -20,6 +20,20 @@ def test_means_are_judged_by_the_spread_of_the_seeds(shift, verdict):
         for variant, by in (("fast", 0.0), ("plain", shift))
         for seed in range(3)
     }
-    said = next(x for x in learning.table(found).splitlines() if x.startswith("mlm_loss"))
+    said = next(x for x in learning.table(found, "plain").splitlines() if x.startswith("mlm_loss"))
     assert said.endswith(f": {verdict}")
     assert f"{shift:.4f} apart; seeds spread over 0.1000" in said
+
+
+def test_the_plain_step_is_plain(monkeypatch):
+    """Catches an operation that has moved: the plain step would be the fast one, and the comparison say nothing."""
+    from electra_jax.model import heads
+    from electra_jax.ops import feedforward, vocab_head
+
+    for module, name in ((heads, "gelu"), (feedforward, "gelu"), (vocab_head, "TILE")):
+        monkeypatch.setattr(module, name, getattr(module, name))  # is put back
+    fast = heads.gelu
+    assert feedforward.gelu is fast
+    learning.plain()
+    assert feedforward.gelu is heads.gelu is not fast
+    assert vocab_head.TILE > 1 << 20

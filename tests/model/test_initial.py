@@ -1,0 +1,66 @@
+"""Fresh parameters: the same as Flax draws, in fewer draws."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from electra_jax.model import initial
+from electra_jax.model.electra import Dimensions, Electra, ModelSpec
+from electra_jax.spec import load_config
+
+IDS = jnp.zeros((1, 1), jnp.int32)
+
+
+def module(**changes) -> Electra:
+    """Both networks of a few layers."""
+    sizes = {"layers": 3, "width": 128, "heads": 2, "ffn": 256, "embedding": 64, "positions": 8}
+    spec = load_config("small", ["model.generator_size=0.5"]).to_dict()["model"] | sizes
+    return Electra(Dimensions(dataclasses.replace(ModelSpec(**spec), **changes), 250))
+
+
+def same(found, expected) -> None:
+    """Equal but for rounding: XLA may contract a product and a sum in one program and not in another."""
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-8), found, expected
+    )
+
+
+@pytest.mark.parametrize("tying", ["embeddings", "none", "all"])
+@pytest.mark.parametrize("remat", ["none", "layer"])
+def test_parameters_are_those_of_flax(tying: str, remat: str):
+    """Catches draws that end in another parameter than the one whose key they had, and a parameter that two networks
+    share, which Flax asks for twice."""
+    electra = module(tying=tying, remat=remat)
+    key = jax.random.key(3)
+    expected = jax.jit(lambda: electra.init(key, IDS)["params"])()
+    same(jax.jit(lambda: initial.fresh(electra, key, IDS))(), expected)
+
+
+@pytest.mark.parametrize("remat", ["none", "layer"])
+def test_one_draw_a_shape(remat: str):
+    """Catches a draw for every parameter, which takes a GPU's compiler minutes for twelve layers."""
+    electra = module(remat=remat)
+    program = str(jax.make_jaxpr(lambda: initial.fresh(electra, jax.random.key(0), IDS))())
+    kernels = {
+        x.shape
+        for path, x in jax.tree_util.tree_leaves_with_path(
+            jax.eval_shape(lambda: initial.fresh(electra, jax.random.key(0), IDS))
+        )
+        if len(x.shape) > 1
+    }
+    assert len(kernels) - 2 <= program.count("erf_inv") <= len(kernels)  # two are drawn otherwise
+
+
+def test_seeds_side_by_side():
+    """Catches draws that several runs in one program share."""
+    electra = module()
+
+    def one(seed):
+        return initial.fresh(electra, jax.random.key(seed), IDS)
+
+    both = jax.jit(jax.vmap(one))(jnp.arange(2))
+    for seed in range(2):
+        same(jax.tree.map(lambda x, at=seed: x[at], both), jax.jit(one)(seed))
