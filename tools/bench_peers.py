@@ -4,10 +4,10 @@
     python tools/bench_peers.py                                  # what suits the device there is
     python tools/bench_peers.py --cases small:128:16 --dropout 0.1 --rounds 20 --json
     python tools/bench_peers.py --largest 4 --cases small:128    # in place of racing: the largest batch in 4 GiB
-    python tools/bench_peers.py --ahead 12                       # a GPU box of many cores: all compile at once
 
 Every contender has its own process and works only when it is its turn: a few steps each, round after
-round, so that whatever else the machine does meets all alike. The step is the whole joint ELECTRA step:
+round, so that whatever else the machine does meets all alike. They compile one after another, because XLA
+tries a GPU's kernels out and takes the fastest. The step is the whole joint ELECTRA step:
 masking on the device, generator, vocabulary head on the masked positions only, Gumbel-max samples,
 discriminator, gradients, clipping, AdamW (fused), in float32 on a CPU and bfloat16 on a GPU, on full rows
 of the same length. Our residual stream is float32, as the recipes say; "electra_jax-bfloat16" is with one of
@@ -52,12 +52,6 @@ def main() -> None:
     parser.add_argument(
         "--largest", type=float, metavar="GIB", help="find the largest batch instead"
     )
-    parser.add_argument(
-        "--ahead",
-        type=float,
-        metavar="SECONDS",
-        help="start all contenders of all cases so long after one another, not each when the last is ready",
-    )
     parser.add_argument("--json", action="store_true", help="a JSON line a row")
     args = parser.parse_args()
     multiprocessing.set_start_method("spawn")
@@ -71,21 +65,12 @@ def main() -> None:
         rows = int(batch[0]) if batch else GRANULE
         for rate in args.dropout:
             races[case, rate] = (config, int(length), rows, float(rate), dtype)
-    workers: dict[tuple[str, Any], Worker] = {}
-    if args.ahead is not None and not args.largest:
-        for name in args.contenders:
-            for shape in races.values():
-                workers[name, shape] = Worker(name, shape)
-                time.sleep(args.ahead)
-        for worker in workers.values():
-            worker.wait()
     for (case, _), shape in races.items():
         found: Iterable[dict[str, Any]]
         if args.largest:
             found = (largest(name, shape, args.largest) for name in args.contenders)
         else:
-            ready = [workers.get((n, shape)) or Worker(n, shape).wait() for n in args.contenders]
-            found = race(ready, shape, args.rounds, args.steps)
+            found = race(args.contenders, shape, args.rounds, args.steps)
         for row in found:
             row |= {"case": case, "dropout": shape[3], "dtype": dtype}
             print(json.dumps(row) if args.json else line(row), flush=True)
@@ -112,14 +97,13 @@ def line(row: dict[str, Any]) -> str:
 
 
 def race(
-    workers: "Sequence[Worker]",
+    names: Sequence[str],
     shape: tuple[str, int, int, float, str],
     rounds: int,
     steps: int,
 ) -> list[dict[str, Any]]:
     """Figures by contender, each with our speed as a multiple of its speed (wall, processor)."""
-    for worker in workers:
-        worker.wait()
+    workers = [Worker(name, shape) for name in names]
     for _ in range(rounds):
         for worker in workers:
             worker.turn(steps)
@@ -158,7 +142,7 @@ def largest(name: str, shape: tuple[str, int, int, float, str], limit: float) ->
     """The most rows, by GRANULE, that the contender trains on within so many GiB; each try has its own process."""
 
     def trial(rows: int) -> dict[str, Any]:
-        worker = Worker(name, (*shape[:2], rows, *shape[3:])).wait()
+        worker = Worker(name, (*shape[:2], rows, *shape[3:]))
         worker.turn(1)
         return worker.close(shape)
 
@@ -188,13 +172,7 @@ class Worker:
         self.process = multiprocessing.Process(target=work, args=(name, shape, far), daemon=True)
         self.process.start()
         far.close()
-        self.ready, self.failed = False, None
-
-    def wait(self) -> "Worker":
-        """Itself, once it is ready or has failed."""
-        if not self.ready:
-            self.ready, self.failed = True, self.receive()
-        return self
+        self.failed = self.receive()  # None once it is ready
 
     def receive(self) -> Any:
         try:

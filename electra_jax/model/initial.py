@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 
-Params = dict[str, Any]
 Shape = tuple[int, ...]
 Draw = Callable[[jax.Array, Shape, float], jax.Array]
 
@@ -33,7 +32,7 @@ def truncated_normal(stddev: float) -> Callable[..., jax.Array]:
     return init
 
 
-def fresh(module: nn.Module, key: jax.Array, *arguments: Any, **options: Any) -> Params:
+def fresh(module: nn.Module, key: jax.Array, *arguments: Any, **options: Any) -> dict[str, Any]:
     """What `module.init` gives, but for rounding: a first pass asks what is to be drawn, a second uses it."""
     asked: list[tuple[jax.Array, Shape, float]] = []
 

@@ -83,7 +83,7 @@ def test_the_step_has_its_kernels_and_no_large_array(dropout, devices):
     expected = {
         "attention_forward",
         "attention_queries",
-        "attention_backward",
+        "attention_keys",
         "gelu",
         "gelu_backward",
     }
@@ -104,4 +104,4 @@ def test_the_step_has_its_kernels_and_no_large_array(dropout, devices):
 def test_fine_tuning_has_the_kernels(runs, devices, fine_tuning):
     """Catches kernels that cannot be vectorised over several runs in one program."""
     found = set(kernels(fine_tuning(devices, runs)))
-    assert {"attention_forward", "attention_backward", "residual_norm", "gelu_backward"} <= found
+    assert {"attention_forward", "attention_keys", "residual_norm", "gelu_backward"} <= found

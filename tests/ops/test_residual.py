@@ -217,6 +217,29 @@ def traced(shape: tuple[int, int, int], kind: str = HOPPER, **options) -> tuple[
     return residual_norm, norm
 
 
+def test_a_kernel_is_traced_once_for_all_layers(monkeypatch):
+    """Catches kernels that every layer traces and lowers anew: of small's start, a dozen seconds."""
+    calls = []
+
+    def counted(x, h, bias, scale, shift, noise, dropout):
+        calls.append(dropout)
+        return residual._plain(x, h, bias, scale, shift, noise, dropout)
+
+    monkeypatch.setattr(residual_gpu, "residual_norm", counted)
+    monkeypatch.setattr(target, "on_hopper", lambda: True)
+    (x, h, *params), _ = drawn(4, 256, "float32", "bfloat16")
+
+    def layers(x, h, rate):
+        for _ in range(6):
+            x, h = residual.residual_norm(x, h, *params, dropout=rate, noise=noise())
+        return x
+
+    with jax.set_mesh(jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])):
+        jax.jit(lambda x, h: layers(x, h, RATE) + layers(x, h, 0.0)).lower(x, h)
+    # Twice, because the arrays that come in know nothing of the mesh as yet.
+    assert calls.count(RATE) <= 2 and calls.count(0.0) <= 2
+
+
 def test_a_gpu_takes_the_kernels_and_says_what_they_cannot(capfd):
     """Catches a fallback nobody is told of, one told of at every layer, and kernels on other platforms."""
     target.tell.cache_clear()
