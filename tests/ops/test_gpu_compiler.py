@@ -100,6 +100,16 @@ def test_the_step_has_its_kernels_and_no_large_array(dropout, devices):
         assert buffer.bytes < logits, buffer
 
 
+def test_fresh_parameters_are_a_short_program(devices):
+    """Catches draws that XLA takes apart again, each with its own logarithm: twelve layers would compile for minutes."""
+    run = run_spec(load_config("small", ["model.layers=4", f"train.batch={DEVICES}"]).to_dict())
+    (phase,) = run.phases(synthetic(LENGTH, VOCAB))
+    text = (
+        program.build(run, phase, meshes.build(run.mesh, devices)).init.lower().compile().as_text()
+    )
+    assert 0 < text.count(" log-plus-one(") <= 20  # of 57 draws
+
+
 @pytest.mark.parametrize("runs", [0, 2])
 def test_fine_tuning_has_the_kernels(runs, devices, fine_tuning):
     """Catches kernels that cannot be vectorised over several runs in one program."""

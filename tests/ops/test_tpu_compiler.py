@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from electra_jax.bench.synthetic import synthetic
 from electra_jax.objective.corrupt import slot_count
 from electra_jax.ops.noise import Noise
 from electra_jax.ops.tpu import attention as attention_kernel
@@ -15,6 +16,8 @@ from electra_jax.plan import topology
 from electra_jax.plan.step import compile_step, settle
 from electra_jax.plan.stretches import described
 from electra_jax.spec import load_config
+from electra_jax.train import mesh as meshes
+from electra_jax.train import program
 from electra_jax.train.options import run_spec
 
 pytestmark = [
@@ -63,6 +66,14 @@ def test_kernels_compile(slice):
     shapes = (((4, 300, 768), jnp.bfloat16), ((30592, 768), jnp.float32), ((30592,), jnp.float32))
     text = compiled(slice, head, *shapes, ((4, 300), jnp.int32), keys, keys)
     assert text.count('custom_call_target="tpu_custom_call"') == 2
+
+
+def test_fresh_parameters_compile():
+    """Catches an option meant for a GPU that the TPU's compiler refuses."""
+    run = run_spec(load_config("tiny", ["train.batch=8"]).to_dict())
+    (phase,) = run.phases(synthetic(64, 250))
+    chips = meshes.build(run.mesh, topology.devices(topology.parse("v5e:2x4")))
+    assert program.build(run, phase, chips).init.lower().compile() is not None
 
 
 def test_the_step_has_its_kernels_and_no_large_array():
