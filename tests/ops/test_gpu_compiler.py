@@ -101,7 +101,7 @@ def test_the_step_has_its_kernels_and_no_large_array(dropout, devices):
 
 
 def test_fresh_parameters_are_a_short_program(devices):
-    """Catches draws that XLA takes apart again, each with its own logarithm: twelve layers would compile for minutes."""
+    """Catches draws that XLA takes apart again, each with its own logarithm: twelve layers would compile minutes."""
     run = run_spec(load_config("small", ["model.layers=4", f"train.batch={DEVICES}"]).to_dict())
     (phase,) = run.phases(synthetic(LENGTH, VOCAB))
     text = (
