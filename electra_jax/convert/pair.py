@@ -90,9 +90,8 @@ def fresh_generator(dims: Dimensions) -> Flat:
         params = initial.fresh(Electra(dims), key, jnp.zeros((1, 1), jnp.int32))
         return {name: value for name, value in params.items() if name.startswith("generator")}
 
-    return {
-        name: np.asarray(x) for name, x in arrays.flatten(jax.jit(init)(jax.random.key(0))).items()
-    }
+    made = jax.jit(init, compiler_options=initial.UNTUNED)(jax.random.key(0))
+    return {name: np.asarray(x) for name, x in arrays.flatten(made).items()}
 
 
 def join(first: Model, second: Model, embeddings: str | None = None) -> tuple[Dimensions, Flat]:

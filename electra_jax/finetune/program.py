@@ -16,11 +16,12 @@ from electra_jax.finetune import network, rates
 from electra_jax.finetune.network import NetworkSpec
 from electra_jax.finetune.options import OptimOptions
 from electra_jax.finetune.rows import Arrays
+from electra_jax.model import initial
 from electra_jax.model.electra import Params
 from electra_jax.ops import target
 from electra_jax.train import mesh as meshes
 from electra_jax.train import optim
-from electra_jax.train.program import UNTUNED, place_array
+from electra_jax.train.program import place_array
 from electra_jax.train.step import accumulate
 
 State = dict[str, Any]  # step, seed, peak_lr, params, opt_state, skipped {total, run}
@@ -175,7 +176,7 @@ class Program:
             one = functools.partial(init_state, self.spec, encoder)
             return jax.vmap(one)(seed, peak_lr) if self.runs else one(seed, peak_lr)
 
-        return jax.jit(init, out_shardings=self._shardings, compiler_options=UNTUNED)
+        return jax.jit(init, out_shardings=self._shardings, compiler_options=initial.UNTUNED)
 
     def init(self, encoder: Params | None, seeds: Sequence[int], peaks: Sequence[float]) -> State:
         """The states before the first step of runs with these seeds and learning rates."""

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 
+UNTUNED = {"xla_gpu_autotune_level": 0}  # the compiler's options for a program that runs once
+
 Shape = tuple[int, ...]
 Draw = Callable[[jax.Array, Shape, float], jax.Array]
 

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from electra_jax.data.source import Prepared
+from electra_jax.model import initial
 from electra_jax.objective.protocol import Batch, Objective, Sums
 from electra_jax.train import heap
 from electra_jax.train import mesh as meshes
@@ -24,7 +25,6 @@ from electra_jax.train.step import State, init_state, make_train_step, step_keys
 EVALUATION_SEED = 0  # of the fixed masks and samples of held-out evaluation, the same in every run
 # Without it XLA takes fast GPU kernels that add in whatever order their threads arrive; no matter on CPU and TPU.
 DETERMINISTIC = {"xla_gpu_deterministic_ops": True}
-UNTUNED = {"xla_gpu_autotune_level": 0}  # for what runs once
 _LEAST_COMPILE_TIME = "jax_persistent_cache_min_compile_time_secs"
 FIELDS = ("ids", "types", "docs", "word_starts", "positions")
 
@@ -121,7 +121,7 @@ def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
         mesh=mesh,
         abstract_state=abstract_state,
         abstract_batch=dict.fromkeys(FIELDS, batch),
-        init=jax.jit(init, out_shardings=state_sharding, compiler_options=UNTUNED),
+        init=jax.jit(init, out_shardings=state_sharding, compiler_options=initial.UNTUNED),
         train_step=jax.jit(
             meshes.on_mesh(train_step, mesh),
             donate_argnums=0,

@@ -43,7 +43,7 @@ class _Shape(NamedTuple):
 
     @property
     def keys(self) -> int:
-        """What `_queries_kernel` looks at together."""
+        """Those that `_queries_kernel` looks at together."""
         return min(_FEW if self.length <= _SHORT else _TILE, self.length)
 
     @property
@@ -132,18 +132,18 @@ def _backward(
     block = pl.BlockSpec((None, shape.tile, shape.channels), lambda i, h, b: (b, i, h))
     of_block = pl.BlockSpec((None, None, shape.tile), lambda i, h, b: (b, h, i))
     # Gradients of [B, L, M], and what blocks add to the bias's: programs of both kernels write their own parts.
-    sums = [
+    gradients = [
         jax.ShapeDtypeStruct(qkv_BxLxM.shape, qkv_BxLxM.dtype),
         jax.ShapeDtypeStruct((batch, blocks, triple), jnp.float32),
     ]
-    of_sums = [pl.BlockSpec((None, *x.shape[1:]), lambda i, h, b: (b, 0, 0)) for x in sums]
+    whole = [pl.BlockSpec((None, *x.shape[1:]), lambda i, h, b: (b, 0, 0)) for x in gradients]
     kinds = [jnp.float32, jnp.float32] + [jnp.uint32] * (shape.dropout > 0)
     d_qkv_BxLxM, d_bias_BxNxM, q_BxLxD, *of_queries = call(
         functools.partial(_queries_kernel, shape),
         in_specs=[*_specs(shape, shape.tile), block, block, of_block],
-        out_specs=[*of_sums, block, *[of_block] * len(kinds)],
+        out_specs=[*whole, block, *[of_block] * len(kinds)],
         out_shape=[
-            *sums,
+            *gradients,
             jax.ShapeDtypeStruct(out_BxLxD.shape, out_BxLxD.dtype),
             *(jax.ShapeDtypeStruct(norm_BxHxL.shape, kind) for kind in kinds),
         ],
@@ -155,9 +155,9 @@ def _backward(
     d_qkv_BxLxM, d_bias_BxNxM = call(
         functools.partial(_keys_kernel, shape),
         # Of the arrays, keys, values, biases and documents; the others went into what the first kernel has written.
-        in_specs=[*of_sums, *_specs(shape, length)[-4:], row, row, *[of_row] * len(of_queries)],
-        out_specs=of_sums,
-        out_shape=sums,
+        in_specs=[*whole, *_specs(shape, length)[-4:], row, row, *[of_row] * len(of_queries)],
+        out_specs=whole,
+        out_shape=gradients,
         input_output_aliases={0: 0, 1: 1},
         name="attention_keys",
     )(d_qkv_BxLxM, d_bias_BxNxM, *arrays[-4:], q_BxLxD, slope_BxLxD, *of_queries)
@@ -179,7 +179,7 @@ def _shape(
 def _arrays(
     shape: _Shape, qkv_BxLxM: jax.Array, bias_M: jax.Array, docs_BxL: jax.Array, noise: Noise | None
 ) -> list[jax.Array]:
-    """What both kernels read first: noise keys where there is dropout, queries, keys, values, biases, documents."""
+    """What kernels read first: noise keys where there is dropout, queries, keys, values, biases, documents."""
     keys = noise if shape.dropout and noise is not None else ()
     bias_3xHxC = bias_M.astype(jnp.float32).reshape(3, shape.heads, shape.channels)
     return [*keys, *[qkv_BxLxM] * 3, bias_3xHxC, docs_BxL.astype(jnp.float32) * _APART]
