@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from electra_jax.model.initial import truncated_normal
-from electra_jax.ops import target
+from electra_jax.ops import dense, target
 from electra_jax.ops.attention import self_attention
 from electra_jax.ops.feedforward import feed_forward
 from electra_jax.ops.lookup import take_of_few
@@ -158,7 +158,7 @@ class Layer(nn.Module):
         kernels, biases = zip(
             *(weights(name, s.width, s.width) for name in ("query", "key", "value")), strict=True
         )
-        qkv_BxLxM = jnp.dot(operand_BxLxD, jnp.concatenate(kernels, axis=1))
+        qkv_BxLxM = dense.product(operand_BxLxD, jnp.concatenate(kernels, axis=1))
         attend: Callable[..., jax.Array] = functools.partial(
             self_attention, heads=s.heads, dropout=s.attention_dropout
         )
@@ -168,7 +168,7 @@ class Layer(nn.Module):
             qkv_BxLxM, jnp.concatenate(biases), docs_BxL, noise=noise and noise.at(0)
         )
         out_DxD, out_bias_D = weights("out", s.width, s.width)
-        h_BxLxD = jnp.dot(mixed_BxLxD, out_DxD)
+        h_BxLxD = dense.product(mixed_BxLxD, out_DxD)
         x_BxLxD, operand_BxLxD = add(x_BxLxD, h_BxLxD, out_bias_D, "attention_norm", 1)
         up_DxF, up_bias_F = weights("up", s.width, s.ffn)
         down_FxD, down_bias_D = weights("down", s.ffn, s.width)

@@ -1,5 +1,6 @@
 """Scaled dot-product attention within documents, with dropout on the weights; by a platform's kernel if it has one."""
 
+import functools
 from types import ModuleType
 
 import jax
@@ -83,9 +84,7 @@ def attention(
     functions, which keep [B, H, L, L] for the backward pass.
     """
     scale = q_BxLxHxC.shape[-1] ** -0.5
-    scores_BxHxLxL = jnp.einsum(
-        "blhc,bmhc->bhlm", q_BxLxHxC * scale, k_BxLxHxC, preferred_element_type=jnp.float32
-    )
+    scores_BxHxLxL = _scores(q_BxLxHxC * scale, k_BxLxHxC)
     visible_BxLxL = docs_BxL[:, :, None] == docs_BxL[:, None, :]
     if causal or window is not None:
         at_L = jnp.arange(docs_BxL.shape[1])
@@ -98,6 +97,35 @@ def attention(
     weights_BxHxLxL = jax.nn.softmax(scores_BxHxLxL, axis=-1)
     weights_BxHxLxL = noise_ops.dropout(weights_BxHxLxL, dropout, noise)
     return jnp.einsum("bhlm,bmhc->blhc", weights_BxHxLxL.astype(v_BxLxHxC.dtype), v_BxLxHxC)
+
+
+@jax.custom_vjp
+def _scores(q_BxLxHxC: jax.Array, k_BxMxHxC: jax.Array) -> jax.Array:
+    """Products of queries and keys [B, H, L, M] in float32."""
+    return jnp.einsum("blhc,bmhc->bhlm", q_BxLxHxC, k_BxMxHxC, preferred_element_type=jnp.float32)
+
+
+def _forward(
+    q_BxLxHxC: jax.Array, k_BxMxHxC: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _scores(q_BxLxHxC, k_BxMxHxC), (q_BxLxHxC, k_BxMxHxC)
+
+
+def _backward(
+    saved: tuple[jax.Array, jax.Array], slope_BxHxLxM: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The keys' gradient as queries by slopes: by default slopes come first, and a CPU would turn [L, M] for that."""
+    q_BxLxHxC, k_BxMxHxC = saved
+    wide = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+    d_q_BxHxLxC = wide(slope_BxHxLxM, k_BxMxHxC, (((3,), (1,)), ((0, 1), (0, 2))))
+    d_k_BxHxCxM = wide(q_BxLxHxC, slope_BxHxLxM, (((1,), (2,)), ((0, 2), (0, 1))))
+    return (
+        d_q_BxHxLxC.transpose(0, 2, 1, 3).astype(q_BxLxHxC.dtype),
+        d_k_BxHxCxM.transpose(0, 3, 1, 2).astype(k_BxMxHxC.dtype),
+    )
+
+
+_scores.defvjp(_forward, _backward)
 
 
 def _plain(

@@ -1,9 +1,8 @@
 """A layer's feed-forward block, two products and a GELU between; the GELU by a platform's kernels if it has some."""
 
 import jax
-import jax.numpy as jnp
 
-from electra_jax.ops import target
+from electra_jax.ops import dense, target
 from electra_jax.ops.gelu import gelu
 
 
@@ -11,8 +10,8 @@ def feed_forward(
     x_BxLxD: jax.Array, up_DxF: jax.Array, up_bias_F: jax.Array, down_FxD: jax.Array
 ) -> jax.Array:
     """gelu(x @ up + up_bias) @ down [B, L, D] in the dtype of x and of both matrices; the bias is float32."""
-    h_BxLxF = jnp.dot(x_BxLxD, up_DxF)
-    return jnp.dot(bias_gelu(h_BxLxF, up_bias_F), down_FxD)
+    h_BxLxF = dense.product(x_BxLxD, up_DxF)
+    return dense.product(bias_gelu(h_BxLxF, up_bias_F), down_FxD)
 
 
 def bias_gelu(h_BxLxF: jax.Array, bias_F: jax.Array) -> jax.Array:

@@ -31,6 +31,15 @@ def on_hopper() -> bool:
     return True
 
 
+def apart(x: jax.Array) -> jax.Array:
+    """x; where the program is for a CPU, as an array of its own, made once.
+
+    XLA's compiler for CPUs otherwise computes cheap arrays anew wherever they are used, in the order of that use, or
+    keeps what it can share between forward and backward pass, however large.
+    """
+    return jax.lax.optimization_barrier(x) if platform() == "cpu" else x
+
+
 def by_kernel(
     what: str,
     kernel: Callable[..., Any],

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from electra_jax.ops import dense
 from electra_jax.ops.noise import Noise
 from electra_jax.ops.samplers import SAMPLERS, Best, pick
 
@@ -151,8 +152,10 @@ def _backward(options: HeadOptions, saved: Any, slopes: PerSlot) -> tuple[Any, .
         d_hidden_BxKxE += jnp.einsum(
             "bkt,te->bke", low_BxKxT, table_TxE, preferred_element_type=jnp.float32
         )
-        d_table_TxE = jnp.einsum(
-            "bkt,bke->te", low_BxKxT, hidden_BxKxE, preferred_element_type=jnp.float32
+        d_table_TxE = dense.over_rows(
+            low_BxKxT.reshape(-1, options.tile),
+            hidden_BxKxE.reshape(-1, hidden_BxKxE.shape[-1]),
+            dtype=jnp.float32,
         )
         d_bias_T = jnp.sum(d_BxKxT, axis=(0, 1))
         return (
