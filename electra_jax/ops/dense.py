@@ -45,7 +45,9 @@ def _backward(
     x_BxLxD, kernel_DxF = saved
     slope_BxLxF = target.apart(slope_BxLxF)
     x_NxD, slope_NxF = (a.reshape(-1, a.shape[-1]) for a in (x_BxLxD, slope_BxLxF))
-    return jnp.dot(slope_BxLxF, kernel_DxF.T), over_rows(x_NxD, slope_NxF)
+    # Without a turned kernel, which fsdp would gather a second time.
+    d_x_BxLxD = jax.lax.dot_general(slope_BxLxF, kernel_DxF, (((2,), (1,)), ((), ())))
+    return d_x_BxLxD, over_rows(x_NxD, slope_NxF)
 
 
 _product.defvjp(_forward, _backward)
