@@ -6,8 +6,8 @@ from types import ModuleType
 import jax
 import jax.numpy as jnp
 
+from electra_jax.ops import gradient, target
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops import target
 from electra_jax.ops.noise import Noise
 
 MASKED = -1e9  # exp(MASKED - max) is exactly 0 in float32, as with the original's -10000
@@ -99,23 +99,11 @@ def attention(
     return jnp.einsum("bhlm,bmhc->blhc", weights_BxHxLxL.astype(v_BxLxHxC.dtype), v_BxLxHxC)
 
 
-@jax.custom_vjp
-def _scores(q_BxLxHxC: jax.Array, k_BxMxHxC: jax.Array) -> jax.Array:
-    """Products of queries and keys [B, H, L, M] in float32."""
-    return jnp.einsum("blhc,bmhc->bhlm", q_BxLxHxC, k_BxMxHxC, preferred_element_type=jnp.float32)
-
-
-def _forward(
-    q_BxLxHxC: jax.Array, k_BxMxHxC: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _scores(q_BxLxHxC, k_BxMxHxC), (q_BxLxHxC, k_BxMxHxC)
-
-
-def _backward(
-    saved: tuple[jax.Array, jax.Array], slope_BxHxLxM: jax.Array
+def _gradients_of_scores(
+    arguments: tuple[jax.Array, jax.Array], slope_BxHxLxM: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The keys' gradient as queries by slopes: by default slopes come first, and a CPU would turn [L, M] for that."""
-    q_BxLxHxC, k_BxMxHxC = saved
+    q_BxLxHxC, k_BxMxHxC = arguments
     wide = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
     d_q_BxHxLxC = wide(slope_BxHxLxM, k_BxMxHxC, (((3,), (1,)), ((0, 1), (0, 2))))
     d_k_BxHxCxM = wide(q_BxLxHxC, slope_BxHxLxM, (((1,), (2,)), ((0, 2), (0, 1))))
@@ -125,7 +113,10 @@ def _backward(
     )
 
 
-_scores.defvjp(_forward, _backward)
+@gradient.by_hand(_gradients_of_scores)
+def _scores(q_BxLxHxC: jax.Array, k_BxMxHxC: jax.Array) -> jax.Array:
+    """Products of queries and keys [B, H, L, M] in float32."""
+    return jnp.einsum("blhc,bmhc->bhlm", q_BxLxHxC, k_BxMxHxC, preferred_element_type=jnp.float32)
 
 
 def _plain(

@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from electra_jax.ops import target
+from electra_jax.ops import gradient, target
 
 
 def product(x_BxLxD: jax.Array, kernel_DxF: jax.Array) -> jax.Array:
-    """x @ kernel [B, L, F] in the dtype of both, as `jnp.dot`; on a CPU its gradients are `_backward`'s."""
+    """x @ kernel [B, L, F] in the dtype of both, as `jnp.dot`; on a CPU its gradients are `_gradients`."""
     if target.platform() == "cpu":
         return _product(x_BxLxD, kernel_DxF)
     return jnp.dot(x_BxLxD, kernel_DxF)
@@ -24,25 +24,14 @@ def over_rows(a_NxA: jax.Array, b_NxB: jax.Array, dtype: jnp.dtype | None = None
     return jax.lax.dot_general(a_NxA, b_NxB, (((0,), (0,)), ((), ())), preferred_element_type=dtype)
 
 
-@jax.custom_vjp
-def _product(x_BxLxD: jax.Array, kernel_DxF: jax.Array) -> jax.Array:
-    return jnp.dot(x_BxLxD, kernel_DxF)
-
-
-def _forward(
-    x_BxLxD: jax.Array, kernel_DxF: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _product(x_BxLxD, kernel_DxF), (x_BxLxD, kernel_DxF)
-
-
-def _backward(
-    saved: tuple[jax.Array, jax.Array], slope_BxLxF: jax.Array
+def _gradients(
+    arguments: tuple[jax.Array, jax.Array], slope_BxLxF: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The slope is an array of its own: XLA would compute it once more for the kernel's gradient, turned.
 
     Such a loop writes every number to another row, each a page apart; it took longer than the product.
     """
-    x_BxLxD, kernel_DxF = saved
+    x_BxLxD, kernel_DxF = arguments
     slope_BxLxF = target.apart(slope_BxLxF)
     x_NxD, slope_NxF = (a.reshape(-1, a.shape[-1]) for a in (x_BxLxD, slope_BxLxF))
     # Without a turned kernel, which fsdp would gather a second time.
@@ -50,4 +39,6 @@ def _backward(
     return d_x_BxLxD, over_rows(x_NxD, slope_NxF)
 
 
-_product.defvjp(_forward, _backward)
+@gradient.by_hand(_gradients)
+def _product(x_BxLxD: jax.Array, kernel_DxF: jax.Array) -> jax.Array:
+    return jnp.dot(x_BxLxD, kernel_DxF)

@@ -4,13 +4,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from electra_jax.ops import target
+from electra_jax.ops import gradient, target
 
 _ROOT_HALF = np.float32(0.5**0.5)
 _DENSITY = np.float32((2 * np.pi) ** -0.5)  # of the standard normal distribution at 0
 
 
-@jax.custom_vjp
+def _gradients(arguments: tuple[jax.Array], slope: jax.Array) -> tuple[jax.Array]:
+    (x,) = arguments
+    wide = target.apart(x).astype(jnp.float32)  # or the forward pass keeps erf, as large as x
+    steepness = _distribution(wide) + wide * jnp.exp(-0.5 * wide * wide) * _DENSITY
+    return ((slope.astype(jnp.float32) * steepness).astype(x.dtype),)
+
+
+@gradient.by_hand(_gradients)
 def gelu(x: jax.Array) -> jax.Array:
     """x times the normal distribution function of x, computed in float32 and returned in x's dtype.
 
@@ -19,19 +26,6 @@ def gelu(x: jax.Array) -> jax.Array:
     """
     wide = x.astype(jnp.float32)
     return (wide * _distribution(wide)).astype(x.dtype)
-
-
-def _forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return gelu(x), x
-
-
-def _backward(x: jax.Array, slope: jax.Array) -> tuple[jax.Array]:
-    wide = target.apart(x).astype(jnp.float32)  # or the forward pass keeps erf, as large as x
-    steepness = _distribution(wide) + wide * jnp.exp(-0.5 * wide * wide) * _DENSITY
-    return ((slope.astype(jnp.float32) * steepness).astype(x.dtype),)
-
-
-gelu.defvjp(_forward, _backward)
 
 
 def _distribution(x: jax.Array) -> jax.Array:

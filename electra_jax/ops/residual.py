@@ -109,45 +109,45 @@ def _plain_norm(
 def _layer_norm(
     x_BxLxD: jax.Array, scale_D: jax.Array, shift_D: jax.Array, dtype: jnp.dtype
 ) -> jax.Array:
-    """As `layers.layer_norm` does it; on a CPU differentiated by hand, which XLA's compiler for TPUs does better."""
+    """As `layers.layer_norm` does it; on a CPU differentiated by hand. XLA's compiler for TPUs does better without."""
+    arrays = (x_BxLxD.astype(jnp.float32), scale_D, shift_D)
     if target.platform() == "cpu":
-        return _by_hand(x_BxLxD, scale_D, shift_D).astype(dtype)
-    return _forward(x_BxLxD, scale_D, shift_D)[0].astype(dtype)
+        return _norm_by_hand(*arrays).astype(dtype)
+    return _norm_and_saved(*arrays)[0].astype(dtype)
 
 
 @jax.custom_vjp
-def _by_hand(x_BxLxD: jax.Array, scale_D: jax.Array, shift_D: jax.Array) -> jax.Array:
+def _norm_by_hand(x_BxLxD: jax.Array, scale_D: jax.Array, shift_D: jax.Array) -> jax.Array:
     """The norm in float32, of which one array of x's size is kept; automatic differentiation keeps three."""
-    return _forward(x_BxLxD, scale_D, shift_D)[0]
+    return _norm_and_saved(x_BxLxD, scale_D, shift_D)[0]
 
 
-def _forward(
+def _norm_and_saved(
     x_BxLxD: jax.Array, scale_D: jax.Array, shift_D: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """The norm in float32, and what its gradients need."""
-    wide_BxLxD = x_BxLxD.astype(jnp.float32)
-    mean_BxLx1 = jnp.mean(wide_BxLxD, axis=-1, keepdims=True)
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+    """The norm, and what its gradients need: x without mean and deviation, 1 / deviation, scale; all in float32."""
+    mean_BxLx1 = jnp.mean(x_BxLxD, axis=-1, keepdims=True)
     if target.platform() == "tpu":  # whose product before this adds both up as it writes
-        square_BxLx1 = jnp.mean(jnp.square(wide_BxLxD), axis=-1, keepdims=True)
+        square_BxLx1 = jnp.mean(jnp.square(x_BxLxD), axis=-1, keepdims=True)
         variance_BxLx1 = jnp.maximum(0.0, square_BxLx1 - jnp.square(mean_BxLx1))
     else:
-        variance_BxLx1 = jnp.mean(jnp.square(wide_BxLxD - mean_BxLx1), axis=-1, keepdims=True)
+        variance_BxLx1 = jnp.mean(jnp.square(x_BxLxD - mean_BxLx1), axis=-1, keepdims=True)
     factor_BxLx1 = jax.lax.rsqrt(variance_BxLx1 + np.float32(LAYER_NORM_EPS))
     away_BxLxD = x_BxLxD - mean_BxLx1
-    saved = (away_BxLxD * factor_BxLx1, factor_BxLx1, scale_D, jnp.zeros(0, x_BxLxD.dtype))
-    return away_BxLxD * (factor_BxLx1 * scale_D) + shift_D, saved
+    y_BxLxD = away_BxLxD * (factor_BxLx1 * scale_D) + shift_D
+    return y_BxLxD, (away_BxLxD * factor_BxLx1, factor_BxLx1, scale_D)
 
 
-def _backward(
-    saved: tuple[jax.Array, ...], slope_BxLxD: jax.Array
+def _norm_gradients(
+    saved: tuple[jax.Array, jax.Array, jax.Array], slope_BxLxD: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    y_BxLxD, factor_BxLx1, scale_D, like = saved
+    standard_BxLxD, factor_BxLx1, scale_D = saved
     inner_BxLxD = slope_BxLxD * scale_D
     mean_BxLx1 = jnp.mean(inner_BxLxD, axis=-1, keepdims=True)
-    along_BxLx1 = jnp.mean(inner_BxLxD * y_BxLxD, axis=-1, keepdims=True)
-    d_BxLxD = (inner_BxLxD - mean_BxLx1 - y_BxLxD * along_BxLx1) * factor_BxLx1
-    d_scale_D = jnp.sum(slope_BxLxD * y_BxLxD, axis=(0, 1))
-    return d_BxLxD.astype(like.dtype), d_scale_D, jnp.sum(slope_BxLxD, axis=(0, 1))
+    along_BxLx1 = jnp.mean(inner_BxLxD * standard_BxLxD, axis=-1, keepdims=True)
+    d_x_BxLxD = (inner_BxLxD - mean_BxLx1 - standard_BxLxD * along_BxLx1) * factor_BxLx1
+    d_scale_D = jnp.sum(slope_BxLxD * standard_BxLxD, axis=(0, 1))
+    return d_x_BxLxD, d_scale_D, jnp.sum(slope_BxLxD, axis=(0, 1))
 
 
-_by_hand.defvjp(_forward, _backward)
+_norm_by_hand.defvjp(_norm_and_saved, _norm_gradients)

@@ -112,3 +112,22 @@ def test_dropout_is_on_the_weights_and_unbiased():
         agree = (kept == other).mean()
         assert abs(agree - (1 - 2 * rate * (1 - rate))) < 0.02
     assert np.array_equal(np.asarray(attention(q, k, v, docs, dropout=rate, noise=None)), full)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gradients_of_scores_are_those_of_the_einsum(dtype):
+    """Catches heads, keys or channels exchanged in the keys' gradient, and slopes rounded before their product."""
+    draw = np.random.default_rng(0)
+    q, k = (jnp.asarray(draw.normal(size=(2, length, 3, 5)), dtype) for length in (6, 8))
+    slope = jnp.asarray(draw.normal(size=(2, 3, 6, 8)), jnp.float32)
+
+    def plain(q: jax.Array, k: jax.Array) -> jax.Array:
+        return jnp.einsum("blhc,bmhc->bhlm", q, k, preferred_element_type=jnp.float32)
+
+    _, of_expected = jax.vjp(plain, q, k)
+    _, of_found = jax.vjp(attention_ops._scores, q, k)
+    for mine, other in zip(of_found(slope), of_expected(slope), strict=True):
+        assert mine.dtype == other.dtype
+        np.testing.assert_allclose(
+            mine.astype("float32"), other.astype("float32"), rtol=1e-5, atol=1e-5
+        )

@@ -82,6 +82,23 @@ def test_plain_norm_is_the_module_to_the_bit(monkeypatch, platform, dtype):
     assert (found == expected).all()
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_gradients_by_hand_are_those_of_autodiff(monkeypatch, dtype):
+    """Catches a term of the norm's gradient that is missing, sums over another axis, and another dtype."""
+    (x, _, _, scale, shift), (slope, _) = drawn(16, 64, dtype, dtype)
+    results = {}
+    for platform in ("cpu", "gpu"):  # by hand; by automatic differentiation
+        monkeypatch.setattr(target, "platform", lambda platform=platform: platform)
+        y, pull = jax.vjp(lambda *a: residual._layer_norm(*a, dtype), x, scale, shift)
+        results[platform] = (y, *pull(slope))
+    for mine, other in zip(results["cpu"], results["gpu"], strict=True):
+        assert mine.dtype == other.dtype
+        tolerance = 1e-4 if mine.dtype == "float32" else 0.02
+        np.testing.assert_allclose(
+            mine.astype("float32"), other.astype("float32"), rtol=tolerance, atol=tolerance
+        )
+
+
 @pytest.mark.parametrize(
     ("length", "width", "x_dtype", "h_dtype", "dropout"),
     [
