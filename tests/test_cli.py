@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from electra_jax import cli
+from electra_jax.cli import commands
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = ["the", "a", "cat", "dog", "house", "river", "sees", "finds", "likes", "under", "over"]
@@ -148,7 +149,7 @@ def test_a_wrong_command_line(arguments: list[str], expected: str, refuse: Refus
     assert expected in refuse(*arguments)
 
 
-@pytest.mark.parametrize("command", ["", *cli._COMMANDS])
+@pytest.mark.parametrize("command", ["", *commands._COMMANDS])
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]):
     """Catches a command whose help does not show how to use it."""
     with pytest.raises(SystemExit) as end:
@@ -162,13 +163,14 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]):
 
 def test_a_closed_pipe_is_no_error():
     """Catches a BrokenPipeError traceback from `electra-jax ... | head`."""
-    script = "import sys; from electra_jax import cli; cli._COMMANDS['evaluate'] = lambda options: print('result'); "
-    script += "sys.exit(cli.main(['evaluate', '--workdir', 'run']))"
+    script = "import sys; from electra_jax.cli import commands; "
+    script += "commands._COMMANDS['evaluate'] = lambda options: print('result'); "
+    script += "sys.exit(commands.main(['evaluate', '--workdir', 'run']))"
     command = [sys.executable, "-c", script]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()  # long before Python is up
     assert process.stderr.read() == b""
-    assert process.wait() == cli.BROKEN_PIPE
+    assert process.wait() == commands.BROKEN_PIPE
 
 
 def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
@@ -177,8 +179,8 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     def stop(_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli._COMMANDS, "quickstart", stop)
-    assert cli.main(["quickstart"]) == cli.INTERRUPTED
+    monkeypatch.setitem(commands._COMMANDS, "quickstart", stop)
+    assert cli.main(["quickstart"]) == commands.INTERRUPTED
     assert capsys.readouterr().err == "interrupted\n"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from electra_jax import flags
+from electra_jax.cli import flags
 from electra_jax.spec import load_config
 
 ROOT = Path(__file__).parent.parent

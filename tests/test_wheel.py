@@ -47,7 +47,7 @@ def test_the_wheel_carries_recipes_and_licence(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0] for name in names}
     assert tops == {"electra_jax", "electra_jax-0.1.0.dist-info"}
-    assert {"electra_jax/configs/small.py", "electra_jax/cli.py"} <= set(names)
+    assert {"electra_jax/configs/small.py", "electra_jax/cli/commands.py"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [n for n in names if "test" in n or n.endswith(".pyc")]
 

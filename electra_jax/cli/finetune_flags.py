@@ -1,13 +1,10 @@
-"""The flags of the commands that fine-tune an encoder and use what came of it."""
+"""The flags of the commands that fine-tune an encoder and use what came of it: finetune, predict, score."""
 
-import argparse
-from collections.abc import Callable
-
-Command = Callable[[str, str, str], argparse.ArgumentParser]  # name, help, example
+from electra_jax.cli.grammar import Command, at_least
 
 
-def add(command: Command, positive: Callable[[str], int]) -> None:
-    """Adds finetune and predict; `positive` parses a whole number of at least 1."""
+def finetune(command: Command) -> None:
+    """Adds `finetune`."""
     c = command(
         "finetune",
         "fine-tune an encoder on a task, with one seed or many, or resume",
@@ -29,15 +26,18 @@ def add(command: Command, positive: Callable[[str], int]) -> None:
     for column in ("text", "pair", "label"):
         c.add_argument(f"--{column}", metavar="COLUMN", help=f"the {column}'s column in your files")
     c.add_argument("--tokenizer", help="vocabulary of a random encoder")
-    c.add_argument("--seeds", type=positive, metavar="N", help="runs, one a seed (default: 1)")
+    c.add_argument("--seeds", type=at_least(1), metavar="N", help="runs, one a seed (default: 1)")
     c.add_argument("--sweep", metavar="LR,LR", help="peak learning rates, each with all seeds")
     c.add_argument(
         "--train-examples",
-        type=positive,
+        type=at_least(1),
         metavar="N",
         help="train on N examples, drawn by seed",
     )
 
+
+def predict(command: Command) -> None:
+    """Adds `predict`."""
     c = command(
         "predict",
         "label new data with a fine-tuned workdir",
@@ -50,3 +50,41 @@ def add(command: Command, positive: Callable[[str], int]) -> None:
     which = c.add_mutually_exclusive_group()
     which.add_argument("--run", help="such as seed0 (default: the best on dev)")
     which.add_argument("--ensemble", action="store_true", help="the mean of all finished runs")
+
+
+def score(command: Command) -> None:
+    """Adds `score`."""
+    c = command(
+        "score",
+        "score a file of predictions by a task's official metrics, as JSON",
+        "electra-jax score --task squad2 --references dev-v2.0.json --predictions predictions.json",
+    )
+    c.add_argument(
+        "--task",
+        required=True,
+        metavar="NAME",
+        help="sst2, squad1, squad2, ner, ... (docs/tasks.md lists them); or classify, regress, "
+        "tag, qa, choice, relation for references of your own",
+    )
+    c.add_argument("--references", required=True, metavar="FILE", help="labelled file of the task")
+    c.add_argument(
+        "--predictions",
+        required=True,
+        metavar="FILE",
+        help="questions: JSON id -> text; tagging: a word a line, the tag last; "
+        "else a table with the columns index and prediction",
+    )
+    c.add_argument(
+        "--null-odds", metavar="FILE", help="JSON id -> how much speaks for no answer (squad2)"
+    )
+    c.add_argument(
+        "--null-threshold",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="odds above it mean no answer (default: 1.0, as in the official script)",
+    )
+    for name in ("text", "label", "id"):
+        c.add_argument(
+            f"--{name}", metavar="COLUMN", help=f"column of the {name} in references of your own"
+        )

@@ -1,10 +1,11 @@
 """The grammar of command lines: no abbreviations, config overrides, errors of one line with the nearest right word."""
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 USAGE = 2  # exit status of a mistake of the user's
+Command = Callable[[str, str, str], argparse.ArgumentParser]  # name, help, example
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,3 +62,29 @@ def take_overrides(
             override = f"{override}={value}"
         overrides.append(override)
     return rest, overrides
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """Parses a whole number that is not below `minimum`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"{value} is too small; at least {minimum}")
+        return value
+
+    return parse
+
+
+def fraction(text: str) -> float:
+    """Parses a number of at least 0 and below 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 0 and below 1")
+    return value

@@ -1,4 +1,4 @@
-"""`electra-jax <command>`: flags become one call; a room is imported only when its command runs."""
+"""What each command does with its flags."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
-from electra_jax import flags
+from electra_jax.cli import flags
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 BROKEN_PIPE = 141  # 128 + SIGPIPE

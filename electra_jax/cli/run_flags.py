@@ -1,0 +1,182 @@
+"""The flags of the commands around a pretraining run: pretrain, plan, bench, evaluate, export, import, quickstart."""
+
+from electra_jax.cli.grammar import Command, at_least
+
+
+def pretrain(command: Command) -> None:
+    """Adds `pretrain`."""
+    c = command(
+        "pretrain",
+        "pretrain a model, or resume a run that was stopped",
+        "electra-jax pretrain --config small --workdir run/ --config.data.path=data/ "
+        "--config.train.steps=1000\n  electra-jax pretrain --workdir run/",
+    )
+    c.add_argument(
+        "--config",
+        metavar="NAME|FILE.py[:ARG]",
+        help="recipe: a shipped name (small, base, large, mini, tiny) or a file; "
+        "leave it out to resume",
+    )
+    c.add_argument("--workdir", required=True, help="folder of the run")
+    c.add_argument(
+        "--allow-change",
+        action="append",
+        default=[],
+        metavar="FIELD",
+        help="resume although this key or section of the config (train.steps, optim, data) differs from "
+        "the run's; as often as needed",
+    )
+    c.add_argument(
+        "--config.SECTION.KEY",
+        metavar="VALUE",
+        dest="overrides",
+        help="set one value of the config, as often as needed",
+    )
+
+    several = c.add_argument_group(
+        "several processes",
+        "Under Slurm, Open MPI and on TPU slices they find each other; elsewhere start the same command in "
+        "each with these flags, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. "
+        "All need the same workdir, on a file system they share.",
+    )
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="a free port of process 0")
+    several.add_argument("--processes", type=at_least(1), metavar="N", help="how many there are")
+    several.add_argument("--process", type=at_least(0), metavar="I", help="this one's number")
+    several.add_argument(
+        "--join-timeout",
+        type=at_least(1),
+        default=300,
+        metavar="S",
+        help="seconds to wait until all are there (default: 300)",
+    )
+
+
+def plan(command: Command) -> None:
+    """Adds `plan`."""
+    c = command(
+        "plan",
+        "weigh a run before the machine is rented: compile its step for a TPU that is not there",
+        "electra-jax plan --config base --topology v5e:4x4 --topology v6e-8\n"
+        "  electra-jax plan --config tiny --topology cpu",
+    )
+    c.add_argument(
+        "--config", required=True, metavar="NAME|FILE.py[:ARG]", help="recipe, as for pretrain"
+    )
+    c.add_argument(
+        "--topology",
+        required=True,
+        action="append",
+        metavar="NAME",
+        help="v4, v5e, v5p or v6e with the chips of each side (v5e:4x4) or as the cloud counts them (v5e-16); "
+        "cpu: this machine, with a few real steps beside the plan; as often as needed",
+    )
+    c.add_argument(
+        "--seq-len",
+        type=at_least(8),
+        metavar="N",
+        help="tokens a row (default: as the command in the config's first lines prepares them)",
+    )
+    c.add_argument(
+        "--vocab-size", type=at_least(6), default=30522, metavar="N", help="(default: 30522)"
+    )
+    c.add_argument(
+        "--compiles",
+        type=at_least(1),
+        default=4,
+        metavar="N",
+        help="at most this many compilations a topology, up to 4: the config's, and what advice needs (default: 4)",
+    )
+    c.add_argument("--json", action="store_true", help="one JSON object a line and topology")
+    c.add_argument(
+        "--config.SECTION.KEY",
+        metavar="VALUE",
+        dest="overrides",
+        help="set one value of the config; --config.data.path takes vocabulary and length from prepared data",
+    )
+
+
+def bench(command: Command) -> None:
+    """Adds `bench`."""
+    c = command(
+        "bench",
+        "measure the train step of a config: time, tokens and useful FLOPs per second, memory",
+        "electra-jax bench --config base --seq-len 512 --batch 64\n"
+        "  electra-jax bench --config small --data data/ --config.model.attention_dropout=0",
+    )
+    c.add_argument("--config", required=True, metavar="NAME|FILE.py[:ARG]", help="recipe")
+    c.add_argument(
+        "--seq-len", type=at_least(8), metavar="N", help="tokens a row (default: model.positions)"
+    )
+    c.add_argument(
+        "--batch", type=at_least(1), metavar="N", help="rows (default: the recipe's batch)"
+    )
+    c.add_argument("--data", help="prepared data (default: synthetic rows)")
+    c.add_argument(
+        "--rounds", type=at_least(1), default=10, metavar="N", help="measurements (default: 10)"
+    )
+    c.add_argument("--json", action="store_true", help="print JSON")
+    c.add_argument(
+        "--config.SECTION.KEY",
+        metavar="VALUE",
+        dest="overrides",
+        help="set one value of the config",
+    )
+
+
+def evaluate(command: Command) -> None:
+    """Adds `evaluate`."""
+    c = command(
+        "evaluate",
+        "measure a run on held-out rows",
+        "electra-jax evaluate --workdir run/ --step 1000",
+    )
+    c.add_argument("--workdir", required=True, help="folder of the run")
+    c.add_argument("--step", type=at_least(0), help="checkpoint (default: the newest)")
+    c.add_argument("--data", help="prepared data (default: that of the run)")
+
+
+def export(command: Command) -> None:
+    """Adds `export`."""
+    c = command(
+        "export",
+        "write Hugging Face folders of a run's discriminator and generator, or of a fine-tuned model",
+        "electra-jax export --workdir run/ --output hf/",
+    )
+    c.add_argument("--workdir", required=True, help="folder of the run")
+    c.add_argument("--output", required=True, help="new folder")
+    c.add_argument("--step", type=at_least(0), help="checkpoint (default: the newest)")
+    c.add_argument(
+        "--run", help="of a fine-tuned workdir, such as seed0 (default: the best on dev)"
+    )
+    c.add_argument("--task", help="of a fine-tuned workdir with several tasks")
+
+
+def import_(command: Command) -> None:
+    """Adds `import`."""
+    c = command(
+        "import",
+        "make a workdir of Hugging Face folders, to go on from",
+        "electra-jax import --discriminator hf/discriminator --generator hf/generator --workdir run2/",
+    )
+    c.add_argument("--discriminator", help="Hugging Face folder")
+    c.add_argument(
+        "--generator",
+        help="Hugging Face folder (default: a fresh generator); alone, a model for the MLM objective",
+    )
+    c.add_argument("--workdir", required=True, help="new folder of the run")
+    c.add_argument(
+        "--embeddings",
+        choices=("discriminator", "average"),
+        help="which to take when the two folders' embeddings differ (default: refuse)",
+    )
+
+
+def quickstart(command: Command) -> None:
+    """Adds `quickstart`."""
+    c = command(
+        "quickstart",
+        "see the whole path in three minutes, on text that every Python carries",
+        "electra-jax quickstart --workdir quickstart/",
+    )
+    c.add_argument("--workdir", default="quickstart", help="new folder (default: quickstart)")
+    c.add_argument("--input", nargs="+", metavar="GLOB", help="your own text instead")

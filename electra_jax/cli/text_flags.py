@@ -1,0 +1,134 @@
+"""The flags of the commands that read text: vocab, prepare."""
+
+import argparse
+
+from electra_jax.cli.grammar import Command, at_least, fraction
+
+
+def vocab(command: Command) -> None:
+    """Adds `vocab`."""
+    c = command(
+        "vocab",
+        "train a vocabulary on text",
+        "electra-jax vocab --input 'corpus/*.txt.gz' --kind wordpiece --size 30522 --output tok/",
+    )
+    _text(c)
+    c.add_argument("--kind", required=True, choices=("wordpiece", "unigram", "bpe"))
+    c.add_argument("--size", required=True, type=at_least(1), help="tokens, special ones included")
+    c.add_argument("--output", required=True, help="new folder for the tokenizer")
+    _case(c, lowercase=True)
+    c.add_argument(
+        "--sample-bytes",
+        type=at_least(1),
+        metavar="N",
+        help="train on about N bytes drawn evenly from the input, not on all of it",
+    )
+
+
+def prepare(command: Command) -> None:
+    """Adds `prepare`."""
+    c = command(
+        "prepare",
+        "turn text into a folder of fixed-length rows of token ids",
+        "electra-jax prepare --input 'corpus/*.txt.gz' --tokenizer tok/ --seq-len 128 --output data/",
+    )
+    _text(c)
+    c.add_argument(
+        "--tokenizer",
+        required=True,
+        help="our folder, a Hugging Face folder, a vocab.txt or a SentencePiece .model",
+    )
+    c.add_argument("--seq-len", required=True, type=at_least(8), metavar="N", help="tokens a row")
+    c.add_argument("--output", required=True, help="new folder for the data")
+    c.add_argument(
+        "--segments",
+        choices=("pair", "single", "full"),
+        default="pair",
+        help="pair: the original's A/B segments; single: one segment a row; "
+        "full: rows filled to the end, whatever the paragraphs (default: pair)",
+    )
+    c.add_argument(
+        "--overflow",
+        choices=("carry", "drop"),
+        default="carry",
+        help="text beyond a row's end: carry it to the next row, or drop it as the original does "
+        "(default: carry)",
+    )
+    c.add_argument(
+        "--pack",
+        action="store_true",
+        help="put the rows of several short documents into one, each with positions and attention of its own",
+    )
+    held_out = c.add_mutually_exclusive_group()
+    held_out.add_argument("--valid-input", nargs="+", metavar="GLOB", help="held-out text")
+    held_out.add_argument(
+        "--valid-fraction",
+        type=fraction,
+        default=0.01,
+        metavar="F",
+        help="fraction of the documents held out (default: 0.01)",
+    )
+    c.add_argument(
+        "--seed", type=at_least(0), default=0, help="of segments and shuffling (default: 0)"
+    )
+    c.add_argument(
+        "--workers", type=at_least(1), metavar="N", help="processes (default: the cores)"
+    )
+    c.add_argument(
+        "--runner",
+        choices=("processes", "beam"),
+        default="processes",
+        help="what does the work: processes of this machine, or an engine by Apache Beam "
+        "(default: processes)",
+    )
+    c.add_argument(
+        "--beam-options",
+        default="",
+        metavar="OPTIONS",
+        help="Beam's own, in one word: --beam-options='--runner=FlinkRunner ...' (default: this process)",
+    )
+    c.add_argument(
+        "--dedup",
+        choices=("exact", "near"),
+        help="leave out documents that copy an earlier one: the same text, or nearly the same "
+        "(default: keep all)",
+    )
+    c.add_argument(
+        "--segmenter",
+        choices=("jieba",),
+        help="words of Chinese text for whole-word masking (default: every character is a word)",
+    )
+    _case(c, lowercase=None)
+
+
+def _text(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="GLOB",
+        help=".txt (a paragraph a line, a blank line between documents), .jsonl, .parquet, "
+        "each also .gz .zst .bz2; or tfds:NAME",
+    )
+    command.add_argument(
+        "--text-key", default="text", help="field of .jsonl and .parquet (default: text)"
+    )
+
+
+def _case(command: argparse.ArgumentParser, lowercase: bool | None) -> None:
+    note = "" if lowercase else " (default: as the tokenizer says)"
+    command.add_argument(
+        "--no-lowercase",
+        dest="lowercase",
+        action="store_const",
+        const=False,
+        default=lowercase,
+        help=f"keep upper case, and accents with it{note}",
+    )
+    command.add_argument(
+        "--keep-accents",
+        dest="strip_accents",
+        action="store_const",
+        const=False,
+        help=f"keep accents in lower case, too{note}",
+    )
