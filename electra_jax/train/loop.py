@@ -72,7 +72,9 @@ def _pretrain(
         program.use_compilation_cache()
         processes.agree("how it was started", _facts(start))
         chosen = program.choose_mesh(run, start.data)
-        devices = mesh.build(MeshSpec(**processes.by_first("mesh", lambda: asdict(chosen))))
+        devices = mesh.build(
+            MeshSpec(**processes.by_first("choosing the mesh", lambda: asdict(chosen)))
+        )
         for phase in phases:
             options.check(run, phase, devices.size)
         programs = [program.build(run, phase, devices) for phase in phases]
@@ -82,14 +84,14 @@ def _pretrain(
         clock.time("init"),
         Checkpoints(folder, run.train.keep_last, run.train.keep_every) as checkpoints,
     ):
-        processes.by_first("lock", lambda: held.enter_context(home.held()))
+        processes.by_first("taking the workdir", lambda: held.enter_context(home.held()))
         done, state = initial_state(start, programs[0], checkpoints)
         if done > run.train.steps:
             raise UserError(
                 f"train.steps={run.train.steps}, but {folder} has a checkpoint of step {done}; "
                 "choose more steps, or another --workdir"
             )
-        processes.by_first("record", lambda: _begin(home, start, done))
+        processes.by_first("writing the record", lambda: _begin(home, start, done))
         used = {phase.data.fingerprint: phase.data for phase in phases}
         with Verification(*used.values()) as verification, _report(start, done) as report:
             _announce(report, start, devices, done, state)
