@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from electra_jax import activity, files, remote
-from electra_jax.data import fingerprint
+from electra_jax.data import fingerprint, marks
 from electra_jax.spec import UserError
 
 
@@ -90,6 +90,8 @@ def _copy(url: str, folder: Path, there: Mapping[str, int], info: Mapping[str, A
 
         for name in sorted(missing):
             remote.fetch(remote.join(url, name), folder / name, digests.get(name), copied)
+            if name in digests:
+                marks.write_copied(folder / name, digests[name])
 
 
 def _is_there(path: Path, size: int) -> bool:
