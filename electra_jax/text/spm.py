@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax.spec import UserError
-from electra_jax.text import spm_messages
+from electra_jax.text import added, spm_messages
 
 SPACE = "\u2581"  # SentencePiece's mark for a space
 _UNIGRAM, _BPE = 1, 2
@@ -81,7 +81,7 @@ def definition(proto: Any) -> dict[str, Any]:
     }
     return {
         "added_tokens": [
-            added_token(number, piece.piece, special=True)
+            added.token(number, piece.piece, special=True)
             for number, piece in enumerate(proto.pieces)
             if piece.type in (_CONTROL, _USER_DEFINED)
         ],
@@ -90,12 +90,6 @@ def definition(proto: Any) -> dict[str, Any]:
         "decoder": dict(space),
         "model": _unigram(proto) if trainer.model_type == _UNIGRAM else _bpe(proto),
     }
-
-
-def added_token(number: int, token: str, special: bool) -> dict[str, Any]:
-    """An entry of `added_tokens` in a `tokenizer.json`."""
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    return {"id": number, "content": token, **flags, "special": special}
 
 
 def _unigram(proto: Any) -> dict[str, Any]:

@@ -1,0 +1,173 @@
+"""What transformers makes of a tokenizer folder by the class that it names.
+
+A class with rules of its own builds its tokenizer from the vocabulary and `tokenizer_config.json`,
+whatever normaliser and pre-tokenizer `tokenizer.json` has. Ids here are those of transformers 5.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from electra_jax.spec import UserError
+from electra_jax.text import japanese
+from electra_jax.text.spm import SPACE
+
+# BERT's rules, with the options in tokenizer_config.json (lower case unless it says otherwise).
+BERT = (
+    "BertTokenizer",
+    "ElectraTokenizer",
+    "DistilBertTokenizer",
+    "ConvBertTokenizer",
+    "MobileBertTokenizer",
+    "LayoutLMTokenizer",
+    "LxmertTokenizer",
+    "SqueezeBertTokenizer",
+    "FunnelTokenizer",
+    "MPNetTokenizer",
+)
+# tokenizer.json as it is.
+AS_SAVED = ("PreTrainedTokenizer", "TokenizersBackend", "PythonBackend")
+# Kinds of models whose folders need not name the class.
+_OF_MODEL = {"electra", "bert", "convbert", "layoutlm", "megatron-bert", "ernie", "nezha"}
+
+_Rules = dict[str, Any]
+
+
+def name(path: Path, said: Mapping[str, Any], model: Mapping[str, Any]) -> str | None:
+    """The class of a folder without "Fast", from `tokenizer_config.json` or the model's `config.json`.
+
+    None when neither names one. Raises UserError for a class that is not known.
+    """
+    known = (*BERT, *AS_SAVED, *SENTENCEPIECE, japanese.CLASS)
+    found = said.get("tokenizer_class") or model.get("tokenizer_class")
+    if found is None:
+        return "BertTokenizer" if model.get("model_type") in _OF_MODEL else None
+    bare = str(found).removesuffix("Fast")
+    if bare not in known:
+        raise UserError(
+            f"the tokenizer in {path} is a {found}, whose rules are not known here; known classes: "
+            f"{', '.join(sorted(known))}. If its tokenizer.json says all of its rules, make the "
+            'class "PreTrainedTokenizerFast" in a copy of the folder'
+        )
+    return bare
+
+
+def sentencepiece(
+    where: str, kind: str, said: Mapping[str, Any], found: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The parts of a unigram `tokenizer.json` as the class `kind` builds them anew."""
+    model = found["model"]
+    if model["type"] != "Unigram" or not isinstance(model["vocab"], list):
+        raise UserError(f"{where} is a {model['type']} tokenizer; its class {kind} has a unigram model")
+    normalizer, splitter, unk = SENTENCEPIECE[kind](said, _charsmap(found))
+    if not isinstance(unk, int):
+        unk = _unknown(model["vocab"], str(unk), said, kind)
+    if not 0 <= unk < len(model["vocab"]):
+        raise UserError(f"{where}: {kind} has its unknown token at {unk}, beyond the vocabulary")
+    return {
+        "normalizer": {"type": "Sequence", "normalizers": normalizer},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": splitter},
+        "decoder": dict(splitter[-1]),
+        "model": {"type": "Unigram", "unk_id": unk, "vocab": model["vocab"], "byte_fallback": False},
+    }
+
+
+def _charsmap(found: Mapping[str, Any]) -> list[_Rules]:
+    """The first table of rules in the normaliser, as a list of one, or empty."""
+    normalizer = found.get("normalizer") or {}
+    steps = normalizer["normalizers"] if normalizer.get("type") == "Sequence" else [normalizer]
+    return [step for step in steps if step.get("type") == "Precompiled"][:1]
+
+
+def _unknown(vocab: list[Any], usual: str, said: Mapping[str, Any], kind: str) -> int:
+    """Where the class finds its unknown token: by name, and else where it usually is."""
+    token = said.get("unk_token", _UNKNOWN[kind])
+    token = token["content"] if isinstance(token, dict) else token
+    for number, (entry, score) in enumerate(vocab):
+        if entry == token and (score == 0.0 or kind == "CamembertTokenizer"):
+            return number
+    return int(usual)
+
+
+_UNKNOWN = {
+    "DebertaV2Tokenizer": "[UNK]",
+    "BigBirdTokenizer": "<unk>",
+    "CamembertTokenizer": "<unk>",
+}
+_QUOTES = [
+    {"type": "Replace", "pattern": {"String": quotes}, "content": '"'} for quotes in ("``", "''")
+]
+_NO_ACCENTS = [{"type": "NFKD"}, {"type": "StripAccents"}]
+_LOWER = [{"type": "Lowercase"}]
+_BLANKS = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+_WHITE = {"type": "Replace", "pattern": {"Regex": r"\s{2,}|[\n\r\t]"}, "content": " "}
+_NO_STRIP = {"type": "Strip", "strip_left": False, "strip_right": False}
+_STRIP_RIGHT = {"type": "Strip", "strip_left": False, "strip_right": True}
+_SPLIT = {"type": "WhitespaceSplit"}
+
+Built = tuple[list[_Rules], list[_Rules], int | str]
+
+
+def _space(said: Mapping[str, Any], otherwise: str = "never") -> _Rules:
+    scheme = "always" if said.get("add_prefix_space", True) else otherwise
+    return {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": True}
+
+
+def _albert(said: Mapping[str, Any], table: list[_Rules]) -> Built:
+    accents = [] if said.get("keep_accents", False) else _NO_ACCENTS
+    lower = _LOWER if said.get("do_lower_case", True) else []
+    return [*_QUOTES, *accents, *lower, *table], [_SPLIT, _space(said)], 1
+
+
+def _xlnet(said: Mapping[str, Any], table: list[_Rules]) -> Built:
+    lower = _LOWER if said.get("do_lower_case", False) else []
+    rules = [*_QUOTES, *_NO_ACCENTS, *lower, *table]
+    return rules, [_SPLIT, _space({})], int(said.get("unk_id", 0))
+
+
+def _rembert(said: Mapping[str, Any], table: list[_Rules]) -> Built:
+    accents = [] if said.get("keep_accents", True) else _NO_ACCENTS
+    lower = _LOWER if said.get("do_lower_case", False) else []
+    return [*_QUOTES, _BLANKS, *accents, *lower, *table], [_space(said)], 2
+
+
+def _roberta(unk: int | str) -> Callable[[Mapping[str, Any], list[_Rules]], Built]:
+    def rules(said: Mapping[str, Any], table: list[_Rules]) -> Built:
+        return table, [_SPLIT, _space(said)], unk
+
+    return rules
+
+
+def _deberta(said: Mapping[str, Any], table: list[_Rules]) -> Built:
+    lower = _LOWER if said.get("do_lower_case", False) else []
+    punctuation = {"type": "Punctuation", "behavior": "Isolated"}
+    marks = [punctuation] if said.get("split_by_punct", False) else []
+    return [*lower, _WHITE, {"type": "NFC"}, _STRIP_RIGHT], [*marks, _space(said, "first")], str(said.get("unk_id", 1))
+
+
+def _barthez(said: Mapping[str, Any], table: list[_Rules]) -> Built:
+    return [_WHITE, {"type": "NFC"}, _STRIP_RIGHT], [_space(said)], 3
+
+
+def _big_bird(said: Mapping[str, Any], table: list[_Rules]) -> Built:
+    return [_NO_STRIP, {**_BLANKS, "content": SPACE}], [_space(said)], "100"
+
+
+def _mbart(said: Mapping[str, Any], table: list[_Rules]) -> Built:
+    return [], [_SPLIT, _space({})], 3
+
+
+# Class -> its normaliser, pre-tokenizer and the id of the unknown token (a string: the id when the
+# vocabulary has none of that name), from tokenizer_config.json and the table of rules.
+SENTENCEPIECE: dict[str, Callable[[Mapping[str, Any], list[_Rules]], Built]] = {
+    "AlbertTokenizer": _albert,
+    "FNetTokenizer": _albert,
+    "XLNetTokenizer": _xlnet,
+    "RemBertTokenizer": _rembert,
+    "XLMRobertaTokenizer": _roberta(3),
+    "CamembertTokenizer": _roberta("0"),
+    "DebertaV2Tokenizer": _deberta,
+    "BarthezTokenizer": _barthez,
+    "BigBirdTokenizer": _big_bird,
+    "MBartTokenizer": _mbart,
+}
