@@ -93,10 +93,10 @@ def words_marks_and_ideographs(text: str) -> list[str]:
 
 
 def joins(piece: str) -> bool:
-    """Whether the blank before or after this piece may not be a grapheme, or a line ends in it."""
-    if piece.isascii():
-        return "\n" in piece
-    return _joining().search(piece) is not None
+    """Whether the blank before or after this piece may not be a grapheme, or its inside is a border
+    only beside one: a line's end, at which blanks go too, or a "\u2581"."""
+    first, last = _joining()
+    return piece[:1] in first or piece[-1:] in last or "\n" in piece or SPACE in piece
 
 
 def _blanks_are_borders(definition: Mapping[str, Any]) -> bool:
@@ -150,28 +150,17 @@ def _keeps_blanks(charsmap: str) -> bool:
 
 
 @functools.cache
-def _joining() -> re.Pattern[str]:
-    """A piece that begins with what combines, or "\u2581", or ends with what belongs to the next character.
+def _joining() -> tuple[frozenset[str], frozenset[str]]:
+    """What combines with a character before it, and what belongs to the next.
 
     Taken broadly: marks, format characters, what this Python's Unicode does not know, and the letters
     that Unicode's rules of graphemes list besides.
     """
     points = [*range(0x80, 0x20000), *range(0xE0000, 0xE0200)]
-    kinds = ("Mn", "Mc", "Me", "Cf", "Cn")
-    found = {point for point in points if unicodedata.category(chr(point)) in kinds}
-    found |= {0x0E33, 0x0EB3, 0xFF9E, 0xFF9F, 0x2581, *range(0x1F3FB, 0x1F400)}
-    before = {0x0D4E, 0x111C2, 0x111C3, 0x1193F, 0x11941, 0x11A3A, *range(0x11A84, 0x11A8A)}
-    before |= {0x11D46, 0x11F02, 0x113D1}
-    last = {point for point in found if unicodedata.category(chr(point)) in ("Cf", "Cn")}
-    return re.compile(f"^[{_ranges(found)}]|[{_ranges(last | before)}]$|\n")
-
-
-def _ranges(points: set[int]) -> str:
-    """The inside of a character class."""
-    text, ordered = "", sorted(points)
-    start = 0
-    for i, point in enumerate(ordered):
-        if i + 1 == len(ordered) or ordered[i + 1] != point + 1:
-            text += f"{chr(ordered[start])}-{chr(point)}"
-            start = i + 1
-    return text
+    kinds = {chr(point): unicodedata.category(chr(point)) for point in points}
+    first = {char for char, kind in kinds.items() if kind in ("Mn", "Mc", "Me", "Cf", "Cn")}
+    first |= {"\u0e33", "\u0eb3", "\uff9e", "\uff9f", *map(chr, range(0x1F3FB, 0x1F400))}
+    last = {char for char, kind in kinds.items() if kind in ("Cf", "Cn")}
+    last |= {"\u0d4e", "\U000111c2", "\U000111c3", "\U0001193f", "\U00011941", "\U00011a3a"}
+    last |= {*map(chr, range(0x11A84, 0x11A8A)), "\U00011d46", "\U00011f02", "\U000113d1"}
+    return frozenset(first), frozenset(last)

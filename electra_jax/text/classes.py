@@ -17,7 +17,6 @@ BERT = (
     "BertTokenizer",
     "ElectraTokenizer",
     "DistilBertTokenizer",
-    "ConvBertTokenizer",
     "MobileBertTokenizer",
     "LayoutLMTokenizer",
     "LxmertTokenizer",
@@ -26,7 +25,13 @@ BERT = (
     "MPNetTokenizer",
 )
 # tokenizer.json as it is.
-AS_SAVED = ("PreTrainedTokenizer", "TokenizersBackend", "PythonBackend")
+AS_SAVED = (
+    "PreTrainedTokenizer",
+    "TokenizersBackend",
+    "PythonBackend",
+    "ConvBertTokenizer",
+    "FNetTokenizer",
+)
 # Kinds of models whose folders need not name the class.
 _OF_MODEL = {"electra", "bert", "convbert", "layoutlm", "megatron-bert", "ernie", "nezha"}
 
@@ -161,7 +166,6 @@ def _mbart(said: Mapping[str, Any], table: list[_Rules]) -> Built:
 # vocabulary has none of that name), from tokenizer_config.json and the table of rules.
 SENTENCEPIECE: dict[str, Callable[[Mapping[str, Any], list[_Rules]], Built]] = {
     "AlbertTokenizer": _albert,
-    "FNetTokenizer": _albert,
     "XLNetTokenizer": _xlnet,
     "RemBertTokenizer": _rembert,
     "XLMRobertaTokenizer": _roberta(3),

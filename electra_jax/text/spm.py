@@ -19,7 +19,7 @@ from electra_jax.spec import UserError
 from electra_jax.text import added, spm_messages
 
 SPACE = "\u2581"  # SentencePiece's mark for a space
-_UNIGRAM, _BPE = 1, 2
+_UNIGRAM, _BPE, _CHAR = 1, 2, 4
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
 _MARKUP = re.compile(r"\[.*\]|<.*>")  # symbols that stand for something, never found in text
 ADD_SPECIALS = (
@@ -39,10 +39,10 @@ def parse(path: str | Path, data: bytes) -> Any:
         raise UserError(f"{path} is not a SentencePiece model") from None
     if not proto.pieces:
         raise UserError(f"{path} is not a SentencePiece model: it has no pieces")
-    if proto.trainer_spec.model_type not in (_UNIGRAM, _BPE):
+    if proto.trainer_spec.model_type not in (_UNIGRAM, _BPE, _CHAR):
         raise UserError(
-            f"{path} is a SentencePiece model of type {proto.trainer_spec.model_type} (word or "
-            "char); expected unigram or bpe"
+            f"{path} is a SentencePiece model of type {proto.trainer_spec.model_type} (word); "
+            "expected unigram, bpe or char"
         )
     normalizer, trainer = proto.normalizer_spec, proto.trainer_spec
     if trainer.treat_whitespace_as_suffix or not normalizer.escape_whitespaces:
@@ -102,7 +102,10 @@ def _unigram(proto: Any) -> dict[str, Any]:
 
 
 def _bpe(proto: Any) -> dict[str, Any]:
-    """Every split of a piece into two pieces is a merge; the piece's score gives its rank."""
+    """Every split of a piece into two pieces is a merge; the piece's score gives its rank.
+
+    A model of characters has no such piece: BPE without merges.
+    """
     ids = {piece.piece: number for number, piece in enumerate(proto.pieces)}
     merges = []
     for piece in proto.pieces:
