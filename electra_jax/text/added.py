@@ -38,7 +38,9 @@ def listed(
         for number, entry in decoder.items():
             entries.setdefault(entry["content"], _checked(entry, int(number)))
         for content, number in file.items():
-            entries.setdefault(content, _checked(token(number, content, content in special), number))
+            entries.setdefault(
+                content, _checked(token(number, content, content in special), number)
+            )
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(
             f"the added tokens of {where} are damaged ({error}); expected a text and an id for each"
@@ -46,7 +48,9 @@ def listed(
     return sorted(entries.values(), key=lambda entry: entry["id"])
 
 
-def beyond(entries: Sequence[Added], vocab: Mapping[str, int], roles: Mapping[str, str]) -> list[Added]:
+def beyond(
+    entries: Sequence[Added], vocab: Mapping[str, int], roles: Mapping[str, str]
+) -> list[Added]:
     """The entries that say more than `vocab` (token -> id) and the special tokens by role."""
     names = set(roles.values())
     kept = []

@@ -118,7 +118,7 @@ def _blanks_are_borders(definition: Mapping[str, Any]) -> bool:
     collapsed = set()
     mapped = False  # by a table, which may make a mark of what was none: no rules on marks after it
     for rule in rules:
-        pattern, content = rule.get("pattern"), rule.get("content")
+        pattern, content = rule.get("pattern"), rule.get("content") or ""
         regex = pattern.get("Regex") if isinstance(pattern, dict) else None
         if rule["type"] == "Replace" and (regex, content) in _COLLAPSED:
             collapsed.add(regex)

@@ -4,12 +4,13 @@ A class with rules of its own builds its tokenizer from the vocabulary and `toke
 whatever normaliser and pre-tokenizer `tokenizer.json` has. Ids here are those of transformers 5.
 """
 
+import base64
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from electra_jax.spec import UserError
-from electra_jax.text import japanese
+from electra_jax.text import added, japanese
 from electra_jax.text.spm import SPACE
 
 # BERT's rules, with the options in tokenizer_config.json (lower case unless it says otherwise).
@@ -63,7 +64,9 @@ def sentencepiece(
     """The parts of a unigram `tokenizer.json` as the class `kind` builds them anew."""
     model = found["model"]
     if model["type"] != "Unigram" or not isinstance(model["vocab"], list):
-        raise UserError(f"{where} is a {model['type']} tokenizer; its class {kind} has a unigram model")
+        raise UserError(
+            f"{where} is a {model['type']} tokenizer; its class {kind} has a unigram model"
+        )
     normalizer, splitter, unk = SENTENCEPIECE[kind](said, _charsmap(found))
     if not isinstance(unk, int):
         unk = _unknown(model["vocab"], str(unk), said, kind)
@@ -73,8 +76,52 @@ def sentencepiece(
         "normalizer": {"type": "Sequence", "normalizers": normalizer},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": splitter},
         "decoder": dict(splitter[-1]),
-        "model": {"type": "Unigram", "unk_id": unk, "vocab": model["vocab"], "byte_fallback": False},
+        "model": {
+            "type": "Unigram",
+            "unk_id": unk,
+            "vocab": model["vocab"],
+            "byte_fallback": False,
+        },
     }
+
+
+def from_model(kind: str, said: Mapping[str, Any], proto: Any, known: set[str]) -> dict[str, Any]:
+    """What `tokenizer.json` would hold for a folder of a class with a SentencePiece model alone.
+
+    The class gives some entries of the model other ids, and ids behind the vocabulary to special
+    tokens that are in neither the model nor `known`, the folder's added tokens.
+    """
+    unk, pad, mask = (_named(said, kind, role) for role in ("unk", "pad", "mask"))
+    pieces = [(piece.piece, piece.score) for piece in proto.pieces]
+    if kind == "XLMRobertaTokenizer":
+        first = (_named(said, kind, "bos"), pad, _named(said, kind, "eos"), unk)
+        pieces = [*((token, 0.0) for token in first), *pieces[3:], (mask, 0.0)]
+    elif kind == "CamembertTokenizer":
+        first = ("<s>NOTUSED", pad, "</s>NOTUSED", unk)
+        rest = [("<unk>NOTUSED", -100.0), *pieces[1:]]
+        pieces = [*((token, 0.0) for token in first), *rest, (mask, 0.0)]
+    numbers = {token: number for number, (token, _) in enumerate(pieces)}
+    listed = []
+    for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"):
+        token = _named(said, kind, role)
+        if token not in numbers and token not in known:
+            numbers[token] = len(numbers) + len(known)
+        if token in numbers:
+            listed.append(added.token(numbers[token], token, special=True))
+    table = base64.b64encode(proto.normalizer_spec.precompiled_charsmap).decode()
+    rules = {"type": "Precompiled", "precompiled_charsmap": table} if table else {}
+    return {
+        "normalizer": rules,
+        "added_tokens": list({token["id"]: token for token in listed}.values()),
+        "model": {"type": "Unigram", "unk_id": 0, "vocab": [list(piece) for piece in pieces]},
+    }
+
+
+def _named(said: Mapping[str, Any], kind: str, role: str) -> str:
+    """The name of a special token in a folder of a class."""
+    token = said.get(f"{role}_token")
+    token = token.get("content") if isinstance(token, dict) else token
+    return token if isinstance(token, str) else _NAMES[kind][role]
 
 
 def _charsmap(found: Mapping[str, Any]) -> list[_Rules]:
@@ -86,24 +133,36 @@ def _charsmap(found: Mapping[str, Any]) -> list[_Rules]:
 
 def _unknown(vocab: list[Any], usual: str, said: Mapping[str, Any], kind: str) -> int:
     """Where the class finds its unknown token: by name, and else where it usually is."""
-    token = said.get("unk_token", _UNKNOWN[kind])
-    token = token["content"] if isinstance(token, dict) else token
-    for number, (entry, score) in enumerate(vocab):
-        if entry == token and (score == 0.0 or kind == "CamembertTokenizer"):
+    wanted = _named(said, kind, "unk")
+    for number, (token, score) in enumerate(vocab):
+        if token == wanted and (score == 0.0 or kind == "CamembertTokenizer"):
             return number
     return int(usual)
 
 
-_UNKNOWN = {
-    "DebertaV2Tokenizer": "[UNK]",
-    "BigBirdTokenizer": "<unk>",
-    "CamembertTokenizer": "<unk>",
+def _special(line: str) -> dict[str, str]:
+    return dict(zip(("bos", "eos", "unk", "sep", "pad", "cls", "mask"), line.split(), strict=True))
+
+
+_ROBERTA = _special("<s> </s> <unk> </s> <pad> <s> <mask>")
+_ALBERT = _special("[CLS] [SEP] <unk> [SEP] <pad> [CLS] [MASK]")
+# The names that a class gives to its special tokens, unless the folder does.
+_NAMES = {
+    "AlbertTokenizer": _ALBERT,
+    "RemBertTokenizer": _ALBERT,
+    "XLNetTokenizer": _special("<s> </s> <unk> <sep> <pad> <cls> <mask>"),
+    "XLMRobertaTokenizer": _ROBERTA,
+    "CamembertTokenizer": _ROBERTA,
+    "BarthezTokenizer": _ROBERTA,
+    "MBartTokenizer": _ROBERTA,
+    "DebertaV2Tokenizer": _special("[CLS] [SEP] [UNK] [SEP] [PAD] [CLS] [MASK]"),
+    "BigBirdTokenizer": _special("<s> </s> <unk> [SEP] <pad> [CLS] [MASK]"),
 }
-_QUOTES = [
+_QUOTES: list[_Rules] = [
     {"type": "Replace", "pattern": {"String": quotes}, "content": '"'} for quotes in ("``", "''")
 ]
-_NO_ACCENTS = [{"type": "NFKD"}, {"type": "StripAccents"}]
-_LOWER = [{"type": "Lowercase"}]
+_NO_ACCENTS: list[_Rules] = [{"type": "NFKD"}, {"type": "StripAccents"}]
+_LOWER: list[_Rules] = [{"type": "Lowercase"}]
 _BLANKS = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
 _WHITE = {"type": "Replace", "pattern": {"Regex": r"\s{2,}|[\n\r\t]"}, "content": " "}
 _NO_STRIP = {"type": "Strip", "strip_left": False, "strip_right": False}
@@ -126,8 +185,8 @@ def _albert(said: Mapping[str, Any], table: list[_Rules]) -> Built:
 
 def _xlnet(said: Mapping[str, Any], table: list[_Rules]) -> Built:
     lower = _LOWER if said.get("do_lower_case", False) else []
-    rules = [*_QUOTES, *_NO_ACCENTS, *lower, *table]
-    return rules, [_SPLIT, _space({})], int(said.get("unk_id", 0))
+    unk = int(said.get("unk_id", 0))
+    return [*_QUOTES, *_NO_ACCENTS, *lower, *table], [_SPLIT, _space({})], unk
 
 
 def _rembert(said: Mapping[str, Any], table: list[_Rules]) -> Built:
@@ -147,7 +206,11 @@ def _deberta(said: Mapping[str, Any], table: list[_Rules]) -> Built:
     lower = _LOWER if said.get("do_lower_case", False) else []
     punctuation = {"type": "Punctuation", "behavior": "Isolated"}
     marks = [punctuation] if said.get("split_by_punct", False) else []
-    return [*lower, _WHITE, {"type": "NFC"}, _STRIP_RIGHT], [*marks, _space(said, "first")], str(said.get("unk_id", 1))
+    return (
+        [*lower, _WHITE, {"type": "NFC"}, _STRIP_RIGHT],
+        [*marks, _space(said, "first")],
+        str(said.get("unk_id", 1)),
+    )
 
 
 def _barthez(said: Mapping[str, Any], table: list[_Rules]) -> Built:
@@ -175,3 +238,5 @@ SENTENCEPIECE: dict[str, Callable[[Mapping[str, Any], list[_Rules]], Built]] = {
     "BigBirdTokenizer": _big_bird,
     "MBartTokenizer": _mbart,
 }
+# Those whose ids follow from a SentencePiece model (MBart has a list of languages besides).
+FROM_MODEL = tuple(kind for kind in SENTENCEPIECE if kind != "MBartTokenizer")

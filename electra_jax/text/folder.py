@@ -21,6 +21,8 @@ _CONFIG, _MAP, _VOCAB, _SPIECE, _MODEL = (
 )
 _ADD_LINES = "add it as a line of its own (at the end, so that the other ids stay)"
 
+_ADD_TOKENS = "add it with transformers' add_special_tokens"
+
 Found = tuple[dict[str, Any], dict[str, str], bytes | None]  # definition, names, SentencePiece
 
 
@@ -81,7 +83,9 @@ def from_vocab(
     kept = added.beyond(listed, vocab, names)
     if words:
         if strip_accents:
-            raise UserError(f"{path}: a {japanese.CLASS} does not strip accents; leave the flag out")
+            raise UserError(
+                f"{path}: a {japanese.CLASS} does not strip accents; leave the flag out"
+            )
         options = japanese.options(str(path.parent), said)
         if lowercase is not None:
             options = options._replace(lowercase=lowercase)
@@ -112,13 +116,7 @@ def read(path: Path, lowercase: bool | None, strip_accents: bool | None) -> Foun
         return (*from_vocab(path / _VOCAB, said, lowercase, strip_accents, entries), None)
     models = sorted(path.glob("*.model"))
     if models:
-        where, to = json.dumps(str(path)), json.dumps(f"{path}-fast")
-        raise UserError(
-            f"folder {path} has a SentencePiece model ({models[0].name}) but no {DEFINITION}, so "
-            "nothing says how its ids are used. Write it, where transformers is installed, and give "
-            f"the new folder:\n  python -c 'from transformers import AutoTokenizer as T; "
-            f"T.from_pretrained({where}).save_pretrained({to})'"
-        )
+        return (*_from_model(path, models[0], said, entries, kind), None)
     here = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
     raise UserError(
         f"folder {path} is no tokenizer: it has neither {DEFINITION} nor {_VOCAB} (found: {here})"
@@ -213,6 +211,33 @@ def _template(names: Mapping[str, str], ids: Mapping[str, int]) -> dict[str, Any
     }
 
 
+def _from_model(
+    path: Path,
+    model: Path,
+    said: Mapping[str, Any],
+    entries: Mapping[str, Any],
+    kind: str | None,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Definition and names of a folder with a SentencePiece model and no `tokenizer.json`."""
+    if kind is None or kind in classes.AS_SAVED:
+        raise UserError(
+            f"folder {path} has a SentencePiece model but no {DEFINITION}, so nothing says how its "
+            f"ids are used; give the model itself: {model}"
+        )
+    if kind not in classes.FROM_MODEL:
+        where, to = json.dumps(str(path)), json.dumps(f"{path}-fast")
+        raise UserError(
+            f"folder {path} has a SentencePiece model but no {DEFINITION}, and is a {kind}, whose ids "
+            "are not read from a model here. Write the file where transformers is installed, and give "
+            f"the new folder:\n  python -c 'from transformers import AutoTokenizer as T; "
+            f"T.from_pretrained({where}).save_pretrained({to})'"
+        )
+    proto = spm.parse(model, model.read_bytes())
+    more = {token["content"] for token in added.listed(str(path), {}, entries, said)}
+    found = classes.from_model(kind, said, proto, more)
+    return _sentencepiece(path, str(model), found, said, entries, kind)
+
+
 def _from_definition(
     path: Path,
     said: Mapping[str, Any],
@@ -230,11 +255,9 @@ def _from_definition(
         "WordPiece" if "continuing_subword_prefix" in model else "?"
     )
     _check_kind(where, found)
-    found["added_tokens"] = added.listed(str(path), found, entries, said)
-    names = special.find(
-        where, ids(found), "add it with transformers' add_special_tokens", _said_names(said)
-    )
     if model["type"] == "WordPiece":
+        found["added_tokens"] = added.listed(str(path), found, entries, said)
+        names = special.find(where, ids(found), _ADD_TOKENS, _said_names(said))
         if kind in classes.BERT:
             rules = wordpiece.said_rules(said)
         else:
@@ -244,17 +267,30 @@ def _from_definition(
         vocab.setdefault(names["unk"], ids(found)[names["unk"]])
         kept = added.beyond(found["added_tokens"], vocab, names)
         return _wordpiece(rules.but(lowercase, strip_accents), vocab, names, kept), names, None
-    if kind in classes.SENTENCEPIECE:
-        found |= classes.sentencepiece(where, kind, said, found)
-    elif kind in classes.BERT:
+    if kind in classes.BERT:
         raise UserError(f"{where} is a SentencePiece tokenizer, but the folder says it is a {kind}")
+    spiece = path / _SPIECE
+    data = spiece.read_bytes() if spiece.is_file() else None
+    return (*_sentencepiece(path, where, found, said, entries, kind), data)
+
+
+def _sentencepiece(
+    path: Path,
+    where: str,
+    found: dict[str, Any],
+    said: Mapping[str, Any],
+    entries: Mapping[str, Any],
+    kind: str | None,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    if kind in classes.SENTENCEPIECE:
+        found = {**found, **classes.sentencepiece(where, kind, said, found)}
+    found["added_tokens"] = added.listed(str(path), found, entries, said)
+    names = special.find(where, ids(found), _ADD_TOKENS, _said_names(said))
     roles = set(names.values())
     for token in found["added_tokens"]:
         token["special"] = token["special"] or token["content"] in roles
     keep = ("added_tokens", "normalizer", "pre_tokenizer", "decoder", "model")
-    spiece = path / _SPIECE
-    data = spiece.read_bytes() if spiece.is_file() else None
-    return {part: found.get(part) for part in keep}, names, data
+    return {part: found.get(part) for part in keep}, names
 
 
 def _check_kind(where: str, found: dict[str, Any]) -> None:

@@ -131,6 +131,7 @@ class Tokenizer:
         places = [
             (words[word][1][start][0], words[word][1][stop - 1][1])
             for word, (start, stop) in zip(found.word_ids, found.offsets, strict=True)
+            if word is not None  # never: only special tokens have no word
         ]
         return np.array(found.ids, np.int32), np.array(places, np.int32).reshape(-1, 2)
 
@@ -268,14 +269,7 @@ def backend(definition: dict[str, Any], names: Mapping[str, str]) -> tokenizers.
     """The library's tokenizer, in which no text spells a special token."""
     model = definition["model"]
     if "words" in definition:
-        # Each word is looked up by itself, and no word begins with a blank.
-        apart = {*names.values(), *(t["content"] for t in definition.get("added_tokens") or ())}
-        vocab = {
-            f"{japanese.APART}{token}" if token in apart else token: number
-            for token, number in folder.ids(definition).items()
-        }
-        model = {**model, "vocab": vocab, "unk_token": f"{japanese.APART}{names['unk']}"}
-        return _built({"model": model, "decoder": definition.get("decoder")})
+        return _built(_word_by_word(definition, names))
     inner = {part: definition.get(part) for part in ("normalizer", "pre_tokenizer", "decoder")}
     if model["type"] == "Unigram":
         # The library looks up every entry in the text. A special token gets a name with a space,
@@ -297,8 +291,22 @@ def backend(definition: dict[str, Any], names: Mapping[str, str]) -> tokenizers.
     return built
 
 
+def _word_by_word(definition: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The parts of a library's tokenizer that looks up each word by itself."""
+    apart = {*names.values(), *(t["content"] for t in definition.get("added_tokens") or ())}
+    vocab = {
+        f"{japanese.APART}{token}" if token in apart else token: number
+        for token, number in folder.ids(definition).items()
+    }
+    unk = f"{japanese.APART}{names['unk']}"
+    model = {**definition["model"], "vocab": vocab, "unk_token": unk}
+    return {"model": model, "decoder": definition.get("decoder")}
+
+
 def _built(parts: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    return tokenizers.Tokenizer.from_str(json.dumps({"version": "1.0", "added_tokens": [], **parts}))
+    return tokenizers.Tokenizer.from_str(
+        json.dumps({"version": "1.0", "added_tokens": [], **parts})
+    )
 
 
 def _spelt(definition: Mapping[str, Any]) -> list[dict[str, Any]]:

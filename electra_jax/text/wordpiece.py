@@ -91,9 +91,7 @@ class Rules(NamedTuple):
     def definition(self, tokens: Sequence[str] | Mapping[str, int], unk: str) -> dict[str, Any]:
         """See `definition`."""
         strip = self.lowercase if self.strip_accents is None else self.strip_accents
-        return definition(
-            tokens, unk, self.lowercase, strip, self.chinese_chars, self.clean_text
-        )
+        return definition(tokens, unk, self.lowercase, strip, self.chinese_chars, self.clean_text)
 
 
 def said_rules(said: Mapping[str, Any]) -> Rules:

@@ -76,7 +76,12 @@ def wordpiece(folder: Path, said: dict[str, Any], added: bool | int = False) -> 
 
 def sentencepiece_model(path: Path, said: dict[str, Any]) -> Path:
     """A SentencePiece `.model` trained on a few words."""
-    words = ["the shells she sells", "foo bar baz AB ab", "été Über ガラス パン", "東京都 한글 각 語特"]
+    words = [
+        "the shells she sells",
+        "foo bar baz AB ab",
+        "été Über ガラス パン",
+        "東京都 한글 각 語特",
+    ]
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([f"{text} {i}" for i in range(60) for text in words]),
         model_writer=path.open("wb"),
