@@ -21,7 +21,7 @@ import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tokenizers
@@ -130,8 +130,9 @@ class Tokenizer:
         )
         places = [
             (words[word][1][start][0], words[word][1][stop - 1][1])
-            for word, (start, stop) in zip(found.word_ids, found.offsets, strict=True)
-            if word is not None  # never: only special tokens have no word
+            for word, (start, stop) in zip(
+                cast(list[int], found.word_ids), found.offsets, strict=True
+            )
         ]
         return np.array(found.ids, np.int32), np.array(places, np.int32).reshape(-1, 2)
 
