@@ -111,7 +111,7 @@ def read(path: Path, lowercase: bool | None, strip_accents: bool | None) -> Foun
     entries = _json(path / added.FILE)
     if (path / DEFINITION).is_file() and kind != japanese.CLASS:
         return _from_definition(path, said, entries, kind, lowercase, strip_accents)
-    if (path / _VOCAB).is_file():
+    if (path / _VOCAB).is_file() and kind not in classes.SENTENCEPIECE:
         said["tokenizer_class"] = kind
         return (*from_vocab(path / _VOCAB, said, lowercase, strip_accents, entries), None)
     models = sorted(path.glob("*.model"))
@@ -228,8 +228,8 @@ def _from_model(
         where, to = json.dumps(str(path)), json.dumps(f"{path}-fast")
         raise UserError(
             f"folder {path} has a SentencePiece model but no {DEFINITION}, and is a {kind}, whose ids "
-            "are not read from a model here. Write the file where transformers is installed, and give "
-            f"the new folder:\n  python -c 'from transformers import AutoTokenizer as T; "
+            f"are not read from a model here; where transformers is installed, write {to} and give "
+            "that: python -c 'from transformers import AutoTokenizer as T; "
             f"T.from_pretrained({where}).save_pretrained({to})'"
         )
     proto = spm.parse(model, model.read_bytes())
@@ -254,7 +254,7 @@ def _from_definition(
     model["type"] = model.get("type") or (
         "WordPiece" if "continuing_subword_prefix" in model else "?"
     )
-    _check_kind(where, found)
+    _check_kind(where, found, kind)
     if model["type"] == "WordPiece":
         found["added_tokens"] = added.listed(str(path), found, entries, said)
         names = special.find(where, ids(found), _ADD_TOKENS, _said_names(said))
@@ -267,8 +267,6 @@ def _from_definition(
         vocab.setdefault(names["unk"], ids(found)[names["unk"]])
         kept = added.beyond(found["added_tokens"], vocab, names)
         return _wordpiece(rules.but(lowercase, strip_accents), vocab, names, kept), names, None
-    if kind in classes.BERT:
-        raise UserError(f"{where} is a SentencePiece tokenizer, but the folder says it is a {kind}")
     spiece = path / _SPIECE
     data = spiece.read_bytes() if spiece.is_file() else None
     return (*_sentencepiece(path, where, found, said, entries, kind), data)
@@ -293,12 +291,18 @@ def _sentencepiece(
     return {part: found.get(part) for part in keep}, names
 
 
-def _check_kind(where: str, found: dict[str, Any]) -> None:
-    kind = found["model"]["type"]
-    if kind != "WordPiece" and not (kind in ("Unigram", "BPE") and spm.is_like(found)):
-        what = "byte-level BPE" if kind == "BPE" else kind
+def _check_kind(where: str, found: dict[str, Any], kind: str | None) -> None:
+    """Raises UserError for a model that is not read here, or is not one of the folder's class."""
+    model = found["model"]["type"]
+    if model != "WordPiece" and not (model in ("Unigram", "BPE") and spm.is_like(found)):
+        what = "byte-level BPE" if model == "BPE" else model
         raise UserError(
             f"{where} is a {what} tokenizer; expected WordPiece, or SentencePiece unigram or BPE"
+        )
+    if kind in (classes.SENTENCEPIECE if model == "WordPiece" else classes.BERT):
+        raise UserError(
+            f"{where} is a {model} tokenizer, but the folder says that it is a {kind}; correct "
+            "tokenizer_class in tokenizer_config.json (PreTrainedTokenizerFast takes the file as it is)"
         )
 
 
