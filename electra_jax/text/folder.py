@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import operator
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,6 @@ _CONFIG, _MAP, _VOCAB, _SPIECE, _MODEL = (
     "config.json",
 )
 _ADD_LINES = "add it as a line of its own (at the end, so that the other ids stay)"
-
 _ADD_TOKENS = "add it with transformers' add_special_tokens"
 
 Found = tuple[dict[str, Any], dict[str, str], bytes | None]  # definition, names, SentencePiece
@@ -33,10 +33,13 @@ def ids(definition: Mapping[str, Any]) -> dict[str, int]:
     when two entries have one id, or when more ids lack an entry than have one.
     """
     vocab = definition["model"]["vocab"]
-    found = dict(vocab) if isinstance(vocab, dict) else {t: i for i, (t, _) in enumerate(vocab)}
-    for token in definition.get("added_tokens") or ():
-        found[token["content"]] = token["id"]
-    ordered = sorted(found, key=found.__getitem__)
+    try:
+        found = dict(vocab) if isinstance(vocab, dict) else {t: i for i, (t, _) in enumerate(vocab)}
+        for token in definition.get("added_tokens") or ():
+            found[token["content"]] = operator.index(token["id"])
+        ordered = sorted(found, key=lambda token: operator.index(found[token]))
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"the vocabulary is damaged ({error}); expected an id a token") from None
     for before, after in itertools.pairwise(ordered):
         if found[before] == found[after]:
             raise UserError(
@@ -140,7 +143,7 @@ def write(
     if max_length is not None:
         config["model_max_length"] = max_length
     words = definition.get("words")
-    if words is None:  # else the class has no use for it
+    if words is None:  # transformers' class for those has no use for the file
         full = {
             "version": "1.0",
             "truncation": None,
@@ -157,6 +160,8 @@ def write(
         more = {token: number for token, number in numbers.items() if token not in vocab}
         if more:
             files.write_json(path / added.FILE, more)
+        else:  # of another tokenizer that was saved here
+            (path / added.FILE).unlink(missing_ok=True)
     else:
         config["tokenizer_class"] = "PreTrainedTokenizerFast"  # takes tokenizer.json as it is
         if model_file is not None:
@@ -322,7 +327,7 @@ def _json(path: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__}; expected a JSON object")

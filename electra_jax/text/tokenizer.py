@@ -305,9 +305,11 @@ def _word_by_word(definition: Mapping[str, Any], names: Mapping[str, str]) -> di
 
 
 def _built(parts: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    return tokenizers.Tokenizer.from_str(
-        json.dumps({"version": "1.0", "added_tokens": [], **parts})
-    )
+    text = json.dumps({"version": "1.0", "added_tokens": [], **parts})
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # noqa: BLE001 (the library raises nothing narrower)
+        raise UserError(f"the tokenizer's definition is damaged: {error}") from None
 
 
 def _spelt(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
