@@ -1,12 +1,12 @@
-"""One Tokenizer over WordPiece and SentencePiece: text to ids, and a folder that says all of it.
+"""One Tokenizer over WordPiece, SentencePiece and Japanese words: text to ids, and a folder that says all of it.
 
 Four ways to encode, all giving the same ids without special tokens:
 
     encode(text) -> list[int]
     encode_batch(texts) -> list[list[int]]      the `tokenizers` library, all the cores it may use
     encode_offsets(texts) -> list[(ids, characters)]  the same, with where each token stands
-    encode_flat(texts) -> (ids, lengths)        numpy, one core, several times faster: a cache of
-                                                words makes up for it (for bulk work in processes)
+    encode_flat(texts) -> (ids, lengths)        numpy, one core, several times faster by a cache of
+                                                words, where the rules allow one (see borders.py)
 
 The name of a special token in the text itself (a literal "[MASK]" in a corpus) is ordinary text
 here, as in the original ELECTRA: raw text never gives a special id, except [UNK] for what the

@@ -88,6 +88,9 @@ def test_every_way_gives_the_same_ids(tmp_path, said, added):
             shown = unicodedata.normalize("NFKC", text[start:stop]).lower()
             bare = token.removeprefix("##").lower()
             assert token == "[UNK]" or bare in shown or shown in bare
+    assert [ids.tolist() for ids, _ in loaded.encode_offsets(["猫\0犬"])] == [
+        loaded.encode("猫\0犬")
+    ]
     if added:
         assert loaded.size == len(ENTRIES) + 2
         assert {*ADDED.values()} <= set(loaded.encode("東京foo bar 語特"))
