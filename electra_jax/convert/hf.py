@@ -138,5 +138,5 @@ def _tokenizer(models: Sequence[Model]) -> tokenizers.Tokenizer:
 
 
 def _has_tokenizer(path: Path) -> bool:
-    names_ = ("tokenizer.json", "vocab.txt", "spiece.model", "tokenizer.model")
-    return any((path / name).is_file() for name in names_)
+    names_ = ("tokenizer.json", "vocab.txt")
+    return any((path / name).is_file() for name in names_) or any(path.glob("*.model"))

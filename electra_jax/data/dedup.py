@@ -16,7 +16,7 @@ import numpy as np
 from electra_jax.data import deal, work
 from electra_jax.spec import UserError
 from electra_jax.text import documents
-from electra_jax.text.cache import between_spaces_and_ideographs
+from electra_jax.text.borders import between_spaces_and_ideographs
 
 MODES = ("exact", "near")
 THRESHOLD, SHINGLE, PERMUTATIONS = 0.8, 5, 128

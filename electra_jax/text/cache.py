@@ -1,11 +1,10 @@
 """A cache of words in front of a tokenizer: most of a corpus is words seen before.
 
-Text is cut where the tokenizer cuts too, so the ids of a text are those of its pieces in a row, and
-only new pieces reach the library, all of a batch at once. There are two levels for BERT's
-WordPiece: what stands between spaces ("word,"), and words and marks ("word" and ",").
+Text is cut where the tokenizer cuts too (see borders.py), so the ids of a text are those of its
+pieces in a row, and only new pieces reach the library, all of a batch at once. There are two levels
+for BERT's WordPiece: what stands between spaces ("word,"), and words and marks ("word" and ",").
 """
 
-import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,44 +14,22 @@ Flat = tuple[np.ndarray, np.ndarray]  # ids int32 [sum of lengths], lengths int6
 # The cache starts again when it holds this many words or characters: about 100 MB of memory.
 _MOST_WORDS, _MOST_CHARACTERS = 400_000, 16_000_000
 
-# What the library's BERT normaliser puts spaces around: CJK ideographs.
-_CJK = (
-    "\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f\U0002b740-\U0002b81f"
-    "\U0002b920-\U0002ceaf\uf900-\ufaff\U0002f800-\U0002fa1f"
-)
-_MARKS = r"!-/:-@\[-`{-~"  # ASCII punctuation; each mark is a token of its own
-_ANY_CJK = re.compile(f"[{_CJK}]")
-_BY_CJK = re.compile(f"[{_CJK}]|[^ {_CJK}]+")
-_BY_MARK = re.compile(f"[{_CJK}{_MARKS}]|[^ {_CJK}{_MARKS}]+")
-
-
-def between_spaces(text: str) -> list[str]:
-    """Pieces for any tokenizer that takes spaces as borders."""
-    return text.split(" ")
-
-
-def between_spaces_and_ideographs(text: str) -> list[str]:
-    """Pieces for BERT: as `between_spaces`, with every ideograph alone."""
-    if text.isascii() or not _ANY_CJK.search(text):
-        return text.split(" ")
-    return _BY_CJK.findall(text)
-
-
-def words_and_marks(text: str) -> list[str]:
-    """Finer pieces for BERT: ASCII punctuation marks alone too."""
-    return _BY_MARK.findall(text)
-
 
 class WordCache:
     """Equal to `library` where `library(text)` is that of the pieces `cut(text)` in a row.
 
+    `joins(piece)` says that this may not hold for a text with that piece; `whole` encodes those.
     For one thread at a time.
     """
 
     def __init__(
-        self, library: Callable[[Sequence[str]], Flat], cut: Callable[[str], list[str]]
+        self,
+        library: Callable[[Sequence[str]], Flat],
+        cut: Callable[[str], list[str]],
+        joins: Callable[[str], bool] | None = None,
+        whole: Callable[[Sequence[str]], Flat] | None = None,
     ) -> None:
-        self._library, self._cut = library, cut
+        self._library, self._cut, self._joins, self._whole = library, cut, joins, whole
         self._clear()
 
     def encode(self, texts: Sequence[str]) -> Flat:
@@ -70,15 +47,33 @@ class WordCache:
         # index gives the place to read.
         shift_N = self._starts[words_N] - ends_N[:-1]
         ids = self._ids[np.repeat(shift_N, lengths_N) + np.arange(ends_N[-1])]
+        lengths = np.diff(ends_N[np.array(counts)])
+        joined = np.flatnonzero(self._joined[words_N])
+        if len(joined):
+            numbers = np.unique(np.searchsorted(np.array(counts), joined, side="right") - 1)
+            ids, lengths = self._with_whole(texts, numbers.tolist(), ids, lengths)
         if len(self._words) > _MOST_WORDS or self._characters > _MOST_CHARACTERS:
             self._clear()
-        return ids, np.diff(ends_N[np.array(counts)])
+        return ids, lengths
 
     def _clear(self) -> None:
         self._words = _Numbers()
         self._characters = 0
         self._ids = np.empty(0, np.int32)  # those of all words in a row
         self._starts, self._lengths = np.empty(0, np.int64), np.empty(0, np.int64)
+        self._joined = np.empty(0, bool)
+
+    def _with_whole(
+        self, texts: Sequence[str], numbers: Sequence[int], ids: np.ndarray, lengths: np.ndarray
+    ) -> Flat:
+        """The same with the texts of these numbers encoded whole."""
+        assert self._whole is not None
+        parts = np.split(ids, np.cumsum(lengths)[:-1])
+        found, counts = self._whole([texts[number] for number in numbers])
+        lengths[numbers] = counts
+        for number, part in zip(numbers, np.split(found, np.cumsum(counts)[:-1]), strict=True):
+            parts[number] = part
+        return np.concatenate(parts), lengths
 
     def _numbers(self, pieces: list[str]) -> np.ndarray:
         """The number of every piece, int64; new ones are encoded and added."""
@@ -95,6 +90,8 @@ class WordCache:
     def _add(self, new: list[str]) -> None:
         ids, lengths = self._library(new)
         self._characters += sum(map(len, new))
+        joined = [self._joins is not None and self._joins(piece) for piece in new]
+        self._joined = np.concatenate((self._joined, np.array(joined, bool)))
         ends = np.cumsum(lengths) + len(self._ids)
         self._starts = np.concatenate((self._starts, ends - lengths))
         self._lengths = np.concatenate((self._lengths, lengths))

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax.spec import UserError
-from electra_jax.text import spm_messages
+from electra_jax.text import added, spm_messages
 
 SPACE = "\u2581"  # SentencePiece's mark for a space
-_UNIGRAM, _BPE = 1, 2
+_UNIGRAM, _BPE, _CHAR = 1, 2, 4
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
 _MARKUP = re.compile(r"\[.*\]|<.*>")  # symbols that stand for something, never found in text
 ADD_SPECIALS = (
@@ -39,10 +39,10 @@ def parse(path: str | Path, data: bytes) -> Any:
         raise UserError(f"{path} is not a SentencePiece model") from None
     if not proto.pieces:
         raise UserError(f"{path} is not a SentencePiece model: it has no pieces")
-    if proto.trainer_spec.model_type not in (_UNIGRAM, _BPE):
+    if proto.trainer_spec.model_type not in (_UNIGRAM, _BPE, _CHAR):
         raise UserError(
-            f"{path} is a SentencePiece model of type {proto.trainer_spec.model_type} (word or "
-            "char); expected unigram or bpe"
+            f"{path} is a SentencePiece model of type {proto.trainer_spec.model_type} (word); "
+            "expected unigram, bpe or char"
         )
     normalizer, trainer = proto.normalizer_spec, proto.trainer_spec
     if trainer.treat_whitespace_as_suffix or not normalizer.escape_whitespaces:
@@ -81,7 +81,7 @@ def definition(proto: Any) -> dict[str, Any]:
     }
     return {
         "added_tokens": [
-            added_token(number, piece.piece, special=True)
+            added.token(number, piece.piece, special=True)
             for number, piece in enumerate(proto.pieces)
             if piece.type in (_CONTROL, _USER_DEFINED)
         ],
@@ -90,12 +90,6 @@ def definition(proto: Any) -> dict[str, Any]:
         "decoder": dict(space),
         "model": _unigram(proto) if trainer.model_type == _UNIGRAM else _bpe(proto),
     }
-
-
-def added_token(number: int, token: str, special: bool) -> dict[str, Any]:
-    """An entry of `added_tokens` in a `tokenizer.json`."""
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    return {"id": number, "content": token, **flags, "special": special}
 
 
 def _unigram(proto: Any) -> dict[str, Any]:
@@ -108,7 +102,10 @@ def _unigram(proto: Any) -> dict[str, Any]:
 
 
 def _bpe(proto: Any) -> dict[str, Any]:
-    """Every split of a piece into two pieces is a merge; the piece's score gives its rank."""
+    """Every split of a piece into two pieces is a merge; the piece's score gives its rank.
+
+    A model of characters has no such piece: BPE without merges.
+    """
     ids = {piece.piece: number for number, piece in enumerate(proto.pieces)}
     merges = []
     for piece in proto.pieces:

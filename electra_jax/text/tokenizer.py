@@ -1,12 +1,12 @@
-"""One Tokenizer over WordPiece and SentencePiece: text to ids, and a folder that says all of it.
+"""One Tokenizer over WordPiece, SentencePiece and Japanese words: text to ids, and a folder that says all of it.
 
 Four ways to encode, all giving the same ids without special tokens:
 
     encode(text) -> list[int]
     encode_batch(texts) -> list[list[int]]      the `tokenizers` library, all the cores it may use
     encode_offsets(texts) -> list[(ids, characters)]  the same, with where each token stands
-    encode_flat(texts) -> (ids, lengths)        numpy, one core, several times faster: a cache of
-                                                words makes up for it (for bulk work in processes)
+    encode_flat(texts) -> (ids, lengths)        numpy, one core, several times faster by a cache of
+                                                words, where the rules allow one (see borders.py)
 
 The name of a special token in the text itself (a literal "[MASK]" in a corpus) is ordinary text
 here, as in the original ELECTRA: raw text never gives a special id, except [UNK] for what the
@@ -17,19 +17,21 @@ here; on all other text the ids are identical.
 
 import functools
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tokenizers
 
 from electra_jax.spec import UserError
-from electra_jax.text import cache, folder, special, spm, wordpiece
+from electra_jax.text import borders, cache, folder, japanese, special, spm, wordpiece
 from electra_jax.text.special import SpecialIds
 
 _TOGETHER = 100  # words given to the library as one text; a call a word costs twice as much
+_UNSPELT = "\ufdd0\ufdd1\ufdd2"  # code points that Unicode keeps from text for good
 _KINDS = {"WordPiece": "wordpiece", "Unigram": "unigram", "BPE": "bpe"}
 
 
@@ -46,11 +48,12 @@ class Tokenizer:
         self.definition, self.names, self.model_file = definition, dict(names), model_file
         self.kind: str = _KINDS[definition["model"]["type"]]
         self._tokens = folder.tokens(definition)
-        self._ids = {token: number for number, token in enumerate(self._tokens)}
+        self._ids = folder.ids(definition)
         self.size = len(self._tokens)
         self.special = SpecialIds(**{role: self._ids[token] for role, token in names.items()})
         self._backend = backend(definition, names)
-        self._cache = self._new_cache()
+        self._words = _words(definition)
+        self._flat = self._new_cache()
         self.starts_V = self._word_starts()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -61,12 +64,16 @@ class Tokenizer:
         """SHA-256 of everything that decides ids; the same on every machine."""
         said = [self.definition.get(part) for part in ("normalizer", "pre_tokenizer", "model")]
         said += [_ordinary(self.definition), self.special]
+        if "words" in self.definition:
+            said.append(self.definition["words"])
         text = json.dumps(said, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
     def lowercase(self) -> bool:
         """Whether case is removed before the vocabulary is looked up."""
+        if self._words is not None:
+            return self._words.options.lowercase
         return self._normalize("A") != "A"
 
     @property
@@ -76,16 +83,23 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special tokens."""
+        if self._words is not None:
+            return self.encode_batch([text])[0]
         return self._backend.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, by the library's threads."""
-        found = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        words = self._words
+        found = self._backend.encode_batch_fast(
+            list(texts) if words is None else [words(text) for text in texts],
+            is_pretokenized=words is not None,
+            add_special_tokens=False,
+        )
         return [encoding.ids for encoding in found]
 
     def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """(ids int32 [sum of lengths], lengths int64 [texts]) of all texts, one after the other."""
-        return self._cache.encode(texts)
+        return self._flat(texts)
 
     def encode_offsets(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """(ids int32 [n], characters int32 [n, 2]) of each text: token i is text[start:stop].
@@ -93,6 +107,8 @@ class Tokenizer:
         The space that a SentencePiece token stands for is not part of its characters, so that a
         stretch of tokens begins and ends with what can be seen. The ids are those of `encode`.
         """
+        if self._words is not None:
+            return [self._placed(self._words.placed(text)) for text in texts]
         found = []
         encodings = self._backend.encode_batch(list(texts), add_special_tokens=False)
         for text, encoding in zip(texts, encodings, strict=True):
@@ -104,6 +120,21 @@ class Tokenizer:
                     places[token, 0] = start
             found.append((np.array(encoding.ids, np.int32), places))
         return found
+
+    def _placed(
+        self, words: Sequence[tuple[str, list[japanese.Place]]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and characters of words of which each character has its place in the text."""
+        found = self._backend.encode(
+            [word for word, _ in words], is_pretokenized=True, add_special_tokens=False
+        )
+        places = [
+            (words[word][1][start][0], words[word][1][stop - 1][1])
+            for word, (start, stop) in zip(
+                cast(list[int], found.word_ids), found.offsets, strict=True
+            )
+        ]
+        return np.array(found.ids, np.int32), np.array(places, np.int32).reshape(-1, 2)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Readable text; special tokens are left out, lost case and spaces do not come back."""
@@ -126,11 +157,22 @@ class Tokenizer:
         """
         folder.write(Path(path), self.definition, self.names, self.model_file, max_length)
 
-    def _new_cache(self) -> cache.WordCache:
-        if self.kind != "wordpiece":
-            return cache.WordCache(self._encode_words, cache.between_spaces)
-        fine = cache.WordCache(self._encode_words, cache.words_and_marks)
-        return cache.WordCache(fine.encode, cache.between_spaces_and_ideographs)
+    def _new_cache(self) -> Callable[[Sequence[str]], cache.Flat]:
+        """`_encode_whole`, behind a cache of words for every kind of border there is."""
+        if self._words is not None:
+            return cache.WordCache(self._encode_words, self._words).encode
+        found = borders.find(self.definition, self._normalize)
+        encode = self._encode_words if found.cuts else self._encode_whole
+        for cut in reversed(found.cuts):
+            encode = cache.WordCache(encode, cut, found.joins, self._encode_whole).encode
+        return encode
+
+    def _encode_whole(self, texts: Sequence[str]) -> cache.Flat:
+        """Flat ids without a cache."""
+        found = self.encode_batch(texts)
+        lengths = np.fromiter(map(len, found), np.int64, len(found))
+        ids = itertools.chain.from_iterable(found)
+        return np.fromiter(ids, np.int32, int(lengths.sum())), lengths
 
     def _encode_words(self, words: Sequence[str]) -> cache.Flat:
         """Flat ids of texts that hold no space."""
@@ -184,8 +226,20 @@ def load(
         made = from_model(path, spm.parse(path, model), model)
         return _with_own_rules(path, made, lowercase, strip_accents)
     else:
+        _refuse_listing(path)
         found = (*folder.from_vocab(path, {}, lowercase, strip_accents), None)
     return _with_own_rules(path, Tokenizer(*found), lowercase, strip_accents)
+
+
+def _refuse_listing(path: Path) -> None:
+    """Raises UserError for the `.vocab` that SentencePiece writes beside a model, for people to read."""
+    model = path.with_suffix(".model")
+    if path.suffix == ".vocab" and (model.is_file() or b"\t" in path.read_bytes()[:1000]):
+        there = "" if model.is_file() else " (not there; it was written at the same time)"
+        raise UserError(
+            f"{path} lists the pieces of a SentencePiece model, without its rules; give the model: "
+            f"{model}{there}"
+        )
 
 
 def from_model(where: str | Path, proto: Any, model: bytes) -> Tokenizer:
@@ -214,8 +268,10 @@ def _with_own_rules(
 
 def backend(definition: dict[str, Any], names: Mapping[str, str]) -> tokenizers.Tokenizer:
     """The library's tokenizer, in which no text spells a special token."""
-    inner = {part: definition.get(part) for part in ("normalizer", "pre_tokenizer", "decoder")}
     model = definition["model"]
+    if "words" in definition:
+        return _built(_word_by_word(definition, names))
+    inner = {part: definition.get(part) for part in ("normalizer", "pre_tokenizer", "decoder")}
     if model["type"] == "Unigram":
         # The library looks up every entry in the text. A special token gets a name with a space,
         # which no word has.
@@ -224,18 +280,62 @@ def backend(definition: dict[str, Any], names: Mapping[str, str]) -> tokenizers.
         vocab = [[f" {t}" if t in hidden else t, score] for t, score in model["vocab"]]
         vocab[model["unk_id"]][0] = f" {vocab[model['unk_id']][0]}"
         model = {**model, "vocab": vocab}
-    kept = _ordinary(definition)
-    text = json.dumps({**inner, "version": "1.0", "model": model, "added_tokens": kept})
-    built = tokenizers.Tokenizer.from_str(text)
+    kept = _spelt(definition)
+    built = _built({**inner, "model": model, "added_tokens": kept})
     for token in kept:
         if built.token_to_id(token["content"]) != token["id"]:
             raise UserError(
-                f"the tokenizer's added token {token['content']!r} (id {token['id']}) comes after "
-                "special tokens that are not in its vocabulary; put it into the vocabulary"
+                f"the tokenizer's added token {token['content']!r} has the id {token['id']}, but "
+                "transformers numbers added tokens one after another behind the vocabulary; "
+                f"there it would be {built.token_to_id(token['content'])}"
             )
     return built
+
+
+def _word_by_word(definition: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The parts of a library's tokenizer that looks up each word by itself."""
+    apart = {*names.values(), *(t["content"] for t in definition.get("added_tokens") or ())}
+    vocab = {
+        f"{japanese.APART}{token}" if token in apart else token: number
+        for token, number in folder.ids(definition).items()
+    }
+    unk = f"{japanese.APART}{names['unk']}"
+    model = {**definition["model"], "vocab": vocab, "unk_token": unk}
+    return {"model": model, "decoder": definition.get("decoder")}
+
+
+def _built(parts: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    text = json.dumps({"version": "1.0", "added_tokens": [], **parts})
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # noqa: BLE001 (the library raises nothing narrower)
+        raise UserError(f"the tokenizer's definition is damaged: {error}") from None
+
+
+def _spelt(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The added tokens that text may spell, and, so that their ids are right, the special ones between
+    the vocabulary and them under a name that no text has."""
+    vocab = definition["model"]["vocab"]
+    entries = set(vocab) if isinstance(vocab, dict) else {token for token, _ in vocab}
+    found: list[dict[str, Any]] = []
+    last = 0
+    for token in sorted(definition.get("added_tokens") or (), key=lambda token: token["id"]):
+        if not token["special"]:
+            found.append(token)
+            last = len(found)
+        elif token["content"] not in entries:
+            found.append({**token, "content": f"{_UNSPELT}{token['content']}", "normalized": False})
+    return found[:last]
 
 
 def _ordinary(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The added tokens that are not special: words that text may spell."""
     return [t for t in definition.get("added_tokens") or () if not t["special"]]
+
+
+def _words(definition: Mapping[str, Any]) -> japanese.Words | None:
+    """What splits text into words before the library sees it; None where the library does it all."""
+    if "words" not in definition:
+        return None
+    said = japanese.options("the tokenizer", definition["words"])
+    return japanese.Words(said, _ordinary(definition))

@@ -73,7 +73,7 @@ def test_full_cache_starts_again(vocabularies, paragraphs, monkeypatch):
     texts = paragraphs("english", 100)
     for start in range(0, 100, 10):
         same(loaded, texts[start : start + 10])
-        assert len(loaded._cache._words) <= 500
+        assert len(loaded._flat.__self__._words) <= 500
 
 
 def test_a_failed_batch_leaves_no_trace(vocabularies):
