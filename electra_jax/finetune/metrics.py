@@ -61,6 +61,12 @@ def score(
     return found
 
 
+def is_score(name: str, value: Any) -> bool:
+    """Whether an entry of the scores is one, not a count, a threshold or a table of types."""
+    counted = ("total", "missing", "right", "found", "there")
+    return isinstance(value, float) and not name.endswith((*counted, "thresh"))
+
+
 def accuracy(references: Sequence[Any], predictions: Sequence[Any]) -> float:
     """The share that is right."""
     return 100 * float(np.mean([a == b for a, b in zip(references, predictions, strict=True)]))
