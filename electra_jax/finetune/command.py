@@ -67,11 +67,12 @@ def finetune(
         )
     programs.use_compilation_cache()
     with lock(folder):
-        most = _announce(work)
-        single = Program(work.spec, devices, notice=Notice(most))
+        single = Program(work.spec, devices, notice=Notice())
+        _announce(work)
         if found is None:
             together, measured = groups.decide(work, devices, single, _say)
             found = _begin(folder, asked, work, together, measured)
+        single.notice = Notice(_programs(work, found["together"]))
         for group in groups.of(work, found["together"]):
             if all(record.done(folder, run.name) for run in group.runs):
                 continue
@@ -137,24 +138,28 @@ def _divides(made: Options, devices: int) -> None:
             )
 
 
-def _announce(work: Plan) -> int:
-    """Says what will be done; returns how many programs may be compiled for it."""
+def _announce(work: Plan) -> None:
     for d in work.data:
         sizes = ", ".join(f"{len(s.examples):,} {name}" for name, s in d.splits.items())
         _say(
             f"{d.task.name}: {len(d.train):,} rows to train on, {sizes}; {d.max_len} tokens at most"
         )
     spec, s = work.spec, work.schedule
-    trained, predicted = s.orders[0].buckets, work.eval_buckets
-    most = len(work.data) * (len(trained) + len(predicted))
-    lengths = ", ".join(map(str, trained))
+    lengths = ", ".join(map(str, s.orders[0].buckets))
     _say(
         f"{len(work.runs)} run{'s' * (len(work.runs) > 1)} of {s.steps:,} steps of "
         f"{work.options.train.batch}; layer-wise decay {spec.layer_decay:g}; rows of {lengths} tokens"
     )
+
+
+def _programs(work: Plan, together: bool) -> int:
+    """Says how many programs may be compiled, at most, and returns it."""
+    trained, predicted = len(work.schedule.orders[0].buckets), len(work.eval_buckets)
+    # Runs that train together predict dev together, and their last predictions one by one.
+    most = len(work.data) * (trained + predicted * (1 + together))
     _say(
-        f"up to {most} programs are compiled, each when its first batch comes: {len(trained)} lengths "
-        f"of rows to train on, {len(predicted)} to predict"
+        f"up to {most} programs are compiled, each when its first batch comes; lengths of rows: "
+        f"{trained} to train on, {predicted} to predict"
     )
     return most
 

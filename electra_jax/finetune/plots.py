@@ -88,8 +88,8 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], title: str, path: P
     tilt: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(len(names)), short, font=font, **tilt)
     axes.set_yticks(range(len(names)), short, font=font)
-    what = "" if font else " (number of the class, in the order of finetune.json)"
-    axes.set(xlabel=f"predicted{what}", ylabel="true")
+    where = "" if font else "\n(classes in finetune.json's order)"
+    axes.set(xlabel=f"predicted{where}", ylabel="true")
     axes.set_title(title, loc="left", fontsize="medium")
     bar = picture.colorbar(image, shrink=0.8)
     bar.set_label("share of the true class")
