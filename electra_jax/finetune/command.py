@@ -49,9 +49,10 @@ def finetune(
         _refuse_foreign(folder)
     if found is not None:
         found["config"] = complete(found["config"])
-    asked = (
-        complete(_plain(config)) if config is not None else _overridden(found["config"], overrides)
-    )  # type: ignore[index]
+    if config is not None:
+        asked = complete(_plain(config))
+    else:
+        asked = _overridden(found["config"], overrides)  # type: ignore[index]
     made = options(asked)
     if found is not None:
         _same(folder, found["config"], asked)

@@ -73,12 +73,16 @@ def score(
         return metrics.score(
             task, examples, [_choice(predictions, i, t) for i, t in _both(ids, said)]
         )
-    wanted = dataclasses.replace(task.wanted("dev"), labels=tasks.labels_of(task, examples))
-    return metrics.score(
-        task,
-        examples,
-        [wanted.label(f"{predictions}: id {i}", text) for i, text in _both(ids, said)],
-    )
+    wanted = task.wanted("dev")
+    classes = [wanted.label(f"{predictions}: id {i}", text) for i, text in _both(ids, said)]
+    strange = set(classes) - {example.label for example in examples}
+    if task.labels is None and strange:  # classes of the training data that this file has none of
+        print(
+            f"{predictions}: {sum(c in strange for c in classes)} predictions are classes that no "
+            f"reference has, so wrong: {', '.join(sorted(map(str, strange))[:5])}",
+            file=sys.stderr,
+        )
+    return metrics.score(task, examples, classes)
 
 
 def _references(task: Task, references: str, predictions: str) -> list[Any]:

@@ -35,6 +35,16 @@ def test_own_columns(made, capsys):
     assert status == 0 and found["accuracy"] == 50
 
 
+def test_classes_that_the_references_lack(made, capsys):
+    """Catches a rare class of the training data, predicted where dev has none, refused: it is wrong."""
+    gold = made("g.csv", "id,t,y\n0,a,red\n1,b,red\n")
+    guess = made("p.tsv", "index\tprediction\n0\tred\n1\tblue\n")
+    flags = ["--task", "classify", "--text", "t", "--label", "y", "--references", gold]
+    status, found, said = run(capsys, *flags, "--predictions", guess)
+    assert status == 0 and found["accuracy"] == 50
+    assert "1 predictions are classes that no reference has, so wrong: blue" in said
+
+
 def test_numbers_and_choices(made, capsys):
     """Catches scores outside the range refused in predictions, where they are only bad."""
     head = "index\tsentence1\tsentence2\tscore\n"
