@@ -148,7 +148,8 @@ def cluener_official(
     """CLUENER2020's score: the mean F1 of the task's types of entity.
 
     An entity of a sentence is its type and text: it counts once, wherever and however often it
-    stands there; entities may overlap. Other types do not count; one that nobody has or finds counts 0 in the mean.
+    stands there; entities may overlap. A type that nobody has or finds counts 0 in the mean; types
+    that the task does not have do not count.
     """
     counts = {kind: [0, 0, 0] for kind in tags.types(task.labels or ())}
     for example, found in zip(references, predictions, strict=True):
