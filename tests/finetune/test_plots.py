@@ -10,10 +10,10 @@ image = pytest.importorskip("matplotlib.image")
 
 @pytest.mark.parametrize(
     ("counts", "background"),
-    [([[5, 5], [5, 5]], (0.2, 0.6)), ([[9, 0], [9, 0]], (0.0, 0.2))],
+    [([[4, 4], [5, 5]], (0.2, 0.6)), ([[9, 0], [9, 0]], (0.0, 0.2))],
 )
 def test_the_upper_left_cell_is_coloured_and_written_on(tmp_path, counts, background):
-    """Catches white on white: colours scaled to the counts, of which equal ones were all white."""
+    """Catches white on white: colours scaled from the least count, whose cell was white."""
     plots.draw_confusion(np.array(counts), ["good", "体育"], "dev", tmp_path / "c.png")
     picture = image.imread(tmp_path / "c.png")[..., :3]
     # The cell: the first row of pixels inside the frame, found by its black line.
