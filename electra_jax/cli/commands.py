@@ -229,6 +229,7 @@ def _predict(options: argparse.Namespace) -> None:
         task=options.task,
         run=options.run,
         ensemble=options.ensemble,
+        probabilities=options.probabilities,
     )
     print(f"wrote {options.output}")
     if scores:
