@@ -1,12 +1,14 @@
 """What a workdir has to export: parameters, dimensions and the facts of its run."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from electra_jax import records
 from electra_jax.convert.card import Facts
 from electra_jax.data import fingerprint
 from electra_jax.model.electra import Dimensions
@@ -62,10 +64,8 @@ def _trained(folder: Path) -> bool:
 
 
 def _of_import(folder: Path, found: imported.Imported) -> Exportable:
-    source = found.record["source"]
-    names = ", ".join(f"`{part['name']}`" for part in source["folders"])
     facts = Facts(
-        origin=f"Imported from {names} and not trained since.",
+        origin=f"Imported from {_sources(found.record)} and not trained since.",
         versions=workdir.versions(),
         commands=[f"electra-jax export --workdir {folder.name}"],
     )
@@ -90,9 +90,7 @@ def _of_run(folder: Path, step: int | None) -> Exportable:
         versions=record["versions"],
         origin=""
         if origin is None
-        else "Training started from imported weights: "
-        + ", ".join(f"`{part['name']}`" for part in origin[1]["source"]["folders"])
-        + ".",
+        else f"Training started from imported weights: {_sources(origin[1])}.",
     )
     return Exportable(
         dims=run.dimensions(record["data"]["vocab_size"]),
@@ -102,6 +100,15 @@ def _of_run(folder: Path, step: int | None) -> Exportable:
         facts=facts,
         tokenizer=folder / "tokenizer",
     )
+
+
+def _sources(record: Mapping[str, Any]) -> str:
+    """The names of the folders that an import was made of."""
+    kinds = {"folders": list[dict[str, Any]]}
+    found = records.check(record["source"], kinds, f"{imported.RECORD}, source")["folders"]
+    for part in found:
+        records.check(part, {"name": str}, f"{imported.RECORD}, source.folders")
+    return ", ".join(f"`{part['name']}`" for part in found)
 
 
 def _data_facts(path: str, data: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +137,7 @@ def held_out_metrics(folder: Path, step: int) -> dict[str, float]:
     path = folder / f"evaluate-{step}.json"
     values: dict[str, Any] = {}
     if path.is_file():
-        values = json.loads(path.read_text("utf-8"))
+        values = records.read(path, "remove it and evaluate again")
     elif (folder / "metrics.jsonl").is_file():
         for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines():
             if '"valid"' in line:
@@ -141,14 +148,14 @@ def held_out_metrics(folder: Path, step: int) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in values.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in skip
+        if type(value) in (int, float) and abs(value) <= 1e300 and name not in skip
     }
 
 
 def _entry(line: str) -> dict[str, Any]:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}  # the torn last line of a run that was killed
     return entry if isinstance(entry, dict) else {}
 

@@ -10,7 +10,6 @@ from electra_jax.convert.card import card
 from electra_jax.convert.folder import DISCRIMINATOR, MASKED_LM, Model, Options
 from electra_jax.convert.names import Entry, Shape
 from electra_jax.model.electra import Dimensions
-from electra_jax.model.layers import padded_vocab
 from electra_jax.spec import UserError, check_choice
 from electra_jax.text import tokenizer as tokenizers
 from electra_jax.train import away, imported
@@ -31,7 +30,7 @@ def _export(workdir: Path, output: str, step: int | None, name: str) -> list[str
     files.refuse_existing(output)
     found = exportable.read(workdir, step)
     parts = _parts(found.dims, found.objective)
-    padded = padded_vocab(found.dims.vocab_size)
+    padded = found.dims.padded_rows
     tensors = names.export(
         found.params, [table for _, _, _, table in parts], padded, f"the parameters in {name}"
     )
@@ -98,7 +97,7 @@ def import_(
     }
     with files.new_folder(workdir) as temporary:
         tokenizer.save(temporary / "tokenizer")
-        imported.write(temporary, dims, objective, params, record)
+        imported.write(temporary, pair.with_tokens(dims, tokenizer.size), objective, params, record)
 
 
 def _parts(dims: Dimensions, objective: str) -> list[tuple[str, str, Shape, list[Entry]]]:

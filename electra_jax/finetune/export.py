@@ -13,7 +13,6 @@ from electra_jax.convert.folder import Options
 from electra_jax.finetune import record
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.results import is_score
-from electra_jax.model.layers import padded_vocab
 from electra_jax.spec import UserError, from_config
 from electra_jax.text import tokenizer as tokenizers
 
@@ -65,7 +64,7 @@ def export(
     if head.kind == "regress":
         kept = _in_range(kept, ours, found["score_range"][task])
     (tensors,) = names.export(
-        kept, [table], padded_vocab(dims.vocab_size), f"the parameters of {workdir}, run {name}"
+        kept, [table], dims.padded_rows, f"the parameters of {workdir}, run {name}"
     )
     words = tokenizers.load(Path(workdir) / "tokenizer")
     spec = dims.spec

@@ -63,8 +63,7 @@ def predict(
         forward.predict(program, program.params(tree), name, split.rows, buckets, batch)[0]
         for tree in (arrays.nest(record.read_params(workdir, r)) for r in runs)
     ]
-    with files.disk_errors(output):
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(Path(output).parent)
     data = scoring.Scored(entry, labels, dict(heads)[name])
     return _write(data, split, said, output)
 

@@ -188,7 +188,7 @@ def test_folders_that_are_no_run(config, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "is not JSON"), ("[]", "was not written by this"), ('{"format": "x"}', "format")],
+    [("{", "is not JSON"), ("[]", "holds a list"), ('{"format": "x"}', "format")],
 )
 def test_a_damaged_record(config, tmp_path, content: str, message: str):
     """Catches a damaged record that is overwritten by a new run."""
