@@ -37,7 +37,7 @@ def scheme(path: str | Path) -> str:
 
 def refuse_url(path: str | Path) -> None:
     """UserError for an address (s3://b/x), which would otherwise become a local folder named `s3:`."""
-    if scheme(path):
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # a Path has lost one of the two slashes
         raise UserError(
             f"{path} is an address, and here a local path is needed; write there and copy it afterwards"
         )

@@ -45,18 +45,20 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _vocab(options: argparse.Namespace) -> None:
+    from electra_jax import remote
     from electra_jax.text import vocab
 
-    vocab.train(
-        options.input,
-        options.kind,
-        options.size,
-        options.output,
-        lowercase=options.lowercase,
-        strip_accents=options.strip_accents,
-        sample_bytes=options.sample_bytes,
-        text_key=options.text_key,
-    )
+    with remote.output(options.output) as folder:
+        vocab.train(
+            options.input,
+            options.kind,
+            options.size,
+            folder,
+            lowercase=options.lowercase,
+            strip_accents=options.strip_accents,
+            sample_bytes=options.sample_bytes,
+            text_key=options.text_key,
+        )
     print(f"wrote {options.output}: {options.kind}, {options.size:,} tokens")
 
 

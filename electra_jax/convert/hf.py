@@ -73,6 +73,18 @@ def import_(
     """
     if embeddings is not None:
         check_choice("--embeddings", embeddings, ("discriminator", "average"))
+    if discriminator is None and generator is None:
+        raise UserError("nothing to import: give a discriminator, a generator or both")
+    with (
+        remote.output(workdir) as place,
+        remote.inputs(discriminator or "", generator or "") as (first, second),
+    ):
+        _import(first or None, second or None, place, embeddings)
+
+
+def _import(
+    discriminator: str | None, generator: str | None, workdir: str, embeddings: str | None
+) -> None:
     files.refuse_existing(workdir)
     first = folder.read(discriminator, DISCRIMINATOR) if discriminator is not None else None
     second = folder.read(generator, MASKED_LM) if generator is not None else None
@@ -82,11 +94,10 @@ def import_(
     elif first is not None:
         dims, params = pair.lone_discriminator(first)
         _say_fresh(first, dims)
-    elif second is not None:
+    else:
+        assert second is not None  # one of the two is there
         objective = "mlm"
         dims, params = pair.single(second)
-    else:
-        raise UserError("nothing to import: give a discriminator, a generator or both")
     models = [model for model in (first, second) if model is not None]
     tokenizer = _tokenizer(models)
     record = {

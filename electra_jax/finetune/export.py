@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax import files
+from electra_jax import files, remote
 from electra_jax.convert import folder as hf_folder
 from electra_jax.convert import names, pair
 from electra_jax.convert.folder import Options
@@ -15,6 +15,7 @@ from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.results import is_score
 from electra_jax.spec import UserError, from_config
 from electra_jax.text import tokenizer as tokenizers
+from electra_jax.train import away
 
 CLASSES = {
     "classify": "ElectraForSequenceClassification",
@@ -40,6 +41,11 @@ def export(
     With several tasks `task` says whose head goes along. Logits are the run's own; a regression's
     are in the range of its labels. Raises UserError for heads that transformers does not have.
     """
+    with remote.output(output) as place, away.opened(workdir, write=False) as home:
+        return _export(home.folder, place, run, task)
+
+
+def _export(workdir: Path, output: str, run: str | None, task: str | None) -> str:
     files.refuse_existing(output)
     found = record.read(workdir)
     task = choose_task(found, task)
@@ -66,7 +72,7 @@ def export(
     (tensors,) = names.export(
         kept, [table], dims.padded_rows, f"the parameters of {workdir}, run {name}"
     )
-    words = tokenizers.load(Path(workdir) / "tokenizer")
+    words = tokenizers.load(workdir / "tokenizer")
     spec = dims.spec
     with files.new_folder(output) as temporary:
         options = Options(spec.dropout, spec.attention_dropout, spec.init_std)

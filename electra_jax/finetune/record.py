@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax import files, records
+from electra_jax import files, records, remote
 from electra_jax.model.electra import Dimensions, ModelSpec
 from electra_jax.spec import UserError, from_config
 
@@ -96,7 +96,10 @@ def _same_tasks(found: Mapping[str, Any], path: Path) -> None:
 
 
 def is_workdir(folder: str | Path) -> bool:
-    """Whether the folder holds fine-tuning."""
+    """Whether the folder, on this machine or on a bucket, holds fine-tuning."""
+    if remote.is_remote(folder):
+        remote.check_access(str(folder))
+        return bool(remote.sizes(remote.join(str(folder), RECORD)))
     return (Path(folder) / RECORD).is_file()
 
 

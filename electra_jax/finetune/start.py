@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from electra_jax import remote
 from electra_jax.convert import exportable, folder, names, pair
 from electra_jax.convert.folder import Model
 from electra_jax.finetune import record
@@ -14,7 +15,7 @@ from electra_jax.model.electra import Dimensions
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer as tokenizers
 from electra_jax.text.tokenizer import Tokenizer
-from electra_jax.train import arrays, imported, workdir
+from electra_jax.train import arrays, away, imported, workdir
 
 RANDOM = "random"
 # What tells an encoder's tensors from those of heads and poolers, and the prefix that most classes put before them.
@@ -48,6 +49,9 @@ def read(init: str, spec: EncoderSpec, tokenizer: str = "") -> Start:
             raise UserError("--init random needs a vocabulary; give --tokenizer FOLDER")
         words = tokenizers.load(tokenizer)
         return Start(Dimensions(spec.random(), words.size), None, words, {"kind": RANDOM})
+    if remote.is_remote(init):
+        with away.opened(init, write=False) as home:
+            return read(str(home.folder), spec, tokenizer)
     path = Path(init)
     if not path.is_dir():
         raise UserError(

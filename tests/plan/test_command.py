@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
+from unittest import mock
 
 import jax
 import pytest
 
 from electra_jax import cli
-from electra_jax.plan import command, report
+from electra_jax.plan import command, local, report
 from electra_jax.plan.step import settle
 from electra_jax.plan.stretches import Stretch, described
 from electra_jax.spec import load_config
@@ -26,6 +28,9 @@ SMALL = [
 ]
 
 
+compiled: list[Any] = []  # of `planned`: the step, its run, data and target
+
+
 @pytest.fixture(scope="module")
 def planned():
     """The plan of a very small step on two of the devices of the tests."""
@@ -36,7 +41,14 @@ def planned():
     here = command.aim("cpu", run)
     two = dataclasses.replace(here, devices=here.devices[:2])
     run = settle(run, data, two.devices, None)
-    return command.weigh_on("tiny", Stretch(run, data), two, compiles=4)
+    step = command.compile_step
+
+    def once(*asked):
+        compiled[:] = [step(*asked), run, data, two]
+        return compiled[0]
+
+    with mock.patch.object(command, "compile_step", once):
+        return command.weigh_on("tiny", Stretch(run, data), two, compiles=4)
 
 
 def test_a_plan_stands_beside_a_measured_run(planned):
@@ -53,6 +65,31 @@ def test_the_step_is_the_real_one(planned):
     (exchange,) = [e for e in planned["exchanges"] if e["kind"] == "all-reduce"]
     assert exchange["bytes"] >= 4 * planned["parameters"]
     assert any("electra_jax/" in o["source"] for o in planned["slowest"])
+
+
+@pytest.mark.parametrize("how", ["told", "found out"])
+def test_a_step_that_this_machine_cannot_hold_is_not_run(monkeypatch, how):
+    """Catches a plan that asks for 171 GB to measure a step, and ends in the allocator's traceback."""
+
+    def refuse(*_):
+        assert how == "found out"
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+
+    monkeypatch.setattr(local, "free_memory", lambda: 199 if how == "told" else None)
+    monkeypatch.setattr(local, "_measure", refuse)
+    step = mock.Mock()
+    step.weighed.memory.total, step.program.mesh.size = 100, 2
+    assert local.measure(step, mock.Mock()) is None
+
+
+def test_a_plan_without_measured_steps_is_whole(planned, monkeypatch):
+    """Catches a plan that stops where no step can be measured, and one that does not say why none was."""
+    monkeypatch.setattr(command, "compile_step", lambda *_: compiled[0])
+    monkeypatch.setattr(local, "measure", lambda *_: None)
+    run, data, two = compiled[1:]
+    found = command.weigh_on("tiny", Stretch(run, data), two, 4)
+    assert found["measured"] is None and found["time"]["step_s"] > 0
+    assert "no step was run" in report.text(found)
 
 
 def test_text_is_for_people(planned):
