@@ -102,8 +102,12 @@ class Dimensions:
 
     def __post_init__(self) -> None:
         if not 1 <= self.vocab_size <= MOST_ROWS:
+            found = f"{self.vocab_size:,} tokens"
+            raise UserError(f"a vocabulary of {found}; expected 1 to {MOST_ROWS:,}")
+        if 0 < self.spec.vocab_rows < self.vocab_size:
             raise UserError(
-                f"a vocabulary of {self.vocab_size} tokens; expected 1 to {MOST_ROWS:,}"
+                f"model.vocab_rows={self.spec.vocab_rows} is fewer than the {self.vocab_size:,} tokens of the "
+                "vocabulary; 0 gives every token one"
             )
 
     @property
