@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax import records
-from electra_jax.convert.card import Facts
-from electra_jax.data import fingerprint
+from electra_jax import records, remote
+from electra_jax.convert import example, made_by
+from electra_jax.convert.card import About, Facts
+from electra_jax.convert.example import Example
+from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.model.electra import Dimensions
 from electra_jax.spec import UserError
+from electra_jax.text import tokenizer as tokenizers
 from electra_jax.train import arrays, checkpoint, imported, workdir
 from electra_jax.train.options import run_spec
 
@@ -77,16 +80,22 @@ def _of_run(folder: Path, step: int | None) -> Exportable:
     run = run_spec(record["config"])
     at, tree, meta = checkpoint.read_params(folder, step)
     origin = imported.read_record(folder)
+    there = _prepared(run.data.path, meta["data"])
+    shown, language = (None, "") if there is None else _shown(there, folder / "tokenizer")
     flat_config = _flat(record["config"])
     facts = Facts(
         step=at,
-        data=_data_facts(run.data.path, meta["data"]),
+        data=_data_facts(there, meta["data"]),
         metrics=held_out_metrics(folder, at),
         settings={key: flat_config[key] for key in SETTINGS if key in flat_config},
         commands=[
-            f"electra-jax pretrain --workdir {folder.name}",
-            f"electra-jax export --workdir {folder.name} --step {at}",
+            *([] if there is None else [made_by.prepare(there.info)]),
+            made_by.pretrain(record["config"], folder.name),
+            *made_by.changed(record.get("changes") or []),
+            f"electra-jax export --workdir {folder.name} --step {at} --output hf",
         ],
+        example=shown,
+        about=About((language,) if language else ()),
         versions=record["versions"],
         origin=""
         if origin is None
@@ -111,7 +120,25 @@ def _sources(record: Mapping[str, Any]) -> str:
     return ", ".join(f"`{part['name']}`" for part in found)
 
 
-def _data_facts(path: str, data: dict[str, Any]) -> dict[str, Any]:
+def _prepared(path: str, data: Mapping[str, Any]) -> Prepared | None:
+    """The data of a run while the prepared folder is still there, on this machine; else its record is enough."""
+    try:
+        if remote.is_remote(path):
+            return None
+        found = open_prepared(path)
+    except UserError:
+        return None  # moved or cleaned up since
+    return found if found.fingerprint == data["fingerprint"] else None
+
+
+def _shown(data: Prepared, tokenizer: Path) -> tuple[Example | None, str]:
+    """An example and the language of the data; what they say of it themselves comes first."""
+    found, language = example.of(data, tokenizers.load(tokenizer))
+    said = data.info["options"].get("language") or data.info["tokenizer"].get("language")
+    return found, said if isinstance(said, str) and said else language
+
+
+def _data_facts(there: Prepared | None, data: Mapping[str, Any]) -> dict[str, Any]:
     """Counts and fingerprint of the data; more of them while the prepared folder is still there."""
     facts = {
         "fingerprint": f"`{data['fingerprint']}`",
@@ -119,13 +146,7 @@ def _data_facts(path: str, data: dict[str, Any]) -> dict[str, Any]:
         "row length": data["seq_len"],
         **{f"{split} rows": f"{rows:,}" for split, rows in data["rows"].items()},
     }
-    try:
-        info, digest = fingerprint.read(Path(path))
-    except UserError:
-        return facts  # moved or cleaned up since; the record of the run is enough
-    if digest != data["fingerprint"]:
-        return facts
-    for split, counts in info["counts"].items():
+    for split, counts in there.info["counts"].items() if there is not None else ():
         for name, count in counts.items():
             if isinstance(count, int) and name != "rows":
                 facts[f"{split} {name.replace('_', ' ')}"] = f"{count:,}"

@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from electra_jax import files, remote
 from electra_jax.convert import exportable, folder, names, pair
-from electra_jax.convert.card import card
+from electra_jax.convert.card import About, card
 from electra_jax.convert.folder import DISCRIMINATOR, MASKED_LM, Model, Options
 from electra_jax.convert.names import Entry, Shape
 from electra_jax.model.electra import Dimensions
@@ -15,20 +16,25 @@ from electra_jax.text import tokenizer as tokenizers
 from electra_jax.train import away, imported
 
 
-def export(workdir: str | Path, output: str | Path, step: int | None = None) -> list[str]:
+def export(
+    workdir: str | Path, output: str | Path, step: int | None = None, about: About | None = None
+) -> list[str]:
     """Writes the models of a workdir as folders that Hugging Face loads; returns their names.
 
     ELECTRA gives `discriminator` (ElectraForPreTraining) and `generator` (ElectraForMaskedLM), the
     MLM objective one `model` (ElectraForMaskedLM). Each holds model.safetensors, config.json,
-    tokenizer files and a model card. `step` is a checkpoint's, the newest when None.
+    tokenizer files and a model card. `step` is a checkpoint's, the newest when None; `about` is for the card, which
+    finds the language itself where the script of the held-out text tells it.
     """
     with remote.output(output) as place, away.opened(workdir, write=False) as home:
-        return _export(home.folder, place, step, str(workdir))
+        return _export(home.folder, place, step, str(workdir), about or About())
 
 
-def _export(workdir: Path, output: str, step: int | None, name: str) -> list[str]:
+def _export(workdir: Path, output: str, step: int | None, name: str, about: About) -> list[str]:
     files.refuse_existing(output)
     found = exportable.read(workdir, step)
+    told = About(about.languages or found.facts.about.languages, about.license)
+    facts = replace(found.facts, about=told)
     parts = _parts(found.dims, found.objective)
     padded = found.dims.padded_rows
     tensors = names.export(
@@ -52,9 +58,7 @@ def _export(workdir: Path, output: str, step: int | None, name: str) -> list[str
             folder.write(path, shape, options, architecture, tokenizer.special.pad, values)
             tokenizer.save(path, max_length=shape.positions)
             parameters = sum(value.size for value in values.values())
-            files.write_text(
-                path / "README.md", card(role, architecture, shape, parameters, found.facts)
-            )
+            files.write_text(path / "README.md", card(role, architecture, shape, parameters, facts))
             written.append(role)
     return written
 
