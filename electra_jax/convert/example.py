@@ -79,6 +79,8 @@ def masked(ids: Sequence[int], bounds: Sequence[int], tokenizer: Tokenizer) -> E
     Word i is ids[bounds[i]:bounds[i + 1]].
     """
     text = tokenizer.decode(ids).strip()
+    if not text[:1].isalnum():
+        return None  # what follows a full stop may be the end of a quotation
     mask = tokenizer.tokens([tokenizer.special.mask])[0]
     best: tuple[int, str] | None = None
     for begin, end in itertools.pairwise(bounds[1:]):
