@@ -84,10 +84,11 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     """
     refuse_existing(path)
     target = Path(path).resolve()  # the empty folder that a link points to is the one to replace
-    make_folder(target.parent)
     with disk_errors(path):
         temporary = target.with_name(f".{target.name}.partial-{os.getpid()}-{secrets.token_hex(3)}")
-        temporary.mkdir()
+        with _no_place(path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
         try:
             yield temporary
             _sync(temporary)
@@ -106,13 +107,10 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 def make_folder(path: str | Path) -> None:
     """Makes a folder that may be there already, and those above it; UserError where none can be."""
     refuse_url(path)
-    with disk_errors(path):
-        try:
-            Path(path).mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            raise UserError(f"{path} is a file, not a folder; choose another place") from None
-        except FileNotFoundError:  # of /proc and the like
-            raise UserError(f"cannot write {path}: no folder can be made there") from None
+    if Path(path).is_file():
+        raise UserError(f"{path} is a file, not a folder; choose another place")
+    with disk_errors(path), _no_place(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
 
 
 def refuse_existing(path: str | Path) -> None:
@@ -130,7 +128,22 @@ def refuse_existing(path: str | Path) -> None:
             if parent.exists():
                 if not parent.is_dir():
                     raise UserError(f"output {path}: {parent} is a file; choose another place")
+                with _no_place(path):  # rather now than when the work is done
+                    os.rmdir(tempfile.mkdtemp(prefix=".electra_jax-can-write-", dir=parent))
                 break
+
+
+@contextlib.contextmanager
+def _no_place(path: str | Path) -> Iterator[None]:
+    """A UserError for a folder where none can be made (as in /proc), whatever the system says of it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK:
+            raise  # what `disk_errors` says is better
+        raise UserError(
+            f"output {path}: no folder can be made there ({error.strerror}); choose another place"
+        ) from error
 
 
 def _exists(path: str | Path) -> UserError:

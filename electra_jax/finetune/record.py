@@ -80,6 +80,7 @@ def read(folder: str | Path) -> dict[str, Any]:
     if found.get("format") != FORMAT:
         raise UserError(f"{path} was not written by this version (expected format {FORMAT!r})")
     records.check(found, _FIELDS, path, _ANOTHER)
+    records.check(found["init"], {"kind": str, "name": str | None}, f"{path}, init", _ANOTHER)
     records.check(found["config"], _CONFIG_FIELDS, f"{path}, config", _ANOTHER)
     for run in found["runs"]:
         records.check(run, _RUN_FIELDS, f"{path}, runs", _ANOTHER)

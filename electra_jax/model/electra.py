@@ -27,6 +27,7 @@ MOST = {
     "types": 2**10,
 }
 MOST_ROWS = 2**24
+MOST_RATIO = 16.0  # of the generator's width and depth to the discriminator's
 REMATS = ("none", "attention", "layer")  # each keeps less than the one before
 
 
@@ -69,6 +70,11 @@ class ModelSpec:
                 raise UserError(f"model.{name}={getattr(self, name)} must be at most {most:,}")
         if not 0 <= self.vocab_rows <= MOST_ROWS:
             raise UserError(f"model.vocab_rows={self.vocab_rows} must be in [0, {MOST_ROWS:,}]")
+        for name in ("generator_size", "generator_layers"):
+            if not 0 < getattr(self, name) <= MOST_RATIO:
+                raise UserError(
+                    f"model.{name}={getattr(self, name)} must be above 0 and at most {MOST_RATIO:g}"
+                )
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"model.{name}={getattr(self, name)} must be in [0, 1)")

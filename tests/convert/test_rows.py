@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from electra_jax import remote
 from electra_jax.convert import folder, hf, names, pair
 from electra_jax.convert.folder import DISCRIMINATOR, MASKED_LM
 from electra_jax.convert.names import Shape
@@ -86,3 +87,21 @@ def _spec():
     from electra_jax.train.options import run_spec
 
     return run_spec(load_config("tiny").to_dict()).model
+
+
+@pytest.mark.slow
+def test_from_a_bucket_to_a_bucket(made: Path, tmp_path: Path, bucket: str):
+    """Catches an import from a bucket that is not read there, and one to a bucket that becomes a local folder."""
+    remote.publish(made, f"{bucket}/hf")
+    pair_ = f"{bucket}/hf/discriminator", f"{bucket}/hf/generator"
+    hf.import_(*pair_, f"{bucket}/run")
+    hf.import_(made / "discriminator", made / "generator", tmp_path / "run")
+    here = tmp_path / "run"
+    names = {p.relative_to(here).as_posix() for p in here.rglob("*") if p.is_file()}
+    assert remote.sizes(f"{bucket}/run").keys() == names
+    hf.export(f"{bucket}/run", tmp_path / "again")
+    one, other = (
+        folder.read_tensors(path / "generator" / "model.safetensors")
+        for path in (made, tmp_path / "again")
+    )
+    assert all(np.array_equal(one[name], other[name]) for name in one)
