@@ -49,15 +49,18 @@ class About:
 
     def matter(self) -> list[str]:
         """The lines of the front matter; a comment says what is missing."""
-        lines = ["language:", *(f"- {_quoted(code)}" for code in self.languages)]
-        lines = lines if self.languages else []
-        lines += [f"license: {self.license}"] if self.license else []
-        missing = [
-            f"--{name}" for name in ("language", "license") if f"{name}:" not in "\n".join(lines)
-        ]
-        return lines + [f"# Not known here: export again with {' and '.join(missing)}."] * bool(
-            missing
-        )
+        lines, missing = [], []
+        if self.languages:
+            lines += ["language:", *(f"- {_quoted(code)}" for code in self.languages)]
+        else:
+            missing.append("--language")
+        if self.license:
+            lines.append(f"license: {self.license}")
+        else:
+            missing.append("--license")
+        if missing:
+            lines.append(f"# Not known here: export again with {' and '.join(missing)}.")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,12 @@ def _metrics(metrics: Mapping[str, float]) -> str:
         beside = [metrics.get(f"{name}_{b}") for b in known]
         cells = [f"{value:.6g}", *("" if x is None else f"{x:.6g}" for x in beside)]
         lines.append(f"| {_cell(name)} | {' | '.join(cells)} |")
-    said = "Held-out text. unigram, bigram: what counting tokens of the training text reaches on the same rows.\n\n"
-    return "## Held-out metrics\n\n" + said * bool(known) + "\n".join(lines)
+    if known:
+        said = (
+            "unigram, bigram: what counting tokens of the training text reaches on the same rows."
+        )
+        lines = [said, "", *lines]
+    return "## Held-out metrics\n\n" + "\n".join(lines)
 
 
 def _use(generator: bool, example: Example | None) -> str:

@@ -133,7 +133,10 @@ def _prepared(path: str, data: Mapping[str, Any]) -> Prepared | None:
 
 def _shown(data: Prepared, tokenizer: Path) -> tuple[Example | None, str]:
     """An example and the language of the data; what they say of it themselves comes first."""
-    found, language = example.of(data, tokenizers.load(tokenizer))
+    try:
+        found, language = example.of(data, tokenizers.load(tokenizer))
+    except UserError:
+        found, language = None, ""  # damaged since; weights can be exported all the same
     said = data.info["options"].get("language") or data.info["tokenizer"].get("language")
     return found, said if isinstance(said, str) and said else language
 

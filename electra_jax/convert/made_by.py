@@ -9,16 +9,14 @@ from electra_jax.spec import UserError, load_config, shipped_configs
 from electra_jax.train import changes
 from electra_jax.train.options import complete
 
-# Options of a prepared folder, the flag that sets each, and the value that needs no flag.
-_FLAGS = (
-    ("segments", "--segments", "pair"),
-    ("overflow", "--overflow", "carry"),
-    ("text_key", "--text-key", "text"),
-    ("valid_fraction", "--valid-fraction", 0.01),
-    ("seed", "--seed", 0),
-    ("segmenter", "--segmenter", None),
-    ("dedup", "--dedup", None),
-)
+# What `prepare` does without a flag, by the names under which a fingerprint has its options.
+_USUAL = {
+    "segments": "pair",
+    "overflow": "carry",
+    "text_key": "text",
+    "valid_fraction": 0.01,
+    "seed": 0,
+}
 
 
 def prepare(info: Mapping[str, Any]) -> str:
@@ -27,13 +25,12 @@ def prepare(info: Mapping[str, Any]) -> str:
     words += ["--seq-len", str(info["seq_len"])]
     if info["valid_inputs"]:
         words += ["--valid-input", *_names(info["valid_inputs"])]
-    options = info["options"]
-    for name, flag, usual in _FLAGS:
-        value = options.get(name, usual)
-        if value is not None and value != usual:
+    for name, value in info["options"].items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value is not None and value is not False and value != _USUAL.get(name):
             words += [flag, str(value)]
-    if options.get("pack"):
-        words.append("--pack")
     return shlex.join(["electra-jax", "prepare", *words, "--output", "data"])
 
 

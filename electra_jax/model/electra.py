@@ -53,9 +53,7 @@ class ModelSpec:
     dtype: str  # of matmuls: float32 | bfloat16
     residual_dtype: str  # of the stream between layers
     remat: str  # none | attention, layer: what of each layer the backward pass computes again
-    vocab_rows: int = (
-        0  # of the word table, from an import that has more than tokens; 0: a row a token
-    )
+    vocab_rows: int = 0  # of the word table, where it has more than tokens; 0: as many
 
     def __post_init__(self) -> None:
         check_choice("model.tying", self.tying, ("embeddings", "none", "all"))

@@ -52,6 +52,8 @@ def test_prepare_names_what_was_asked_for():
         "--output data"
     )
     flags.parse(shlex.split(command)[1:])
+    none = info | {"options": info["options"] | {"valid_fraction": 0, "pack": False}}
+    assert "--valid-fraction 0" in made_by.prepare(none) and "--pack" not in made_by.prepare(none)
     assert "--valid-input v.txt" in made_by.prepare(info | {"valid_inputs": [{"name": "v.txt"}]})
 
 

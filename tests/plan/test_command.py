@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any
 from unittest import mock
 
 import jax
@@ -14,7 +13,7 @@ import pytest
 
 from electra_jax import cli
 from electra_jax.plan import command, local, report
-from electra_jax.plan.step import settle
+from electra_jax.plan.step import compile_step, settle
 from electra_jax.plan.stretches import Stretch, described
 from electra_jax.spec import load_config
 from electra_jax.train.arrays import flatten
@@ -28,12 +27,9 @@ SMALL = [
 ]
 
 
-compiled: list[Any] = []  # of `planned`: the step, its run, data and target
-
-
 @pytest.fixture(scope="module")
-def planned():
-    """The plan of a very small step on two of the devices of the tests."""
+def weighed():
+    """The plan of a very small step on two of the devices of the tests, and its step, stretch and target."""
     run = run_spec(
         load_config("tiny", [flag.removeprefix("--config.") for flag in SMALL]).to_dict()
     )
@@ -41,14 +37,21 @@ def planned():
     here = command.aim("cpu", run)
     two = dataclasses.replace(here, devices=here.devices[:2])
     run = settle(run, data, two.devices, None)
-    step = command.compile_step
+    made = []
 
-    def once(*asked):
-        compiled[:] = [step(*asked), run, data, two]
-        return compiled[0]
+    def keep(*asked):
+        made.append(compile_step(*asked))
+        return made[-1]
 
-    with mock.patch.object(command, "compile_step", once):
-        return command.weigh_on("tiny", Stretch(run, data), two, compiles=4)
+    with mock.patch.object(command, "compile_step", keep):
+        plan = command.weigh_on("tiny", Stretch(run, data), two, compiles=4)
+    return plan, made[0], Stretch(run, data), two
+
+
+@pytest.fixture(scope="module")
+def planned(weighed):
+    """The plan alone."""
+    return weighed[0]
 
 
 def test_a_plan_stands_beside_a_measured_run(planned):
@@ -82,12 +85,12 @@ def test_a_step_that_this_machine_cannot_hold_is_not_run(monkeypatch, how):
     assert local.measure(step, mock.Mock()) is None
 
 
-def test_a_plan_without_measured_steps_is_whole(planned, monkeypatch):
+def test_a_plan_without_measured_steps_is_whole(weighed, monkeypatch):
     """Catches a plan that stops where no step can be measured, and one that does not say why none was."""
-    monkeypatch.setattr(command, "compile_step", lambda *_: compiled[0])
+    _, step, stretch, two = weighed
+    monkeypatch.setattr(command, "compile_step", lambda *_: step)
     monkeypatch.setattr(local, "measure", lambda *_: None)
-    run, data, two = compiled[1:]
-    found = command.weigh_on("tiny", Stretch(run, data), two, 4)
+    found = command.weigh_on("tiny", stretch, two, 4)
     assert found["measured"] is None and found["time"]["step_s"] > 0
     assert "no step was run" in report.text(found)
 
