@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
                 "dtype": "bfloat16",
                 "residual_dtype": "float32",
                 "remat": "layer",
+                "vocab_rows": 0,  # of the word table; 0: as many as the tokenizer has tokens
             },
             "objective": {
                 "name": "electra",

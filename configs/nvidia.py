@@ -35,6 +35,7 @@ def get_config(long_rows: str = "data512/") -> ConfigDict:
                 "dtype": "bfloat16",
                 "residual_dtype": "float32",
                 "remat": "none",
+                "vocab_rows": 0,  # of the word table; 0: as many as the tokenizer has tokens
             },
             "objective": {
                 "name": "electra",

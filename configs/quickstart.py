@@ -33,6 +33,7 @@ def get_config() -> ConfigDict:
                 "dtype": "float32",
                 "residual_dtype": "float32",
                 "remat": "none",
+                "vocab_rows": 0,  # of the word table; 0: as many as the tokenizer has tokens
             },
             "objective": {
                 "name": "electra",

@@ -5,8 +5,11 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,41 @@ _DISK = {
     errno.EFBIG: "the file is larger than this disk or its limits allow; choose another place",
     errno.EIO: "the device reported an input/output error; check the disk",
 }
+
+
+def scheme(path: str | Path) -> str:
+    """What stands before "://" in a path ("gs", "s3"); empty for a path of this machine."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", str(path))
+    return found[1].lower() if found else ""
+
+
+def refuse_url(path: str | Path) -> None:
+    """UserError for an address (s3://b/x), which would otherwise become a local folder named `s3:`."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # a Path has lost one of the two slashes
+        raise UserError(
+            f"{path} is an address, and here a local path is needed; write there and copy it afterwards"
+        )
+
+
+def user_cache() -> Path:
+    """The user's cache folder: $XDG_CACHE_HOME, ~/.cache, or a private folder among temporary files.
+
+    The last is for a user without a home, as containers have. Raises UserError when it belongs to somebody else.
+    """
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base)
+    with contextlib.suppress(RuntimeError):  # neither HOME nor an entry in the list of users
+        return Path.home() / ".cache"
+    path = Path(tempfile.gettempdir()) / f"electra_jax-{os.getuid()}"
+    with disk_errors(path):
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+        raise UserError(
+            f"there is no home folder to keep copies in, and {path} belongs to somebody else; "
+            "name a folder of yours in XDG_CACHE_HOME"
+        )
+    return path
 
 
 @contextlib.contextmanager
@@ -47,9 +85,10 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     refuse_existing(path)
     target = Path(path).resolve()  # the empty folder that a link points to is the one to replace
     with disk_errors(path):
-        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.partial-{os.getpid()}-{secrets.token_hex(3)}")
-        temporary.mkdir()
+        with _no_place(path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
         try:
             yield temporary
             _sync(temporary)
@@ -65,8 +104,18 @@ def new_folder(path: str | Path) -> Iterator[Path]:
             raise
 
 
+def make_folder(path: str | Path) -> None:
+    """Makes a folder that may be there already, and those above it; UserError where none can be."""
+    refuse_url(path)
+    if Path(path).is_file():
+        raise UserError(f"{path} is a file, not a folder; choose another place")
+    with disk_errors(path), _no_place(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+
+
 def refuse_existing(path: str | Path) -> None:
     """Raises UserError when a new output cannot take the name `path`."""
+    refuse_url(path)
     path = Path(path)
     with disk_errors(path):
         if path.resolve() == Path.cwd():
@@ -79,28 +128,57 @@ def refuse_existing(path: str | Path) -> None:
             if parent.exists():
                 if not parent.is_dir():
                     raise UserError(f"output {path}: {parent} is a file; choose another place")
+                with _no_place(path):  # rather now than when the work is done
+                    os.rmdir(tempfile.mkdtemp(prefix=".electra_jax-can-write-", dir=parent))
                 break
+
+
+@contextlib.contextmanager
+def _no_place(path: str | Path) -> Iterator[None]:
+    """A UserError for a folder where none can be made (as in /proc), whatever the system says of it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK:
+            raise  # what `disk_errors` says is better
+        raise UserError(
+            f"output {path}: no folder can be made there ({error.strerror}); choose another place"
+        ) from error
 
 
 def _exists(path: str | Path) -> UserError:
     return UserError(f"output {path} already exists; remove it or choose another name")
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Writes a file so that a reader, or a crash, sees the old content or the new, never a part."""
+@contextlib.contextmanager
+def new_file(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary sibling, empty, that takes the name `path` on success and vanishes on failure.
+
+    A reader, or a crash, sees the old content or the new, never a part. Whatever writes the sibling, even by replacing
+    it, the file has the permissions that the umask gives.
+    """
+    refuse_url(path)
     path = Path(path)
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}-{secrets.token_hex(3)}")
     with disk_errors(path):
         try:
-            with open(temporary, "wb") as f:
-                f.write(data)
-                f.flush()
+            with open(temporary, "xb") as f:
+                mode = stat.S_IMODE(os.fstat(f.fileno()).st_mode)
+            yield temporary
+            temporary.chmod(mode)
+            with open(temporary, "rb") as f:
                 os.fsync(f.fileno())
             os.replace(temporary, path)
             _sync_folder(path.parent)
         finally:
             with contextlib.suppress(OSError):  # the error that brought us here is the one to say
                 temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Writes a file whole or not at all."""
+    with new_file(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_text(path: str | Path, text: str) -> None:

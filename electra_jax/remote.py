@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from electra_jax import files
 from electra_jax.spec import UserError
 
 # How long a bucket may take to answer the first question. Without credentials some readers wait for
@@ -27,22 +28,17 @@ T = TypeVar("T")
 
 
 def is_remote(path: str | Path) -> bool:
-    """Whether a path lies on a bucket. UserError for a kind of bucket that is not supported."""
-    scheme, found, _ = str(path).partition("://")
-    if not found or "/" in scheme:
-        return False
-    if scheme != "gs":
+    """Whether a path lies on a bucket. UserError for a kind of address that is not supported."""
+    scheme = files.scheme(path)
+    if scheme not in ("", "gs"):
         raise UserError(f"{path}: only gs:// (Google Cloud Storage) and local paths are supported")
-    return True
+    return scheme == "gs"
 
 
 def cache_folder(name: str) -> Path:
-    """`name` in the folder for copies of remote files: $ELECTRA_JAX_CACHE, else the user's cache folder."""
+    """`name` in the folder for copies of remote files: $ELECTRA_JAX_CACHE, else in the user's cache folder."""
     home = os.environ.get(CACHE)
-    if not home:
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-        home = str(Path(base) / "electra_jax")
-    return Path(home) / name
+    return (Path(home) if home else files.user_cache() / "electra_jax") / name
 
 
 def join(url: str, *names: str) -> str:
@@ -77,14 +73,16 @@ def check_access(url: str, write: bool = False) -> None:
 
 
 def sizes(url: str) -> dict[str, int]:
-    """Bytes of every file under a remote folder by its relative path; empty where there is none."""
+    """Bytes of every file under a remote folder by its relative path; of a file under ""; empty where nothing is."""
 
     def ask() -> dict[str, int]:
         bucket = _file_system()
         bucket.invalidate_cache()
         found = bucket.find(url, detail=True)
-        base = url.removeprefix("gs://").rstrip("/") + "/"
-        return {name.removeprefix(base): int(row["size"]) for name, row in found.items()}
+        base = url.removeprefix("gs://").rstrip("/")
+        return {
+            name.removeprefix(base).lstrip("/"): int(row["size"]) for name, row in found.items()
+        }
 
     return _answer(url, "list", ask)
 
@@ -118,9 +116,12 @@ def fetch(
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.partial-")
-    try:
-        with os.fdopen(handle, "wb") as out, _explained(url, "read"), _file_system().open(url) as f:
+    with files.new_file(target) as temporary:
+        with (
+            open(temporary, "wb") as out,
+            _explained(url, "read"),
+            _file_system().open(url) as f,
+        ):
             while block := f.read(_BLOCK):
                 out.write(block)
                 digest.update(block)
@@ -130,10 +131,6 @@ def fetch(
                 f"{url} has the sha256 {digest.hexdigest()}, expected {sha256}: its content was "
                 "damaged; copy it to the bucket again"
             )
-        os.replace(temporary, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
 
 
 def send(source: Path, url: str) -> None:
@@ -155,30 +152,70 @@ def refuse_full_disk(folder: Path, needed: int, what: str) -> None:
 
 @contextlib.contextmanager
 def output(path: str | Path) -> Iterator[str]:
-    """Yields the path itself, or for a remote one a local path whose folder is copied there on success.
+    """Yields the path itself, or for a remote one a local path whose file or folder is copied there on success.
 
-    Raises UserError before anything is made when the remote folder is not empty or not writable.
+    Raises UserError before anything is made when there is something at the remote path or it is not writable.
     """
     if not is_remote(path):
         yield str(path)
         return
-    url = str(path)
+    url = str(path).rstrip("/")
     check_access(url, write=True)
     if sizes(url):
         raise UserError(f"output {url} already exists; remove it or choose another name")
-    home = cache_folder("output")
-    home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home) as temporary:
-        folder = Path(temporary) / "folder"
-        yield str(folder)
-        publish(folder, url)
+    with _scratch("output") as folder:
+        made = folder / url.rpartition("/")[2]  # the same name, whose suffix may mean something
+        yield str(made)
+        publish(made, url)
 
 
-def publish(folder: Path, url: str, last: tuple[str, ...] = ("fingerprint.json",)) -> None:
-    """Copies a local folder; files named `last` follow when all others are there, for they vouch for them."""
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+@contextlib.contextmanager
+def inputs(*paths: str | Path) -> Iterator[tuple[str, ...]]:
+    """Yields local paths in place of these: remote files and folders are copied first, the copies removed at the end.
+
+    Raises UserError for what is not there or cannot be read.
+    """
+    with contextlib.ExitStack() as stack:
+        yield tuple(stack.enter_context(_local(str(path))) for path in paths)
+
+
+@contextlib.contextmanager
+def _local(path: str) -> Iterator[str]:
+    if not is_remote(path):
+        yield path
+        return
+    url = path.rstrip("/")
+    check_access(url)
+    found = sizes(url)
+    if not found:
+        raise UserError(f"{url} does not exist or is an empty folder")
+    with _scratch("input") as folder:
+        refuse_full_disk(folder, sum(found.values()), f"a copy of {url}")
+        copy = folder / url.rpartition("/")[2]
+        for name in found:
+            fetch(join(url, name) if name else url, copy / name if name else copy)
+        yield str(copy)
+
+
+@contextlib.contextmanager
+def _scratch(name: str) -> Iterator[Path]:
+    """A new folder in the cache folder, removed at the end."""
+    home = cache_folder(name)
+    files.make_folder(home)
+    with files.disk_errors(home):
+        temporary = tempfile.TemporaryDirectory(dir=home)
+    with temporary:
+        yield Path(temporary.name)
+
+
+def publish(made: Path, url: str, last: tuple[str, ...] = ("fingerprint.json",)) -> None:
+    """Copies a local file or folder; files named `last` follow when all others are there, for they vouch for them."""
+    if made.is_file():
+        send(made, url)
+        return
+    names = sorted(p.relative_to(made).as_posix() for p in made.rglob("*") if p.is_file())
     for name in sorted(names, key=lambda name: name in last):
-        send(folder / name, join(url, name))
+        send(made / name, join(url, name))
 
 
 def _bucket(url: str) -> str:

@@ -149,6 +149,46 @@ def test_a_wrong_command_line(arguments: list[str], expected: str, refuse: Refus
     assert expected in refuse(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("vocab --input a.txt --kind bpe --size 9 --output s3://b/x", "--output s3://b/x: only gs"),
+        ("vocab --input gs://b/a.txt --kind bpe --size 9 --output x", "that take gs://: --output"),
+        ("finetune --config finetune:sst2 --workdir gs://b/x", "--workdir gs://b/x: a local path"),
+        ("finetune --config finetune:sst2 --workdir x --data-dir gs://b/x", "--data-dir gs://b/x"),
+        ("finetune --config finetune:sst2 --workdir x --config.data.train=s3://b", "data.train s3"),
+        ("import --discriminator hdfs://b/d --workdir x", "--discriminator hdfs://b/d: only gs"),
+        ("predict --workdir x --input S3://b --output y", "--input S3://b: only gs"),
+        ("quickstart --workdir gs://b/x", "Flags of quickstart that take gs://: none"),
+        ("quickstart --workdir file:///home/x", "give the path itself, /home/x"),
+        ("export --workdir x --output az://b/x", "--output az://b/x: only gs"),
+        (
+            "pretrain --config tiny --workdir x --config.data.path=s3://b",
+            "--config.data.path s3://b",
+        ),
+        ("score --task sst2 --references gs://a --predictions x", "--references gs://a: a local"),
+    ],
+)
+def test_addresses_are_no_folders(
+    arguments: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuse: Refuse
+):
+    """Catches `gs://b/x` written into a local folder `gs:` by a command that then says "wrote"."""
+    monkeypatch.chdir(tmp_path)
+    assert expected in refuse(*arguments.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_column_may_look_like_an_address(refuse: Refuse):
+    """Catches the name of a column, as JSON-LD has it, refused as a path that cannot be read."""
+    key = "http://schema.org/text"
+    said = refuse(
+        *["vocab", "--input", "gone.txt", "--kind", "bpe", "--size", "900", "--output", "x"],
+        "--text-key",
+        key,
+    )
+    assert "gone.txt" in said and key not in said
+
+
 @pytest.mark.parametrize("command", ["", *commands._COMMANDS])
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]):
     """Catches a command whose help does not show how to use it."""

@@ -55,6 +55,81 @@ def test_a_new_folder_has_ordinary_permissions(tmp_path: Path):
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o755
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_a_file_has_ordinary_permissions(tmp_path: Path, mask: int):
+    """Catches a file that only its maker can read, or everybody, whatever the umask says: temporary files have 0600."""
+    before = os.umask(mask)
+    try:
+        files.write_text(tmp_path / "text", "x")
+        with files.new_file(tmp_path / "replaced") as temporary:
+            temporary.unlink()  # as libraries do that write beside and rename
+            temporary.touch(0o600)
+    finally:
+        os.umask(before)
+    modes = {p.stat().st_mode & 0o777 for p in tmp_path.iterdir()}
+    assert modes == {0o666 & ~mask} and names(tmp_path) == ["replaced", "text"]
+
+
+@pytest.mark.parametrize("fault", [ValueError, KeyboardInterrupt])
+def test_a_file_stays_what_it_was_on_failure(tmp_path: Path, fault: type[BaseException]):
+    """Catches half a file in place of the whole one, and a temporary file left behind."""
+    (tmp_path / "x").write_text("old")
+    with pytest.raises(fault), files.new_file(tmp_path / "x") as temporary:
+        temporary.write_text("ne")
+        raise fault
+    assert names(tmp_path) == ["x"] and (tmp_path / "x").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    "address", ["s3://b/x", "gs://b/x", Path("gs://b/x"), "hdfs://h/x", "file:///x"]
+)
+def test_an_address_is_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | Path
+):
+    """Catches `gs://b/x` written into a local folder `gs:`, and "wrote" said of it."""
+    monkeypatch.chdir(tmp_path)
+    for write in (
+        lambda: files.new_folder(address).__enter__(),
+        lambda: files.write_bytes(address, b""),
+        lambda: files.make_folder(address),
+        lambda: files.refuse_existing(address),
+    ):
+        with pytest.raises(UserError, match="is an address, and here a local path is needed"):
+            write()
+    assert names(tmp_path) == []
+
+
+def test_a_place_where_no_folder_can_be(tmp_path: Path):
+    """Catches a traceback for an output in /proc, or below a file."""
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="no folder can be made there"):
+        files.make_folder("/proc/x/y")
+    with pytest.raises(UserError, match="is a file"):
+        files.make_folder(tmp_path / "file")
+
+
+def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches RuntimeError where nothing says where a user's caches go, and a stranger's folder that is used."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    found = files.user_cache()
+    assert found.parent == tmp_path and found.stat().st_mode & 0o777 == 0o700
+    assert files.user_cache() == found
+    found.rmdir()
+    found.symlink_to(tmp_path)
+    with pytest.raises(UserError, match="belongs to somebody else.*XDG_CACHE_HOME"):
+        files.user_cache()
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert files.user_cache() == Path("/caches")
+
+
 def test_what_exists_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Catches work that is thrown away, or an output written over another."""
     (tmp_path / "file").write_text("")

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -40,8 +41,9 @@ def test_what_is_remote(tmp_path):
     """Catches a local path taken for a bucket, a data set's name too, and a bucket nobody can read."""
     assert remote.is_remote("gs://b/run")
     assert not any(map(remote.is_remote, ("run", "/a/b", tmp_path, "tfds:wiki", "a/b://c")))
-    with pytest.raises(UserError, match="s3://b/run: only gs://"):
-        remote.is_remote("s3://b/run")
+    for scheme in ("s3", "hdfs", "file", "https", "az", "S3"):
+        with pytest.raises(UserError, match=f"{scheme}://b/run: only gs://"):
+            remote.is_remote(f"{scheme}://b/run")
 
 
 @pytest.mark.parametrize(
@@ -113,6 +115,25 @@ def test_there_and_back(bucket, tmp_path):
         remote.fetch(remote.join(url, "sub/a.bin"), tmp_path / "other", sha256="0" * 64)
     assert not (tmp_path / "other").exists() and len(list((tmp_path / "back").iterdir())) == 1
     with pytest.raises(UserError, match="already exists"), remote.output(url):
+        pass
+
+
+@pytest.mark.slow
+def test_a_file_and_inputs_there_and_back(bucket, tmp_path):
+    """Catches predictions that become a folder on the bucket, and copies of inputs that are kept or lack a file."""
+    url = remote.join(bucket, "x", "predictions.tsv")
+    with remote.output(url) as local:
+        assert local.endswith("/predictions.tsv")
+        Path(local).write_text("rows")
+    assert remote.read(url) == b"rows"
+    with pytest.raises(UserError, match="already exists"), remote.output(url):
+        pass
+    remote.write(remote.join(bucket, "x", "sub", "b"), b"more")
+    with remote.inputs(url, remote.join(bucket, "x"), str(tmp_path), "") as (one, all_, here, none):
+        assert Path(one).read_text() == "rows" and Path(all_, "sub", "b").read_text() == "more"
+        assert (here, none) == (str(tmp_path), "")
+    assert not Path(one).exists() and not Path(all_).exists()
+    with pytest.raises(UserError, match="does not exist"), remote.inputs(bucket + "/nowhere"):
         pass
 
 

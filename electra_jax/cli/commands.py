@@ -45,18 +45,20 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _vocab(options: argparse.Namespace) -> None:
+    from electra_jax import remote
     from electra_jax.text import vocab
 
-    vocab.train(
-        options.input,
-        options.kind,
-        options.size,
-        options.output,
-        lowercase=options.lowercase,
-        strip_accents=options.strip_accents,
-        sample_bytes=options.sample_bytes,
-        text_key=options.text_key,
-    )
+    with remote.output(options.output) as folder:
+        vocab.train(
+            options.input,
+            options.kind,
+            options.size,
+            folder,
+            lowercase=options.lowercase,
+            strip_accents=options.strip_accents,
+            sample_bytes=options.sample_bytes,
+            text_key=options.text_key,
+        )
     print(f"wrote {options.output}: {options.kind}, {options.size:,} tokens")
 
 
@@ -143,15 +145,17 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    from electra_jax.convert.card import About
     from electra_jax.finetune import record
     from electra_jax.spec import UserError
 
+    about = About.of(options.language, options.license)
     if record.is_workdir(options.workdir):
         from electra_jax.finetune import export
 
         if options.step is not None:
             raise UserError(f"{options.workdir} is fine-tuned and has no --step; choose with --run")
-        name = export.export(options.workdir, options.output, options.run, options.task)
+        name = export.export(options.workdir, options.output, options.run, options.task, about)
         print(f"wrote {options.output}: {name}")
         return
     if options.run is not None or options.task is not None:
@@ -160,7 +164,7 @@ def _export(options: argparse.Namespace) -> None:
         )
     from electra_jax.convert import hf
 
-    written = hf.export(options.workdir, options.output, step=options.step)
+    written = hf.export(options.workdir, options.output, step=options.step, about=about)
     print(f"wrote {', '.join(os.path.join(options.output, name) for name in written)}")
 
 

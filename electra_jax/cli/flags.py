@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from electra_jax import __version__
 from electra_jax.cli import finetune_flags, run_flags, text_flags
 from electra_jax.cli.grammar import USAGE, Parser, refuse_unknown_flags, take_overrides
+from electra_jax.cli.places import refuse_unreachable
 
 __all__ = ["USAGE", "parse"]
 
@@ -28,6 +29,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"no command; one of {', '.join(commands)}")
     options = parser.parse_args(rest)
     options.overrides = overrides
+    refuse_unreachable(commands[options.command], options)
     return options
 
 

@@ -149,6 +149,12 @@ def export(command: Command) -> None:
         "--run", help="of a fine-tuned workdir, such as seed0 (default: the best on dev)"
     )
     c.add_argument("--task", help="of a fine-tuned workdir with several tasks")
+    c.add_argument(
+        "--language",
+        metavar="CODE,CODE",
+        help="for the model card, such as de (default: that of the held-out text, if its script tells)",
+    )
+    c.add_argument("--license", metavar="ID", help="for the model card, such as apache-2.0")
 
 
 def import_(command: Command) -> None:

@@ -1,24 +1,19 @@
 """The model card: what an exported model is, what it saw, how it scored, and how to use it."""
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from electra_jax.convert.example import Example
 from electra_jax.convert.folder import MASKED_LM
 from electra_jax.convert.names import Shape
+from electra_jax.spec import UserError
 
-USE = {
-    True: "from transformers import pipeline\n"
-    'fill = pipeline("fill-mask", model="PATH")\n'
-    'print(fill(f"The capital of France is {fill.tokenizer.mask_token}."))',
-    False: "import torch\n"
-    "from transformers import AutoModelForPreTraining, AutoTokenizer\n"
-    'tokenizer = AutoTokenizer.from_pretrained("PATH")\n'
-    'model = AutoModelForPreTraining.from_pretrained("PATH")\n'
-    'inputs = tokenizer("The quick brown fox ate over the lazy dog", return_tensors="pt")\n'
-    "with torch.no_grad():\n"
-    "    score = torch.sigmoid(model(**inputs).logits)[0]  # how likely each token was replaced",
-}
+# Names of what needs no network; a metric `x` has theirs as `x_unigram`, `x_bigram`.
+BASELINES = ("unigram", "bigram")
+
 WHAT = {
     "discriminator": "the discriminator of an ELECTRA pair: it tells, for every token, whether it was"
     " replaced. It is the model to fine-tune",
@@ -26,6 +21,46 @@ WHAT = {
     " replacements. Fine-tune the discriminator instead",
     "model": "an ELECTRA-shaped encoder trained as a masked language model",
 }
+
+
+@dataclass(frozen=True)
+class About:
+    """What only the maker knows of a model: languages as the Hub names them ("ko", "de"), and the license."""
+
+    languages: tuple[str, ...] = ()
+    license: str = ""
+
+    def __post_init__(self) -> None:
+        for code in self.languages:
+            if not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]{1,8})*|multilingual|code", code):
+                raise UserError(
+                    f"language {code!r} is no code; give those of ISO 639, such as de or pt-BR"
+                )
+        if not re.fullmatch(r"([a-z0-9][a-z0-9.\-]*)?", self.license):
+            raise UserError(
+                f"license {self.license!r} is no identifier of the Hub, such as apache-2.0, cc-by-sa-4.0 or other"
+            )
+
+    @classmethod
+    def of(cls, language: str | None, license: str | None) -> "About":
+        """From flags: languages separated by commas. Raises UserError for what the Hub would not take."""
+        codes = (code.strip() for code in (language or "").split(","))
+        return cls(tuple(code for code in codes if code), license or "")
+
+    def matter(self) -> list[str]:
+        """The lines of the front matter; a comment says what is missing."""
+        lines, missing = [], []
+        if self.languages:
+            lines += ["language:", *(f"- {_quoted(code)}" for code in self.languages)]
+        else:
+            missing.append("--language")
+        if self.license:
+            lines.append(f"license: {self.license}")
+        else:
+            missing.append("--license")
+        if missing:
+            lines.append(f"# Not known here: export again with {' and '.join(missing)}.")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -39,6 +74,8 @@ class Facts:
     commands: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     origin: str = ""  # a sentence on imported weights
+    example: Example | None = None  # of the held-out text
+    about: About = About()
 
 
 def card(role: str, architecture: str, shape: Shape, parameters: int, facts: Facts) -> str:
@@ -52,7 +89,7 @@ def card(role: str, architecture: str, shape: Shape, parameters: int, facts: Fac
         "- electra",
         "- electra_jax",
         f"- {'masked-language-modeling' if generator else 'replaced-token-detection'}",
-        "# Fill in what only you know: language (for example `language: en`) and license.",
+        *facts.about.matter(),
         "---",
     ]
     body = [
@@ -68,13 +105,63 @@ def card(role: str, architecture: str, shape: Shape, parameters: int, facts: Fac
     if facts.data:
         body.append(_table("Data", facts.data))
     if facts.metrics:
-        body.append(_table("Held-out metrics", {k: f"{v:.6g}" for k, v in facts.metrics.items()}))
-    body.append("## Use\n\n```python\n" + USE[generator] + "\n```")
+        body.append(_metrics(facts.metrics))
+    body.append("## Use\n\n```python\n" + _use(generator, facts.example) + "\n```")
     if facts.commands:
         body.append("## Made by\n\n```\n" + "\n".join(facts.commands) + "\n```")
     if facts.versions:
         body.append(_table("Versions", facts.versions))
     return "\n".join(head) + "\n\n" + "\n\n".join(body) + "\n"
+
+
+def _metrics(metrics: Mapping[str, float]) -> str:
+    """The model's figures, beside each what counting tokens reaches on the same rows where that is known."""
+    own = {k: v for k, v in metrics.items() if not k.endswith(tuple(f"_{b}" for b in BASELINES))}
+    known = [b for b in BASELINES if any(f"{name}_{b}" in metrics for name in own)]
+    lines = [f"| | {' | '.join(('model', *known))} |" if known else "| | |"]
+    lines.append("| --- " * (2 + len(known)) + "|")
+    for name, value in own.items():
+        beside = [metrics.get(f"{name}_{b}") for b in known]
+        cells = [f"{value:.6g}", *("" if x is None else f"{x:.6g}" for x in beside)]
+        lines.append(f"| {_cell(name)} | {' | '.join(cells)} |")
+    if known:
+        said = (
+            "unigram, bigram: what counting tokens of the training text reaches on the same rows."
+        )
+        lines = [said, "", *lines]
+    return "## Held-out metrics\n\n" + "\n".join(lines)
+
+
+def _use(generator: bool, example: Example | None) -> str:
+    """Python that runs the model, on the example where there is one."""
+    if generator:
+        shown = _string(example.masked) if example else None
+        other = 'f"A text with {fill.tokenizer.mask_token} in place of a word."'
+        return (
+            "from transformers import pipeline\n"
+            'fill = pipeline("fill-mask", model="PATH")\n'
+            f"print(fill({shown or other}))"
+        )
+    shown = _string(example.text if example else "A text in the language of the model.")
+    return (
+        "import torch\n"
+        "from transformers import AutoModelForPreTraining, AutoTokenizer\n"
+        'tokenizer = AutoTokenizer.from_pretrained("PATH")\n'
+        'model = AutoModelForPreTraining.from_pretrained("PATH")\n'
+        f'inputs = tokenizer({shown}, return_tensors="pt")\n'
+        "with torch.no_grad():\n"
+        "    score = torch.sigmoid(model(**inputs).logits)[0]  # how likely each token was replaced"
+    )
+
+
+def _string(text: str) -> str:
+    """A literal of Python."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _quoted(code: str) -> str:
+    """A code as YAML takes it: `no` would be false."""
+    return f'"{code}"' if code in ("no", "on", "y", "n", "yes", "off") else code
 
 
 def _model_rows(architecture: str, shape: Shape, parameters: int) -> dict[str, Any]:

@@ -1,16 +1,21 @@
 """What a workdir has to export: parameters, dimensions and the facts of its run."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from electra_jax.convert.card import Facts
-from electra_jax.data import fingerprint
+from electra_jax import records, remote
+from electra_jax.convert import example, made_by
+from electra_jax.convert.card import About, Facts
+from electra_jax.convert.example import Example
+from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.model.electra import Dimensions
 from electra_jax.spec import UserError
+from electra_jax.text import tokenizer as tokenizers
 from electra_jax.train import arrays, checkpoint, imported, workdir
 from electra_jax.train.options import run_spec
 
@@ -62,10 +67,8 @@ def _trained(folder: Path) -> bool:
 
 
 def _of_import(folder: Path, found: imported.Imported) -> Exportable:
-    source = found.record["source"]
-    names = ", ".join(f"`{part['name']}`" for part in source["folders"])
     facts = Facts(
-        origin=f"Imported from {names} and not trained since.",
+        origin=f"Imported from {_sources(found.record)} and not trained since.",
         versions=workdir.versions(),
         commands=[f"electra-jax export --workdir {folder.name}"],
     )
@@ -77,22 +80,26 @@ def _of_run(folder: Path, step: int | None) -> Exportable:
     run = run_spec(record["config"])
     at, tree, meta = checkpoint.read_params(folder, step)
     origin = imported.read_record(folder)
+    there = _prepared(run.data.path, meta["data"])
+    shown, language = (None, "") if there is None else _shown(there, folder / "tokenizer")
     flat_config = _flat(record["config"])
     facts = Facts(
         step=at,
-        data=_data_facts(run.data.path, meta["data"]),
+        data=_data_facts(there, meta["data"]),
         metrics=held_out_metrics(folder, at),
         settings={key: flat_config[key] for key in SETTINGS if key in flat_config},
         commands=[
-            f"electra-jax pretrain --workdir {folder.name}",
-            f"electra-jax export --workdir {folder.name} --step {at}",
+            *([] if there is None else [made_by.prepare(there.info)]),
+            made_by.pretrain(record["config"], folder.name),
+            *made_by.changed(record.get("changes") or []),
+            f"electra-jax export --workdir {folder.name} --step {at} --output hf",
         ],
+        example=shown,
+        about=About((language,) if language else ()),
         versions=record["versions"],
         origin=""
         if origin is None
-        else "Training started from imported weights: "
-        + ", ".join(f"`{part['name']}`" for part in origin[1]["source"]["folders"])
-        + ".",
+        else f"Training started from imported weights: {_sources(origin[1])}.",
     )
     return Exportable(
         dims=run.dimensions(record["data"]["vocab_size"]),
@@ -104,7 +111,37 @@ def _of_run(folder: Path, step: int | None) -> Exportable:
     )
 
 
-def _data_facts(path: str, data: dict[str, Any]) -> dict[str, Any]:
+def _sources(record: Mapping[str, Any]) -> str:
+    """The names of the folders that an import was made of."""
+    kinds = {"folders": list[dict[str, Any]]}
+    found = records.check(record["source"], kinds, f"{imported.RECORD}, source")["folders"]
+    for part in found:
+        records.check(part, {"name": str}, f"{imported.RECORD}, source.folders")
+    return ", ".join(f"`{part['name']}`" for part in found)
+
+
+def _prepared(path: str, data: Mapping[str, Any]) -> Prepared | None:
+    """The data of a run while the prepared folder is still there, on this machine; else its record is enough."""
+    try:
+        if remote.is_remote(path):
+            return None
+        found = open_prepared(path)
+    except UserError:
+        return None  # moved or cleaned up since
+    return found if found.fingerprint == data["fingerprint"] else None
+
+
+def _shown(data: Prepared, tokenizer: Path) -> tuple[Example | None, str]:
+    """An example and the language of the data; what they say of it themselves comes first."""
+    try:
+        found, language = example.of(data, tokenizers.load(tokenizer))
+    except UserError:
+        found, language = None, ""  # damaged since; weights can be exported all the same
+    said = data.info["options"].get("language") or data.info["tokenizer"].get("language")
+    return found, said if isinstance(said, str) and said else language
+
+
+def _data_facts(there: Prepared | None, data: Mapping[str, Any]) -> dict[str, Any]:
     """Counts and fingerprint of the data; more of them while the prepared folder is still there."""
     facts = {
         "fingerprint": f"`{data['fingerprint']}`",
@@ -112,13 +149,7 @@ def _data_facts(path: str, data: dict[str, Any]) -> dict[str, Any]:
         "row length": data["seq_len"],
         **{f"{split} rows": f"{rows:,}" for split, rows in data["rows"].items()},
     }
-    try:
-        info, digest = fingerprint.read(Path(path))
-    except UserError:
-        return facts  # moved or cleaned up since; the record of the run is enough
-    if digest != data["fingerprint"]:
-        return facts
-    for split, counts in info["counts"].items():
+    for split, counts in there.info["counts"].items() if there is not None else ():
         for name, count in counts.items():
             if isinstance(count, int) and name != "rows":
                 facts[f"{split} {name.replace('_', ' ')}"] = f"{count:,}"
@@ -130,7 +161,7 @@ def held_out_metrics(folder: Path, step: int) -> dict[str, float]:
     path = folder / f"evaluate-{step}.json"
     values: dict[str, Any] = {}
     if path.is_file():
-        values = json.loads(path.read_text("utf-8"))
+        values = records.read(path, "remove it and evaluate again")
     elif (folder / "metrics.jsonl").is_file():
         for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines():
             if '"valid"' in line:
@@ -141,14 +172,14 @@ def held_out_metrics(folder: Path, step: int) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in values.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in skip
+        if type(value) in (int, float) and abs(value) <= 1e300 and name not in skip
     }
 
 
 def _entry(line: str) -> dict[str, Any]:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}  # the torn last line of a run that was killed
     return entry if isinstance(entry, dict) else {}
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax import files
+from electra_jax import files, records
 from electra_jax.convert.names import Shape
 from electra_jax.spec import UserError
 
 DISCRIMINATOR, MASKED_LM = "ElectraForPreTraining", "ElectraForMaskedLM"
+ANY = "ElectraModel"  # the class that takes the encoder out of every other
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 # Formats that can run code when opened, or that need a library we do not have.
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.bin")
@@ -29,6 +30,25 @@ DIMENSIONS = {
     "positions": ("max_position_embeddings", 512),
     "types": ("type_vocab_size", 2),
 }
+# The most of each that is taken at its word: what a config asks for beyond these is a mistake or worse.
+MOST = {"layers": 1000, "heads": 1024, "types": 1024, "positions": 2**20, "vocab": 2**24}
+MOST_OTHERWISE = 2**18
+# Of the tensors in a file; the 8-bit floats lack the scales that they mean something with.
+_DTYPES = (
+    "F64",
+    "F32",
+    "F16",
+    "BF16",
+    "I64",
+    "I32",
+    "I16",
+    "I8",
+    "U64",
+    "U32",
+    "U16",
+    "U8",
+    "BOOL",
+)
 # What the model computes and cannot be told otherwise: key, the one value, the value when missing.
 FIXED = (
     ("model_type", "electra", None),
@@ -61,15 +81,16 @@ class Model:
     digests: dict[str, str]
 
 
-def read(path: str | Path, architecture: str) -> Model:
-    """Reads a folder that holds `architecture`; nothing in it is executed.
+def read(path: str | Path, architecture: str | None = None) -> Model:
+    """Reads a folder that holds `architecture`, any class when None; nothing in it is executed.
 
     Raises UserError for what is not such a folder: no config, another architecture, settings the
     model does not have, a pickle instead of safetensors, a damaged file.
     """
     path = Path(path)
-    shape, options = _parse_config(path, read_config(path), architecture)
-    weights = _weight_files(path, architecture)
+    config = read_config(path)
+    shape, options = _parse_config(path, config, architecture)
+    weights = _weight_files(path, architecture or (architectures(path, config) or [ANY])[0])
     tensors: dict[str, np.ndarray] = {}
     for file in weights:
         tensors.update(read_tensors(file))
@@ -84,31 +105,27 @@ def read_config(path: Path) -> dict[str, Any]:
         inside = ", ".join(sorted(p.parent.name for p in path.glob(f"*/{CONFIG}")))
         hint = f" (did you mean a folder in it: {inside}?)" if inside else ""
         raise UserError(f"{path} has no {CONFIG}; expected a Hugging Face model folder{hint}")
-    try:
-        config = json.loads((path / CONFIG).read_text("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path / CONFIG} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path / CONFIG} holds a {type(config).__name__}; expected a JSON object")
-    return config
+    return records.read(path / CONFIG)
 
 
 def _parse_config(
-    path: Path, config: Mapping[str, Any], architecture: str
+    path: Path, config: Mapping[str, Any], architecture: str | None
 ) -> tuple[Shape, Options]:
     problems = [
-        f"{key} is {config.get(key, default)!r}, expected {value!r}"
+        f"{key} is {records.short(config.get(key, default))}, expected {value!r}"
         for key, value, default in FIXED
         if config.get(key, default) != value
     ]
-    named = config.get("architectures") or [architecture]
-    if architecture not in named:
+    named = architectures(path, config)
+    if architecture is not None and named and architecture not in named:
         problems.insert(0, f"architectures is {named!r}, expected {architecture!r}")
     numbers = {}
     for field, (key, default) in DIMENSIONS.items():
         value = numbers[field] = config.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            problems.append(f"{key} is {value!r}, expected a positive integer")
+        most = MOST.get(field, MOST_OTHERWISE)
+        if type(value) is not int or not 1 <= value <= most:
+            expected = f"expected a positive integer of at most {most:,}"
+            problems.append(f"{key} is {records.short(value)}, {expected}")
     if not problems and numbers["width"] % numbers["heads"]:
         problems.append(
             f"hidden_size {numbers['width']} is not a multiple of "
@@ -121,13 +138,15 @@ def _parse_config(
         ("init_std", "initializer_range", 0.02),
     ):
         rate = config.get(key, usual)
-        if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 <= rate < 1:
-            problems.append(f"{key} is {rate!r}, expected a number in [0, 1)")
+        if type(rate) not in (int, float) or not 0 <= rate < 1:
+            problems.append(f"{key} is {records.short(rate)}, expected a number in [0, 1)")
         else:
             rates[field] = float(rate)
     notes = config.get("electra_jax")
     if notes is not None and not isinstance(notes, dict):
-        problems.append(f"electra_jax is {notes!r}, expected a JSON object")
+        problems.append(f"electra_jax is {records.short(notes)}, expected a JSON object")
+    elif notes is not None:
+        records.check(notes, {"tying": str | None}, f"{path / CONFIG}, electra_jax")
     if problems:
         raise UserError(
             f"{path / CONFIG} does not describe a model this program computes:\n  "
@@ -136,16 +155,19 @@ def _parse_config(
     return Shape(**numbers), Options(**rates, notes=notes)
 
 
+def architectures(path: Path, config: Mapping[str, Any]) -> list[str]:
+    """The classes that a config names, often one; empty where it names none."""
+    records.check(dict(config), {"architectures": list[str] | None}, path / CONFIG)
+    return config.get("architectures") or []
+
+
 def _weight_files(path: Path, architecture: str) -> list[Path]:
     if (path / WEIGHTS).is_file():
         return [path / WEIGHTS]
     if (path / INDEX).is_file():
-        try:
-            names = sorted(
-                set(json.loads((path / INDEX).read_text("utf-8"))["weight_map"].values())
-            )
-        except (ValueError, KeyError, AttributeError) as error:
-            raise UserError(f"{path / INDEX} is damaged: {error!r}") from error
+        index = records.read(path / INDEX)
+        kinds = {"weight_map": dict[str, records.Name()]}  # type: ignore[misc]
+        names = sorted(set(records.check(index, kinds, path / INDEX)["weight_map"].values()))
         lost = [name for name in names if not (path / name).is_file()]
         if lost:
             raise UserError(f"{path} lacks the weight files {', '.join(lost)} its {INDEX} names")
@@ -170,13 +192,23 @@ def conversion_command(path: Path, architecture: str) -> str:
 
 
 def read_tensors(file: Path) -> dict[str, np.ndarray]:
-    """Every tensor of a safetensors file; floats come back as float32, integers as they are."""
+    """Every tensor of a safetensors file; floats come back as float32, integers as they are.
+
+    Raises UserError for a file that is damaged, and for a tensor of a dtype that has no meaning here (8-bit floats).
+    """
     import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, framework="numpy") as stored:
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            names = list(stored.keys())
+            for name in names:
+                if (dtype := stored.get_slice(name).get_dtype()) not in _DTYPES:
+                    raise UserError(
+                        f"{file}: tensor {name} is of dtype {dtype}, which is not read; save the model in float32 or "
+                        "bfloat16"
+                    )
+            tensors = {name: stored.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is not a whole safetensors file: {error}") from error
     return {
@@ -189,8 +221,8 @@ def write_tensors(file: Path, tensors: Mapping[str, np.ndarray], metadata: dict[
     """Writes a safetensors file; the same tensors and metadata give the same bytes."""
     from safetensors.numpy import save_file
 
-    with files.disk_errors(file):
-        save_file({name: tensors[name] for name in sorted(tensors)}, file, metadata=metadata)
+    with files.new_file(file) as temporary:
+        save_file({name: tensors[name] for name in sorted(tensors)}, temporary, metadata=metadata)
 
 
 def write(

@@ -2,36 +2,41 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from electra_jax import files, remote
 from electra_jax.convert import exportable, folder, names, pair
-from electra_jax.convert.card import card
+from electra_jax.convert.card import About, card
 from electra_jax.convert.folder import DISCRIMINATOR, MASKED_LM, Model, Options
 from electra_jax.convert.names import Entry, Shape
 from electra_jax.model.electra import Dimensions
-from electra_jax.model.layers import padded_vocab
 from electra_jax.spec import UserError, check_choice
 from electra_jax.text import tokenizer as tokenizers
 from electra_jax.train import away, imported
 
 
-def export(workdir: str | Path, output: str | Path, step: int | None = None) -> list[str]:
+def export(
+    workdir: str | Path, output: str | Path, step: int | None = None, about: About | None = None
+) -> list[str]:
     """Writes the models of a workdir as folders that Hugging Face loads; returns their names.
 
     ELECTRA gives `discriminator` (ElectraForPreTraining) and `generator` (ElectraForMaskedLM), the
     MLM objective one `model` (ElectraForMaskedLM). Each holds model.safetensors, config.json,
-    tokenizer files and a model card. `step` is a checkpoint's, the newest when None.
+    tokenizer files and a model card. `step` is a checkpoint's, the newest when None; `about` is for the card, which
+    finds the language itself where the script of the held-out text tells it.
     """
     with remote.output(output) as place, away.opened(workdir, write=False) as home:
-        return _export(home.folder, place, step, str(workdir))
+        return _export(home.folder, place, step, str(workdir), about or About())
 
 
-def _export(workdir: Path, output: str, step: int | None, name: str) -> list[str]:
+def _export(workdir: Path, output: str, step: int | None, name: str, about: About) -> list[str]:
     files.refuse_existing(output)
     found = exportable.read(workdir, step)
+    told = About(about.languages or found.facts.about.languages, about.license)
+    facts = replace(found.facts, about=told)
     parts = _parts(found.dims, found.objective)
-    padded = padded_vocab(found.dims.vocab_size)
+    padded = found.dims.padded_rows
     tensors = names.export(
         found.params, [table for _, _, _, table in parts], padded, f"the parameters in {name}"
     )
@@ -53,9 +58,7 @@ def _export(workdir: Path, output: str, step: int | None, name: str) -> list[str
             folder.write(path, shape, options, architecture, tokenizer.special.pad, values)
             tokenizer.save(path, max_length=shape.positions)
             parameters = sum(value.size for value in values.values())
-            files.write_text(
-                path / "README.md", card(role, architecture, shape, parameters, found.facts)
-            )
+            files.write_text(path / "README.md", card(role, architecture, shape, parameters, facts))
             written.append(role)
     return written
 
@@ -74,6 +77,18 @@ def import_(
     """
     if embeddings is not None:
         check_choice("--embeddings", embeddings, ("discriminator", "average"))
+    if discriminator is None and generator is None:
+        raise UserError("nothing to import: give a discriminator, a generator or both")
+    with (
+        remote.output(workdir) as place,
+        remote.inputs(discriminator or "", generator or "") as (first, second),
+    ):
+        _import(first or None, second or None, place, embeddings)
+
+
+def _import(
+    discriminator: str | None, generator: str | None, workdir: str, embeddings: str | None
+) -> None:
     files.refuse_existing(workdir)
     first = folder.read(discriminator, DISCRIMINATOR) if discriminator is not None else None
     second = folder.read(generator, MASKED_LM) if generator is not None else None
@@ -83,11 +98,10 @@ def import_(
     elif first is not None:
         dims, params = pair.lone_discriminator(first)
         _say_fresh(first, dims)
-    elif second is not None:
+    else:
+        assert second is not None  # one of the two is there
         objective = "mlm"
         dims, params = pair.single(second)
-    else:
-        raise UserError("nothing to import: give a discriminator, a generator or both")
     models = [model for model in (first, second) if model is not None]
     tokenizer = _tokenizer(models)
     record = {
@@ -98,7 +112,7 @@ def import_(
     }
     with files.new_folder(workdir) as temporary:
         tokenizer.save(temporary / "tokenizer")
-        imported.write(temporary, dims, objective, params, record)
+        imported.write(temporary, pair.with_tokens(dims, tokenizer.size), objective, params, record)
 
 
 def _parts(dims: Dimensions, objective: str) -> list[tuple[str, str, Shape, list[Entry]]]:

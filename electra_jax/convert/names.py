@@ -19,6 +19,9 @@ TIED_TABLE = "generator_lm_head.weight"
 WORD_TABLE = "electra.embeddings.word_embeddings.weight"
 
 
+MOST_LISTED = 60  # problems of an error: two whole layers and the embeddings
+
+
 @dataclass(frozen=True)
 class Shape:
     """The numbers that fix one exported model: an encoder on an embedding of its own width."""
@@ -220,7 +223,7 @@ def import_(
 def check(
     wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], what: str
 ) -> None:
-    """Raises UserError that lists every missing, unexpected and misshapen name of `found`."""
+    """Raises UserError that lists the missing, unexpected and misshapen names of `found`, at most MOST_LISTED."""
     problems = [
         f"missing {name} {list(wanted[name])}" for name in _sorted(set(wanted) - set(found))
     ]
@@ -235,7 +238,8 @@ def check(
     if problems:
         raise UserError(
             f"{what}: {len(problems)} tensors do not fit the model its config describes:\n  "
-            + "\n  ".join(problems)
+            + "\n  ".join(problems[:MOST_LISTED])
+            + (f"\n  and {len(problems) - MOST_LISTED:,} more" * (len(problems) > MOST_LISTED))
         )
 
 

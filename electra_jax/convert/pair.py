@@ -1,6 +1,7 @@
 """Two model folders become one set of parameters: how they are tied, what they share, what is fresh."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -9,7 +10,6 @@ from electra_jax.convert.folder import DIMENSIONS, Model
 from electra_jax.convert.names import Entry, Shape
 from electra_jax.model.electra import Dimensions, ModelSpec
 from electra_jax.model.encoder import EncoderSpec
-from electra_jax.model.layers import padded_vocab
 from electra_jax.spec import UserError, check_choice
 from electra_jax.train import arrays
 
@@ -22,7 +22,7 @@ def shape_of(dims: Dimensions, encoder: EncoderSpec) -> Shape:
     """The numbers of one of the two exported models."""
     layer, spec = encoder.layer, dims.spec
     return Shape(
-        vocab=dims.vocab_size,
+        vocab=dims.rows,
         embedding=encoder.embedding,
         width=layer.width,
         heads=layer.heads,
@@ -52,7 +52,7 @@ def single(model: Model) -> tuple[Dimensions, Flat]:
     """A lone masked LM as the parameters of the MLM objective."""
     dims = dimensions(model)
     table = names.plain_mlm(model.shape)
-    return dims, names.import_(model.tensors, table, padded_vocab(dims.vocab_size), str(model.path))
+    return dims, names.import_(model.tensors, table, dims.padded_rows, str(model.path))
 
 
 def lone_discriminator(model: Model) -> tuple[Dimensions, Flat]:
@@ -73,7 +73,7 @@ def lone_discriminator(model: Model) -> tuple[Dimensions, Flat]:
         full.types,
     )
     dims = _dimensions(model, small, "embeddings")
-    padded = padded_vocab(dims.vocab_size)
+    padded = dims.padded_rows
     params = names.import_(model.tensors, discriminator_table(dims), padded, str(model.path))
     return dims, params | fresh_generator(dims)
 
@@ -103,7 +103,7 @@ def join(first: Model, second: Model, embeddings: str | None = None) -> tuple[Di
     """
     tying = tying_of(first, second)
     dims = _dimensions(first, second.shape, tying)
-    padded = padded_vocab(dims.vocab_size)
+    padded = dims.padded_rows
     params = names.import_(first.tensors, discriminator_table(dims), padded, str(first.path))
     others = names.import_(second.tensors, generator_table(dims), padded, str(second.path))
     apart = {
@@ -152,6 +152,12 @@ def tying_of(first: Model, second: Model) -> str:
         for name in encoder
     )
     return "all" if same else "embeddings"
+
+
+def with_tokens(dims: Dimensions, tokens: int) -> Dimensions:
+    """The same model for a tokenizer of `tokens`: further rows of its word table are kept and never drawn."""
+    spec = replace(dims.spec, vocab_rows=dims.rows if dims.rows > tokens else 0)
+    return Dimensions(spec, tokens)
 
 
 MODES = ("embeddings", "none", "all")

@@ -1,21 +1,24 @@
 """A fine-tuned workdir as a Hugging Face folder that transformers loads as the class of its task."""
 
+import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from electra_jax import files
+from electra_jax import files, remote
 from electra_jax.convert import folder as hf_folder
-from electra_jax.convert import names, pair
+from electra_jax.convert import made_by, names, pair
+from electra_jax.convert.card import About
 from electra_jax.convert.folder import Options
 from electra_jax.finetune import record
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.metrics import is_score
-from electra_jax.model.layers import padded_vocab
-from electra_jax.spec import UserError, from_config
+from electra_jax.spec import UserError, from_config, load_config
 from electra_jax.text import tokenizer as tokenizers
+from electra_jax.train import away
 
 CLASSES = {
     "classify": "ElectraForSequenceClassification",
@@ -34,13 +37,23 @@ PIPELINES = {
 
 
 def export(
-    workdir: str | Path, output: str | Path, run: str | None = None, task: str | None = None
+    workdir: str | Path,
+    output: str | Path,
+    run: str | None = None,
+    task: str | None = None,
+    about: About | None = None,
 ) -> str:
     """Writes the folder of one run, by default the one with the best dev score; returns its class.
 
     With several tasks `task` says whose head goes along. Logits are the run's own; a regression's
-    are in the range of its labels. Raises UserError for heads that transformers does not have.
+    are in the range of its labels. `about` is for the model card. Raises UserError for heads that transformers does
+    not have.
     """
+    with remote.output(output) as place, away.opened(workdir, write=False) as home:
+        return _export(home.folder, place, run, task, about or About())
+
+
+def _export(workdir: Path, output: str, run: str | None, task: str | None, about: About) -> str:
     files.refuse_existing(output)
     found = record.read(workdir)
     task = choose_task(found, task)
@@ -65,9 +78,9 @@ def export(
     if head.kind == "regress":
         kept = _in_range(kept, ours, found["score_range"][task])
     (tensors,) = names.export(
-        kept, [table], padded_vocab(dims.vocab_size), f"the parameters of {workdir}, run {name}"
+        kept, [table], dims.padded_rows, f"the parameters of {workdir}, run {name}"
     )
-    words = tokenizers.load(Path(workdir) / "tokenizer")
+    words = tokenizers.load(workdir / "tokenizer")
     spec = dims.spec
     with files.new_folder(output) as temporary:
         options = Options(spec.dropout, spec.attention_dropout, spec.init_std)
@@ -77,7 +90,7 @@ def export(
         hf_folder.write_tensors(temporary / hf_folder.WEIGHTS, tensors, {"format": "pt"})
         words.save(temporary, max_length=found["max_len"][task])
         result = record.done(workdir, name) or {}
-        files.write_text(temporary / "README.md", _card(found, task, head, name, result))
+        files.write_text(temporary / "README.md", _card(found, task, head, name, result, about))
     return CLASSES[head.kind]
 
 
@@ -126,9 +139,14 @@ def _task_config(head: HeadSpec, labels: list[str]) -> dict[str, Any]:
 
 
 def _card(
-    found: Mapping[str, Any], task: str, head: HeadSpec, run: str, result: Mapping[str, Any]
+    found: Mapping[str, Any],
+    task: str,
+    head: HeadSpec,
+    run: str,
+    result: Mapping[str, Any],
+    about: About,
 ) -> str:
-    """README.md: what was trained on what, and how it scored."""
+    """README.md: what was trained on what, how it scored, and the command that made it."""
     rows = [
         f"| {split} | {metric} | {value:.2f} |"
         for split, values in result.get("scores", {}).get(task, {}).items()
@@ -142,7 +160,7 @@ def _card(
         "tags:",
         "- electra",
         "- electra_jax",
-        "# Fill in what only you know: language (for example `language: en`) and license.",
+        *about.matter(),
         "---",
         "",
         f"# ELECTRA fine-tuned on {task}",
@@ -155,5 +173,22 @@ def _card(
         "| --- | --- | --- |",
         *rows,
         "",
+        "## Made by",
+        "",
+        "```",
+        _command(found["config"]),
+        "```",
+        "",
     ]
     return "\n".join(lines)
+
+
+def _command(config: Mapping[str, Any]) -> str:
+    """`electra-jax finetune` with all that differs from the recipe's values; folders are left out."""
+    recipe = f"finetune:{','.join(config['tasks'])}"
+    usual = load_config(recipe).to_dict()
+    left_out = ("init", "tasks", "mesh.", "train.log_every", "train.checkpoint_every")
+    init = os.path.basename(config["init"].rstrip("/"))
+    words = ["--config", recipe, "--init", init, "--workdir", "ft"]
+    words += made_by.overrides(usual, config, left_out)
+    return shlex.join(["electra-jax", "finetune", *words])

@@ -163,6 +163,8 @@ def read_answers(path: str, ids: Sequence[str], kind: type = str) -> dict[str, A
         raise UserError(
             f"{path}:{error.lineno}: not JSON at column {error.colno} ({error.msg})"
         ) from None
+    except (RecursionError, ValueError):  # Python's limits of depth and digits
+        raise UserError(f"{path}: nested too deep, or numbers of thousands of digits") from None
     if not isinstance(found, dict):
         raise UserError(f"{path}: found a {type(found).__name__}; expected an object, id -> answer")
     if twice:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from electra_jax import files
+from electra_jax import files, remote
 from electra_jax.finetune import forward, majority, order, plan, record, scoring
 from electra_jax.finetune.export import choose_task
 from electra_jax.finetune.forward import Found
@@ -17,7 +17,7 @@ from electra_jax.finetune.program import Notice, Program, StepSpec
 from electra_jax.finetune.tasks import Task
 from electra_jax.spec import UserError, from_config
 from electra_jax.text import tokenizer as tokenizers
-from electra_jax.train import arrays
+from electra_jax.train import arrays, away
 from electra_jax.train import mesh as meshes
 from electra_jax.train import program as programs
 
@@ -40,6 +40,23 @@ def predict(
     answer with them, "majority". Raises UserError for data that do not read like the task's, and
     for an output that exists.
     """
+    with (
+        remote.output(output) as place,
+        away.opened(workdir, write=False) as home,
+        remote.inputs(path) as (local,),
+    ):
+        return _predict(home.folder, local, place, task, run, ensemble, probabilities)
+
+
+def _predict(
+    workdir: Path,
+    path: str,
+    output: str,
+    task: str | None,
+    run: str | None,
+    ensemble: bool,
+    probabilities: bool,
+) -> dict[str, Any] | None:
     files.refuse_existing(output)
     found = record.read(workdir)
     name = choose_task(found, task)
@@ -48,7 +65,7 @@ def predict(
     entry, labels = task_of(found, name, asked), tuple(found["labels"][name])
     if probabilities:
         scoring.check_probabilities(entry, output)
-    words = tokenizers.load(Path(workdir) / "tokenizer")
+    words = tokenizers.load(workdir / "tokenizer")
     examples = entry.read(path, SPLIT, asked.carry_on)
     split = plan.encode(entry, labels, examples, path, words, found["max_len"][name], asked)
     runs = _runs(workdir, found, run, ensemble)
@@ -68,8 +85,7 @@ def predict(
         forward.predict(program, program.params(tree), name, split.rows, buckets, batch)[0]
         for tree in (arrays.nest(record.read_params(workdir, r)) for r in runs)
     ]
-    with files.disk_errors(output):
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(Path(output).parent)
     data = scoring.Scored(entry, labels, dict(heads)[name])
     scores = _write(data, split, said, output, probabilities)
     one = found.get(majority.NAME, {}).get(name)  # absent from workdirs of earlier versions

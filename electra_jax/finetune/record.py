@@ -7,7 +7,6 @@ runs/NAME/              one run: result.json and params.safetensors when it is d
 results.json results.md all runs, when the last is done
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,40 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax import files
+from electra_jax import files, records, remote
 from electra_jax.model.electra import Dimensions, ModelSpec
 from electra_jax.spec import UserError, from_config
 
+MOST_TOKENS = 2**20  # of a row
 RECORD, RESULTS, TABLE = "finetune.json", "results.json", "results.md"
 RUNS, RESULT, PARAMS = "runs", "result.json", "params.safetensors"
 FORMAT = "electra_jax fine-tuning 1"
+_ANOTHER = "take another workdir"
+_FIELDS = {
+    "config": dict[str, Any],
+    "init": dict[str, Any],
+    "tasks": list[str],
+    "labels": dict[str, list[str]],
+    "score_range": dict[str, list[float] | None],
+    "max_len": dict[str, records.Whole(1, MOST_TOKENS)],  # type: ignore[misc]
+    "heads": dict[str, dict[str, Any]],
+    "examples": dict[str, records.Whole()],  # type: ignore[misc]
+    "fingerprint": dict[str, str],
+    "model": dict[str, Any],
+    "vocab_size": records.Whole(1),
+    "runs": list[dict[str, Any]],
+    "together": bool,
+    "steps": records.Whole(),
+}
+_CONFIG_FIELDS = {"init": str, "tasks": list[str], "data": dict[str, Any]}
+_BY_TASK = ("labels", "score_range", "max_len", "heads", "examples", "fingerprint")
+_RUN_FIELDS = {"name": records.Name(), "seed": int, "peak_lr": float}
+_RESULT_FIELDS = {
+    "name": records.Name(),
+    "score": float,
+    "peak_lr": float,
+    "scores": dict[str, dict[str, dict[str, Any]]],
+}
 
 
 @dataclass(frozen=True)
@@ -45,22 +71,36 @@ def plan_runs(seed: int, seeds: int, rates: tuple[float, ...]) -> list[Run]:
 def read(folder: str | Path) -> dict[str, Any]:
     """The content of finetune.json; UserError when it is missing, damaged or of another format."""
     path = Path(folder) / RECORD
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise UserError(
             f"{folder} is no fine-tuned workdir: it has no {RECORD}; make one with "
             "electra-jax finetune"
-        ) from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); take another workdir") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        )
+    found = records.read(path, _ANOTHER)
+    if found.get("format") != FORMAT:
         raise UserError(f"{path} was not written by this version (expected format {FORMAT!r})")
+    records.check(found, _FIELDS, path, _ANOTHER)
+    records.check(found["init"], {"kind": str, "name": str | None}, f"{path}, init", _ANOTHER)
+    records.check(found["config"], _CONFIG_FIELDS, f"{path}, config", _ANOTHER)
+    for run in found["runs"]:
+        records.check(run, _RUN_FIELDS, f"{path}, runs", _ANOTHER)
+    _same_tasks(found, path)
     return found
 
 
+def _same_tasks(found: Mapping[str, Any], path: Path) -> None:
+    """UserError where a part of the record lacks one of its tasks."""
+    for part in _BY_TASK:
+        lost = [task for task in found["tasks"] if task not in found[part]]
+        if lost:
+            raise UserError(f"{path} is damaged: {part} has nothing of {lost[0]!r}; {_ANOTHER}")
+
+
 def is_workdir(folder: str | Path) -> bool:
-    """Whether the folder holds fine-tuning."""
+    """Whether the folder, on this machine or on a bucket, holds fine-tuning."""
+    if remote.is_remote(folder):
+        remote.check_access(str(folder))
+        return bool(remote.sizes(remote.join(str(folder), RECORD)))
     return (Path(folder) / RECORD).is_file()
 
 
@@ -82,15 +122,19 @@ def run_folder(folder: str | Path, name: str) -> Path:
 def done(folder: str | Path, name: str) -> dict[str, Any] | None:
     """The result of a run that is finished; None for one that is not."""
     path = run_folder(folder, name) / RESULT
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    again = "remove it and go on with electra-jax finetune --workdir"
+    return records.check(records.read(path, again), _RESULT_FIELDS, path, again)
 
 
 def write_params(path: Path, params: Mapping[str, np.ndarray]) -> None:
     """Writes flat parameters whole or not at all."""
-    from safetensors.numpy import save
+    from safetensors.numpy import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_bytes(path, save({k: np.ascontiguousarray(params[k]) for k in sorted(params)}))
+    files.make_folder(path.parent)
+    with files.new_file(path) as temporary:
+        save_file({k: np.ascontiguousarray(params[k]) for k in sorted(params)}, temporary)
 
 
 def read_params(folder: str | Path, name: str) -> dict[str, np.ndarray]:

@@ -6,29 +6,20 @@ from typing import Any
 
 import numpy as np
 
+from electra_jax import remote
 from electra_jax.convert import exportable, folder, names, pair
 from electra_jax.convert.folder import Model
 from electra_jax.finetune import record
 from electra_jax.finetune.options import EncoderSpec
 from electra_jax.model.electra import Dimensions
-from electra_jax.model.layers import padded_vocab
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer as tokenizers
 from electra_jax.text.tokenizer import Tokenizer
-from electra_jax.train import arrays, imported, workdir
+from electra_jax.train import arrays, away, imported, workdir
 
 RANDOM = "random"
-# The classes whose encoder can be taken; ElectraModel's tensors have no prefix.
-CLASSES = (
-    "ElectraForPreTraining",
-    "ElectraForMaskedLM",
-    "ElectraForCausalLM",
-    "ElectraModel",
-    "ElectraForSequenceClassification",
-    "ElectraForTokenClassification",
-    "ElectraForQuestionAnswering",
-    "ElectraForMultipleChoice",
-)
+# What tells an encoder's tensors from those of heads and poolers, and the prefix that most classes put before them.
+PARTS = ("embeddings.", "embeddings_project.", "encoder.")
 PREFIX = "electra."
 
 
@@ -58,6 +49,9 @@ def read(init: str, spec: EncoderSpec, tokenizer: str = "") -> Start:
             raise UserError("--init random needs a vocabulary; give --tokenizer FOLDER")
         words = tokenizers.load(tokenizer)
         return Start(Dimensions(spec.random(), words.size), None, words, {"kind": RANDOM})
+    if remote.is_remote(init):
+        with away.opened(init, write=False) as home:
+            return read(str(home.folder), spec, tokenizer)
     path = Path(init)
     if not path.is_dir():
         raise UserError(
@@ -127,31 +121,41 @@ def _finetuned(path: Path) -> Start:
 
 
 def _hugging_face(path: Path) -> Start:
-    named = folder.read_config(path).get("architectures") or ["ElectraModel"]
-    known = [name for name in named if name in CLASSES]
-    if not known:
-        raise UserError(
-            f"{path}/config.json: architectures is {named!r}, expected one of {', '.join(CLASSES)}"
-        )
-    model = folder.read(path, known[0])
+    model = folder.read(path)
     dims = pair.dimensions(model)
-    prefix = "" if known[0] == "ElectraModel" else PREFIX
-    tensors = {
-        (name if prefix else PREFIX + name): value
-        for name, value in model.tensors.items()
-        if name.startswith(prefix)
-    }
     params = names.import_(
-        tensors, names.encoder_only(model.shape), padded_vocab(dims.vocab_size), f"--init {path}"
+        _encoder(model), names.encoder_only(model.shape), dims.padded_rows, f"--init {path}"
     )
     words = tokenizers.load(path)
-    return Start(dims, params, words, _origin(model, known[0]))
+    return Start(dims, params, words, _origin(model))
 
 
-def _origin(model: Model, architecture: str) -> dict[str, Any]:
+def _encoder(model: Model) -> dict[str, np.ndarray]:
+    """The encoder's tensors with the prefix of most classes; heads and poolers, whatever they are for, are left out.
+
+    Found by the name of the word table, not by the class that the config names: what stands before it stands before
+    all of the encoder. Raises UserError where there is no word table, or are several.
+    """
+    word = names.WORD_TABLE.removeprefix(PREFIX)
+    tables = [name for name in model.tensors if name == word or name.endswith("." + word)]
+    if len(tables) != 1:
+        found = ", ".join(tables) or ", ".join(sorted(model.tensors)[:3]) + ", ..."
+        raise UserError(
+            f"--init {model.path}: expected the tensors of one encoder, among them one {word}; found {found}"
+        )
+    before = tables[0].removesuffix(word)
+    return {
+        PREFIX + name.removeprefix(before): value
+        for name, value in model.tensors.items()
+        if name.startswith(before) and name.removeprefix(before).startswith(PARTS)
+    }
+
+
+def _origin(model: Model) -> dict[str, Any]:
+    named = folder.architectures(model.path, folder.read_config(model.path))
     return {
         "kind": "hugging face",
-        "class": architecture,
+        "class": named[0] if named else folder.ANY,
         "name": model.path.resolve().name,
         "sha256": model.digests,
     }
@@ -165,6 +169,6 @@ def _checked(
     origin: dict[str, Any],
 ) -> Start:
     table = names.encoder_only(pair.shape_of(dims, dims.discriminator))
-    wanted = {entry.ours: entry.our_shape(padded_vocab(dims.vocab_size)) for entry in table}
+    wanted = {entry.ours: entry.our_shape(dims.padded_rows) for entry in table}
     names.check(wanted, {name: tuple(x.shape) for name, x in params.items()}, f"--init {path}")
     return Start(dims, params, words, origin | {"name": path.resolve().name})

@@ -16,6 +16,18 @@ from electra_jax.spec import UserError, check_choice
 Params = dict[str, Any]
 
 
+# Beyond these a number is a slip of the hand or a damaged file; it is refused before anything is allocated.
+MOST = {
+    "layers": 1000,
+    "width": 2**16,
+    "heads": 2**10,
+    "ffn": 2**18,
+    "embedding": 2**16,
+    "positions": 2**20,
+    "types": 2**10,
+}
+MOST_ROWS = 2**24
+MOST_RATIO = 16.0  # of the generator's width and depth to the discriminator's
 REMATS = ("none", "attention", "layer")  # each keeps less than the one before
 
 
@@ -41,6 +53,7 @@ class ModelSpec:
     dtype: str  # of matmuls: float32 | bfloat16
     residual_dtype: str  # of the stream between layers
     remat: str  # none | attention, layer: what of each layer the backward pass computes again
+    vocab_rows: int = 0  # of the word table, where it has more than tokens; 0: as many
 
     def __post_init__(self) -> None:
         check_choice("model.tying", self.tying, ("embeddings", "none", "all"))
@@ -50,6 +63,16 @@ class ModelSpec:
         for name in ("layers", "width", "heads", "ffn", "embedding", "positions", "types"):
             if getattr(self, name) < 1:
                 raise UserError(f"model.{name}={getattr(self, name)} must be at least 1")
+        for name, most in MOST.items():
+            if getattr(self, name) > most:
+                raise UserError(f"model.{name}={getattr(self, name)} must be at most {most:,}")
+        if not 0 <= self.vocab_rows <= MOST_ROWS:
+            raise UserError(f"model.vocab_rows={self.vocab_rows} must be in [0, {MOST_ROWS:,}]")
+        for name in ("generator_size", "generator_layers"):
+            if not 0 < getattr(self, name) <= MOST_RATIO:
+                raise UserError(
+                    f"model.{name}={getattr(self, name)} must be above 0 and at most {MOST_RATIO:g}"
+                )
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"model.{name}={getattr(self, name)} must be in [0, 1)")
@@ -73,10 +96,33 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Dimensions:
-    """A ModelSpec and the vocabulary size, which comes from the prepared data: all that fixes the parameters."""
+    """A ModelSpec and the vocabulary size, which comes from the prepared data: all that fixes the parameters.
+
+    `vocab_size` counts the tokens that can be met, learned and drawn; the word table may have more rows.
+    """
 
     spec: ModelSpec
     vocab_size: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.vocab_size <= MOST_ROWS:
+            found = f"{self.vocab_size:,} tokens"
+            raise UserError(f"a vocabulary of {found}; expected 1 to {MOST_ROWS:,}")
+        if 0 < self.spec.vocab_rows < self.vocab_size:
+            raise UserError(
+                f"model.vocab_rows={self.spec.vocab_rows} is fewer than the {self.vocab_size:,} tokens of the "
+                "vocabulary; 0 gives every token one"
+            )
+
+    @property
+    def rows(self) -> int:
+        """Rows of the word table that belong to the model, those that no token has included."""
+        return max(self.vocab_size, self.spec.vocab_rows)
+
+    @property
+    def padded_rows(self) -> int:
+        """Rows of the word table as it is held here: a multiple of VOCAB_MULTIPLE, the last ones zero."""
+        return padded_vocab(self.rows)
 
     @property
     def generator_width(self) -> int:
@@ -130,7 +176,7 @@ class Dimensions:
         """The embedding module of this width."""
         s = self.spec
         return Embeddings(
-            self.vocab_size,
+            self.rows,
             s.positions,
             s.types,
             width,
@@ -155,9 +201,7 @@ class Electra(nn.Module):
             self.generator = Encoder(d.generator)
         if s.tying == "none":
             self.generator_embeddings = d.embeddings(d.generator_width)
-        self.generator_head = GeneratorHead(
-            d.generator_embedding, d.vocab_size, s.init_std, s.dtype
-        )
+        self.generator_head = GeneratorHead(d.generator_embedding, d.rows, s.init_std, s.dtype)
 
     def generate(
         self,
@@ -210,7 +254,7 @@ class MaskedLM(nn.Module):
         d, s = self.dims, self.dims.spec
         self.embeddings = d.embeddings(s.embedding)
         self.encoder = Encoder(d.discriminator)
-        self.head = GeneratorHead(s.embedding, d.vocab_size, s.init_std, s.dtype)
+        self.head = GeneratorHead(s.embedding, d.rows, s.init_std, s.dtype)
 
     def generate(
         self,
@@ -254,7 +298,7 @@ def gather_positions(h_BxLxD: jax.Array, chosen_BxK: jax.Array) -> jax.Array:
 
 def count_parameters(params: Params, dims: Dimensions) -> int:
     """Trainable parameters without the padding of the vocabulary."""
-    padding = padded_vocab(dims.vocab_size) - dims.vocab_size
+    padding = dims.padded_rows - dims.rows
     total = 0
     for path, x in jax.tree_util.tree_leaves_with_path(params):
         total += x.size

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from electra_jax.model.electra import ModelSpec, Params
 from electra_jax.spec import UserError, unknown_name
@@ -66,6 +67,22 @@ class Objective(Protocol):
         ...
 
 
+def check_name(section: Any) -> str:
+    """The name of the objective in a config section; UserError where it is unknown, or the section is none."""
+    if not isinstance(section, Mapping | ConfigDict):
+        raise UserError(
+            f"config key objective={section!r} is no section; expected a name and options"
+        )
+    name = section.get("name")
+    if name is None:
+        raise UserError(
+            f"config key objective.name is missing; expected one of: {', '.join(sorted(KNOWN))}"
+        )
+    if not isinstance(name, str) or name not in KNOWN:
+        raise unknown_name("objective", str(name), KNOWN)
+    return name
+
+
 def make(
     section: Mapping[str, Any], model: ModelSpec, vocab_size: int, special: SpecialIds, seq_len: int
 ) -> Objective:
@@ -74,14 +91,8 @@ def make(
     The section may keep options that only other objectives know, so that `--config.objective.name=mlm` is all it
     takes to train a recipe with another objective; a key that none knows is a UserError.
     """
-    options = dict(section)
-    name = options.pop("name", None)
-    if name is None:
-        raise UserError(
-            f"config key objective.name is missing; expected one of: {', '.join(sorted(KNOWN))}"
-        )
-    if name not in KNOWN:
-        raise unknown_name("objective", str(name), KNOWN)
+    name = check_name(section)
+    options = {key: value for key, value in section.items() if key != "name"}
     modules = {known: importlib.import_module(path) for known, path in KNOWN.items()}
     fields = {
         known: {f.name for f in dataclasses.fields(m.Options)} for known, m in modules.items()

@@ -21,6 +21,10 @@ from electra_jax.plan.step import Compiled, TooLarge, compile_step, settle
 from electra_jax.plan.stretches import Stretch, stretches
 from electra_jax.train.options import RunSpec, run_spec
 
+_NOT_HERE = (
+    "no step was run: this machine has less free memory than it takes; a smaller train.batch, or a larger "
+    "train.accumulation, takes less"
+)
 MOST_COMPILES = 4  # of one topology, that of the config included; its phases share them
 
 
@@ -143,10 +147,12 @@ def weigh_on(config_name: str, part: Stretch, target: Target, compiles: int) -> 
     machine = target.machine()
     if isinstance(first.outcome, Compiled):
         found |= report.figures(run, data, first.outcome, machine, len(target.devices))
-        if target.local:
-            found["measured"] = dataclasses.asdict(local.measure(first.outcome, data))
+        measured = local.measure(first.outcome, data) if target.local else None
+        found["measured"] = measured and dataclasses.asdict(measured)
     found["trials"] = report.trials(tried, limit)
     found["advice"] = [part.flags(line) for line in _advice(run, data, tried, limit, machine)]
+    if target.local and found["measured"] is None:
+        found["advice"] = [_NOT_HERE]
     return found
 
 

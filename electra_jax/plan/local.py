@@ -1,9 +1,11 @@
 """This machine's CPU: its rates, and a few real steps to hold the plan against."""
 
 import functools
+import re
 import statistics
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -48,8 +50,30 @@ def _bandwidth() -> float:
     return 2 * _COPIED / best
 
 
-def measure(compiled: Compiled, data: Prepared) -> Measured:
-    """Runs the compiled step on rows of random tokens, from freshly initialised parameters."""
+def free_memory() -> int | None:
+    """Bytes that programs may still take on this machine; None where the system does not tell."""
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
+
+
+def measure(compiled: Compiled, data: Prepared) -> Measured | None:
+    """Runs the compiled step on rows of random tokens, from freshly initialised parameters; None without the memory."""
+    memory, free = compiled.weighed.memory, free_memory()
+    devices = compiled.program.mesh.size
+    if memory is not None and free is not None and memory.total * devices > free:
+        return None  # asked for all the same, it would be refused, or end another program
+    try:
+        return _measure(compiled, data)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return None
+
+
+def _measure(compiled: Compiled, data: Prepared) -> Measured:
     built = compiled.program
     before = resident.now()
     resident.forget_peak()

@@ -78,8 +78,8 @@ def opened(workdir: str | Path, write: bool = True) -> Iterator[Home]:
     url = str(workdir).rstrip("/")
     remote.check_access(url, write)
     copies = remote.cache_folder("workdirs")
+    files.make_folder(copies)
     with files.disk_errors(copies):
-        copies.mkdir(parents=True, exist_ok=True)
         top = Path(tempfile.mkdtemp(dir=copies))
     try:
         folder = top / url.removeprefix("gs://")  # so that messages show which it is

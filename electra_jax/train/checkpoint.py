@@ -11,7 +11,6 @@ through this file (its v0 API: v1 has no counterpart of the preemption hook yet)
 import contextlib
 import errno
 import functools
-import json
 import os
 import re
 import shutil
@@ -29,7 +28,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from electra_jax import files, remote
+from electra_jax import files, records, remote
 from electra_jax.spec import UserError
 from electra_jax.train import arrays, unconfirmed
 from electra_jax.train.hush import hush
@@ -39,6 +38,7 @@ FOLDER = "checkpoints"
 ELSEWHERE = ".checkpoints"
 _COMMITTED = "commit_success.txt"  # of Orbax
 FORMAT = "electra_jax checkpoint 1"
+_FIELDS = {"arrays": dict[str, dict[str, Any]], "meta": Any}
 _DAMAGED = ".damaged"
 _PARTIAL = re.compile(r"\d+\.orbax-checkpoint-tmp.*")
 # What reading a damaged folder raises: files gone, cut short, or decoding to something else.
@@ -328,11 +328,17 @@ def _record(folder: Any) -> dict[str, Any]:
     path = folder / "meta" / "metadata"
     if not path.is_file():
         raise _DamagedError("its meta is missing")
-    record = json.loads(path.read_text("utf-8"))
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        found = record.get("format") if isinstance(record, dict) else record
-        raise UserError(f"{path} has format {found!r}; expected {FORMAT!r}. Move {folder} away")
-    return record
+    try:
+        record = records.parse_object(path.read_bytes(), path)
+    except UserError as error:
+        raise _DamagedError(str(error)) from error
+    if record.get("format") != FORMAT:
+        found = records.short(record.get("format"))
+        raise UserError(f"{path} has format {found}; expected {FORMAT!r}. Move {folder} away")
+    try:
+        return records.check(record, _FIELDS, path)
+    except UserError as error:
+        raise _DamagedError(str(error)) from error
 
 
 def _remove_partial(folder: Any) -> None:

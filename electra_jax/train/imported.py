@@ -5,7 +5,6 @@
 - tokenizer/: the tokenizer that belongs to them
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax import files
+from electra_jax import files, records
 from electra_jax.model.electra import Dimensions, ModelSpec
 from electra_jax.spec import UserError, from_config, to_dict
 from electra_jax.train import arrays
 
 RECORD, PARAMS = "import.json", "imported/params.safetensors"
 SCHEMA = 1
+_AGAIN = "import into a new workdir"
+_FIELDS = {
+    "schema": int,
+    "objective": str,
+    "model": dict[str, Any],
+    "vocab_size": records.Whole(1),
+    "source": dict[str, Any],
+    "params_sha256": str,
+}
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,9 @@ def write(
 
     folder = Path(folder)
     path = folder / PARAMS
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.disk_errors(path):
-        save_file({name: np.ascontiguousarray(params[name]) for name in sorted(params)}, path)
+    files.make_folder(path.parent)
+    with files.new_file(path) as temporary:
+        save_file({name: np.ascontiguousarray(params[name]) for name in sorted(params)}, temporary)
     record = {
         "schema": SCHEMA,
         "objective": objective,
@@ -63,17 +71,15 @@ def read_record(workdir: str | Path) -> tuple[Dimensions, dict[str, Any]] | None
     path = Path(workdir) / RECORD
     if not path.is_file():
         return None
-    try:
-        record = json.loads(path.read_text("utf-8"))
-        if record["schema"] != SCHEMA:
-            raise UserError(
-                f"{path} has schema {record['schema']}, expected {SCHEMA}; import again"
-            )
-        model, vocab_size = record["model"], int(record["vocab_size"])
-        record["objective"], record["params_sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}); import into a new workdir") from error
-    return Dimensions(from_config(ModelSpec, model, "model"), vocab_size), record
+    record = records.read(path, _AGAIN)
+    if record.get("schema", SCHEMA) != SCHEMA:
+        raise UserError(
+            f"{path} has schema {records.short(record.get('schema'))}, expected {SCHEMA}; import again"
+        )
+    records.check(record, _FIELDS, path, _AGAIN)
+    return Dimensions(
+        from_config(ModelSpec, record["model"], "model"), record["vocab_size"]
+    ), record
 
 
 def read(workdir: str | Path) -> Imported | None:
@@ -123,4 +129,7 @@ def _numbers(dims: Dimensions, objective: str) -> dict[str, Any]:
         numbers["model.tying"] = dims.spec.tying
         numbers["generator width (model.generator_size)"] = dims.generator.layer.width
         numbers["generator depth (model.generator_layers)"] = dims.generator.layers
-    return numbers | {"vocabulary size (of the data)": dims.vocab_size}
+    return numbers | {
+        "model.vocab_rows": dims.spec.vocab_rows,
+        "vocabulary size (of the data)": dims.vocab_size,
+    }

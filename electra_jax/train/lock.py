@@ -21,8 +21,8 @@ def lock(workdir: str | Path) -> Iterator[None]:
     lock. It closes with exec, so programs started from here do not inherit it.
     """
     path = Path(workdir) / NAME
+    files.make_folder(workdir)
     with files.disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:

@@ -206,6 +206,7 @@ def run_spec(config: Mapping[str, Any]) -> RunSpec:
     missing = [name for name in SECTIONS if name not in config]
     if missing:
         raise UserError(f"config lacks the section{'s' * (len(missing) > 1)} {', '.join(missing)}")
+    protocol.check_name(config["objective"])
     return RunSpec(
         model=from_config(ModelSpec, config["model"], "model"),
         objective=dict(config["objective"]),

@@ -17,9 +17,12 @@ from typing import Any
 
 import fsspec
 
+from electra_jax import records
 from electra_jax.spec import UserError
 
 NAME = ".owner"
+_FOREIGN = "remove it if no run is going on there"
+_FIELDS = {"who": str, "token": str, "beat": records.Whole()}
 HEARTBEAT_S = 20.0
 EXPIRY_S = 120.0  # after kill -9, so long the workdir cannot be started on
 _SETTLE_S = 2.0  # two that start at once both write; the later one to be written stays
@@ -98,11 +101,11 @@ class Owner:
 
     def _read(self) -> dict[str, Any] | None:
         try:
-            return json.loads(self._bucket.cat_file(self._path))
+            data = self._bucket.cat_file(self._path)
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise UserError(f"{self._path} is no owner object of this program: {error}") from None
+        found = records.parse(data, self._path, _FOREIGN)
+        return records.check(found, _FIELDS, self._path, _FOREIGN)
 
     def _write(self) -> None:
         self._beat += 1

@@ -4,7 +4,6 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from electra_jax import files
 from electra_jax.data.source import Prepared
 from electra_jax.model import initial
 from electra_jax.objective.protocol import Batch, Objective, Sums
@@ -137,8 +137,8 @@ def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-        home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "electra_jax" / "xla"))
+        home = files.user_cache() / "electra_jax" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(home))
     if _LEAST_COMPILE_TIME.upper() not in os.environ:
         # A start compiles thirty small programs, too, none of which takes JAX's whole second.
         jax.config.update(_LEAST_COMPILE_TIME, 0.0)

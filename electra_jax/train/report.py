@@ -194,7 +194,7 @@ def _key(line: bytes) -> tuple[int, str] | None:
     try:
         row = json.loads(line)
         return int(row["step"]), str(row["split"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from electra_jax import __version__, files
+from electra_jax import __version__, files, records
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.spec import UserError, apply_override
 from electra_jax.train import changes, imported
@@ -25,6 +25,21 @@ from electra_jax.train.options import RunSpec, complete, run_spec
 
 RECORD = "config.json"
 FORMAT = "electra_jax run 1"
+_RESTORE = "restore it or start another workdir"
+_FIELDS = {
+    "config": dict[str, Any],
+    "data": dict[str, Any],
+    "versions": dict[str, str],
+    "changes": list[dict[str, Any]] | None,
+}
+_DATA_FIELDS = {
+    "phases": list[str] | None,
+    "fingerprint": str,
+    "tokenizer_hash": str,
+    "vocab_size": records.Whole(1),
+    "seq_len": records.Whole(1),
+    "rows": dict[str, records.Whole()],  # type: ignore[misc]
+}
 
 
 @dataclass(frozen=True)
@@ -64,6 +79,7 @@ def open_run(
         )
     before = {} if record is None else complete(record["config"])
     asked = _overridden(before, overrides) if config is None else complete(_plain(config))
+    _adopt_rows(folder, asked)
     run = run_spec(asked)
     changes.check_names(allow_change, asked)
     found: tuple[Change, ...] = ()
@@ -128,20 +144,17 @@ def versions() -> dict[str, str]:
 def read_record(folder: str | Path) -> dict[str, Any]:
     """The content of config.json; UserError when it is missing, damaged or of another format."""
     path = Path(folder) / RECORD
-    try:
-        record = json.loads(path.read_text())
-    except FileNotFoundError:
+    if not path.exists():
         raise UserError(
             f"{folder} is not a workdir: it has no {RECORD}; start a run with electra-jax pretrain"
-        ) from None
-    except ValueError as error:
-        raise UserError(
-            f"{path} is not JSON ({error}); restore it or start another workdir"
-        ) from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        )
+    record = records.read(path, _RESTORE)
+    if record.get("format") != FORMAT:
         raise UserError(
             f"{path} was not written by this version of electra-jax (expected format {FORMAT!r})"
         )
+    records.check(record, _FIELDS, path, _RESTORE)
+    records.check(record["data"], _DATA_FIELDS, f"{path}, data", _RESTORE)
     return record
 
 
@@ -156,6 +169,14 @@ def _overridden(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str
     for override in overrides:
         apply_override(changed, override)
     return _plain(changed)
+
+
+def _adopt_rows(folder: Path, asked: dict[str, Any]) -> None:
+    """Gives a config the rows of an imported word table, which no recipe knows."""
+    found = imported.read_record(folder)
+    model = asked.get("model")
+    if found is not None and isinstance(model, dict) and not model.get("vocab_rows"):
+        model["vocab_rows"] = found[0].spec.vocab_rows
 
 
 def _fits_import(folder: Path, run: RunSpec, data: Prepared) -> None:

@@ -1,16 +1,19 @@
 """Model cards: what they must say, and front matter that a parser takes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from electra_jax.convert import hf
-from electra_jax.convert.card import Facts, card
+from electra_jax.convert.card import About, Facts, card
+from electra_jax.convert.example import Example
 from electra_jax.convert.folder import DISCRIMINATOR, MASKED_LM
 from electra_jax.convert.names import Shape
 from electra_jax.model.electra import Dimensions
+from electra_jax.spec import UserError
 
 SHAPE = Shape(vocab=100, embedding=16, width=32, heads=2, ffn=64, layers=2, positions=40, types=2)
 FACTS = Facts(
@@ -44,6 +47,37 @@ def test_front_matter_is_yaml_and_the_facts_are_there(
     for said in ("12,345", "1000", "`abc`", "5,000", "3.25", "0.875", "0.0003", "--workdir run"):
         assert said in body, said
     assert f"`{architecture}`" in body and "imported weights" in body
+
+
+def test_what_the_maker_says_is_front_matter() -> None:
+    """Languages and a license that the Hub does not find, `no` read as false, and a guess printed as a fact."""
+    facts = replace(FACTS, about=About.of("de, no", "cc-by-sa-4.0"))
+    _, front, _ = card("model", MASKED_LM, SHAPE, 1, facts).split("---\n", 2)
+    matter = yaml.safe_load(front)
+    assert matter["language"] == ["de", "no"] and matter["license"] == "cc-by-sa-4.0"
+    assert "Not known" not in front
+    _, front, _ = card("model", MASKED_LM, SHAPE, 1, Facts()).split("---\n", 2)
+    assert "export again with --language and --license" in front
+    for language, license in (("German", ""), ("d", ""), ("de", "my own"), ("de", "MIT\nx: y")):
+        with pytest.raises(UserError):
+            About.of(language, license)
+
+
+def test_the_example_is_of_the_data() -> None:
+    """An English sentence on the card of a Korean model."""
+    shown = Example("두 종류가 있다.", "두 [MASK] 있다.")
+    for architecture, said in ((MASKED_LM, shown.masked), (DISCRIMINATOR, shown.text)):
+        text = card("model", architecture, SHAPE, 1, replace(FACTS, example=shown))
+        assert f'"{said}"' in text and "France" not in text
+        assert "France" not in card("model", architecture, SHAPE, 1, FACTS)
+
+
+def test_baselines_stand_beside_the_figures() -> None:
+    """A loss of 6 that looks like learning, where counting words reaches 5."""
+    metrics = {"mlm_loss": 6.0, "mlm_loss_unigram": 5.5, "mlm_loss_bigram": 5.0, "disc_auc": 0.5}
+    text = card("model", MASKED_LM, SHAPE, 1, replace(FACTS, metrics=metrics))
+    assert "| | model | unigram | bigram |\n| --- | --- | --- | --- |" in text
+    assert "| mlm_loss | 6 | 5.5 | 5 |" in text and "| disc_auc | 0.5 |  |  |" in text
 
 
 def test_a_card_of_little_knowledge_has_no_empty_tables() -> None:

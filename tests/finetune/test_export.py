@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from electra_jax import files
+from electra_jax import files, remote
 from electra_jax.finetune import export, network, record, start
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.network import NetworkSpec
@@ -42,6 +42,9 @@ def workdir(folder: Path, kind: str, style: str = "hf") -> tuple[NetworkSpec, di
     tokenizers.load(folder / "vocab.txt").save(folder / "tokenizer")
     found = {
         "format": record.FORMAT,
+        "config": {"init": "a/random", "tasks": ["task"], "data": {"train": "/home/me/train.tsv"}},
+        "together": False,
+        "fingerprint": {"task": "0"},
         "init": {"kind": "random"},
         "tasks": ["task"],
         "labels": {"task": LABELS.get(kind, [])},
@@ -58,7 +61,9 @@ def workdir(folder: Path, kind: str, style: str = "hf") -> tuple[NetworkSpec, di
     flat = {name: np.asarray(x) for name, x in arrays.flatten(params).items()}
     home = record.run_folder(folder, "seed0")
     record.write_params(home / record.PARAMS, flat)
-    files.write_json(home / record.RESULT, {"score": 1.0, "scores": {}, "peak_lr": 1e-3})
+    files.write_json(
+        home / record.RESULT, {"name": "seed0", "score": 1.0, "scores": {}, "peak_lr": 1e-3}
+    )
     return spec, params
 
 
@@ -145,3 +150,67 @@ def test_the_folder_says_what_its_classes_are_called(tmp_path):
     assert {"tokenizer.json", "README.md", "model.safetensors"} <= {
         path.name for path in (tmp_path / "hf").iterdir()
     }
+
+
+def test_the_card_has_the_command_and_what_the_maker_says(tmp_path):
+    """Catches a card without the command that made the model, or with the maker's folders, language or license lost."""
+    workdir(tmp_path / "ft", "classify")
+    about = export.About.of("de", "apache-2.0")
+    export.export(tmp_path / "ft", tmp_path / "hf", about=about)
+    card = (tmp_path / "hf" / "README.md").read_text()
+    assert "language:\n- de\nlicense: apache-2.0\n---" in card and "/home" not in card
+    assert (
+        "electra-jax finetune --config finetune:task --init random --workdir ft --config.data.train=train.tsv"
+        in card
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocab_size": "13"}, "vocab_size is '13', expected a whole number"),
+        ({"max_len": {"task": 10**9}}, "max_len.'task'. is 1000000000"),
+        ({"labels": {}}, "labels has nothing of 'task'"),
+        ({"tasks": "task"}, "tasks is 'task', expected list"),
+        ({"runs": [{"name": "../../etc", "seed": 0, "peak_lr": 1}]}, "name is '../../etc'"),
+        ({"heads": {"task": []}}, "heads.'task'. is a list of 0"),
+        ({"config": {"init": 5, "tasks": ["task"], "data": {}}}, "config is damaged: init is 5"),
+        ({"format": None}, "was not written by this version"),
+    ],
+)
+def test_a_tampered_record_is_one_line(tmp_path, changes, message):
+    """Catches tracebacks for fields of the wrong type, and a run's name that leads out of the workdir."""
+    workdir(tmp_path / "ft", "classify")
+    path = tmp_path / "ft" / record.RECORD
+    files.write_json(path, json.loads(path.read_text()) | changes)
+    with pytest.raises(UserError, match=message) as error:
+        export.export(tmp_path / "ft", tmp_path / "hf")
+    assert "\n" not in str(error.value) and not (tmp_path / "hf").exists()
+
+
+def test_a_model_of_a_million_layers_costs_nothing(tmp_path):
+    """Catches memory and hours for what a record says and no parameters have."""
+    workdir(tmp_path / "ft", "classify")
+    path = tmp_path / "ft" / record.RECORD
+    found = json.loads(path.read_text())
+    for layers, message in (
+        (10**6, "model.layers=1000000 must be at most"),
+        (900, "tensors do not fit"),
+    ):
+        files.write_json(path, found | {"model": found["model"] | {"layers": layers}})
+        with pytest.raises(UserError, match=message):
+            export.export(tmp_path / "ft", tmp_path / "hf")
+
+
+@pytest.mark.slow
+def test_from_a_bucket_to_a_bucket(bucket, tmp_path):
+    """Catches a fine-tuned workdir on a bucket that is not seen there, and an export that becomes a local folder."""
+    workdir(tmp_path / "ft", "classify")
+    remote.publish(tmp_path / "ft", f"{bucket}/ft")
+    assert record.is_workdir(f"{bucket}/ft") and not record.is_workdir(f"{bucket}/hf")
+    export.export(f"{bucket}/ft", f"{bucket}/hf")
+    export.export(tmp_path / "ft", tmp_path / "hf")
+    names = {path.name: path.stat().st_size for path in (tmp_path / "hf").iterdir()}
+    assert remote.sizes(f"{bucket}/hf") == names
+    found = start.read(f"{bucket}/ft", ENCODER)
+    assert found.origin["kind"] == "fine-tuned" and found.origin["name"] == "ft"

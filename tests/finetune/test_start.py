@@ -38,7 +38,19 @@ def save(path: Path, architecture: str, without: str = "") -> dict[str, np.ndarr
     return tensors
 
 
-@pytest.mark.parametrize("architecture", start.CLASSES)
+CLASSES = (
+    "ElectraForPreTraining",
+    "ElectraForMaskedLM",
+    "ElectraForCausalLM",
+    "ElectraModel",
+    "ElectraForSequenceClassification",
+    "ElectraForTokenClassification",
+    "ElectraForQuestionAnswering",
+    "ElectraForMultipleChoice",
+)
+
+
+@pytest.mark.parametrize("architecture", CLASSES)
 def test_the_encoder_of_every_class_is_taken_and_its_head_left(architecture, tmp_path):
     """Catches a class whose tensors have another prefix, and a head that stands in the way."""
     tensors = save(tmp_path, architecture)
@@ -75,6 +87,39 @@ def test_a_pretraining_workdir_gives_its_encoder(objective, module, encoder, tmp
     assert np.array_equal(found.params["encoder/layer_0/up/kernel"], kernel)
     assert np.array_equal(found.params["embeddings/word"], params["embeddings/word"])
     assert all(name.startswith(("embeddings/", "encoder/")) for name in found.params)
+
+
+@pytest.mark.parametrize("architectures", [None, [], ["MyModelWithACrf"], ["ElectraModel"]])
+@pytest.mark.parametrize("prefix", ["", "electra.", "model.electra."])
+def test_the_encoder_is_found_by_its_tensors(architectures, prefix, tmp_path):
+    """Catches an encoder refused for a class that nobody knows, for a missing class, or for a pooler left beside it."""
+    tensors = save(tmp_path, "ElectraForPreTraining")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["architectures"] = architectures
+    if architectures is None:
+        del config["architectures"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    written = {prefix + name.removeprefix("electra."): x for name, x in tensors.items()}
+    written[f"{prefix}pooler.dense.weight"] = written["crf.transitions"] = np.ones((2, 2), "f")
+    folder.write_tensors(tmp_path / "model.safetensors", written, {"format": "pt"})
+    found = start.read(str(tmp_path), SPEC)
+    assert found.params is not None
+    kernel = found.params["encoder/layer_0/up/kernel"]
+    assert np.array_equal(kernel.T, tensors["electra.encoder.layer.0.intermediate.dense.weight"])
+
+
+def test_no_encoder_and_two_are_refused(tmp_path):
+    """Catches one of two encoders taken by chance, and a traceback where there is none."""
+    tensors = save(tmp_path, "ElectraModel")
+    two = {
+        f"{side}.{name.removeprefix('electra.')}": x for name, x in tensors.items() for side in "ab"
+    }
+    folder.write_tensors(tmp_path / "model.safetensors", two, {})
+    with pytest.raises(UserError, match=r"one encoder.*found a\.embeddings.*b\.embeddings"):
+        start.read(str(tmp_path), SPEC)
+    folder.write_tensors(tmp_path / "model.safetensors", {"x": np.ones(1, "f")}, {})
+    with pytest.raises(UserError, match="one encoder.*found x"):
+        start.read(str(tmp_path), SPEC)
 
 
 def test_what_does_not_fit_is_named(tmp_path):

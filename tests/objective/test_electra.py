@@ -54,6 +54,21 @@ def test_a_correct_guess_counts_as_original(make_objective, evaluated, random_pa
     assert np.all(out["ids"][out["label"] > 0] == 9)
 
 
+@pytest.mark.parametrize("sampler", ["gumbel", "grouped"])
+def test_rows_without_a_token_have_no_probability(
+    make_objective, evaluated, random_params, plain, sampler
+):
+    """Catches a word table with more rows than tokens whose further rows are drawn, or take part in the softmax."""
+    objective = make_objective(model={"vocab_rows": 100}, sampler=sampler)
+    params = random_params(make_objective())
+    bias = params["generator_head"]["bias"].copy()
+    bias[VOCAB:] = 1e4  # sure to be drawn, if they could be
+    params["generator_head"] = params["generator_head"] | {"bias": bias}
+    out = evaluated(objective, params)
+    assert out["ids"].max() < VOCAB
+    np.testing.assert_allclose(out["sums"]["mlm_loss"], plain["sums"]["mlm_loss"], rtol=1e-5)
+
+
 def test_denominators(plain):
     """Catches means of row means, [CLS] and [SEP] left out of the tokens, and pads counted in."""
     b = plain["batch"]

@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import jax
 import pytest
 
 from electra_jax import cli
-from electra_jax.plan import command, report
-from electra_jax.plan.step import settle
+from electra_jax.plan import command, local, report
+from electra_jax.plan.step import compile_step, settle
 from electra_jax.plan.stretches import Stretch, described
 from electra_jax.spec import load_config
 from electra_jax.train.arrays import flatten
@@ -27,8 +28,8 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def planned():
-    """The plan of a very small step on two of the devices of the tests."""
+def weighed():
+    """The plan of a very small step on two of the devices of the tests, and its step, stretch and target."""
     run = run_spec(
         load_config("tiny", [flag.removeprefix("--config.") for flag in SMALL]).to_dict()
     )
@@ -36,7 +37,21 @@ def planned():
     here = command.aim("cpu", run)
     two = dataclasses.replace(here, devices=here.devices[:2])
     run = settle(run, data, two.devices, None)
-    return command.weigh_on("tiny", Stretch(run, data), two, compiles=4)
+    made = []
+
+    def keep(*asked):
+        made.append(compile_step(*asked))
+        return made[-1]
+
+    with mock.patch.object(command, "compile_step", keep):
+        plan = command.weigh_on("tiny", Stretch(run, data), two, compiles=4)
+    return plan, made[0], Stretch(run, data), two
+
+
+@pytest.fixture(scope="module")
+def planned(weighed):
+    """The plan alone."""
+    return weighed[0]
 
 
 def test_a_plan_stands_beside_a_measured_run(planned):
@@ -53,6 +68,31 @@ def test_the_step_is_the_real_one(planned):
     (exchange,) = [e for e in planned["exchanges"] if e["kind"] == "all-reduce"]
     assert exchange["bytes"] >= 4 * planned["parameters"]
     assert any("electra_jax/" in o["source"] for o in planned["slowest"])
+
+
+@pytest.mark.parametrize("how", ["told", "found out"])
+def test_a_step_that_this_machine_cannot_hold_is_not_run(monkeypatch, how):
+    """Catches a plan that asks for 171 GB to measure a step, and ends in the allocator's traceback."""
+
+    def refuse(*_):
+        assert how == "found out"
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+
+    monkeypatch.setattr(local, "free_memory", lambda: 199 if how == "told" else None)
+    monkeypatch.setattr(local, "_measure", refuse)
+    step = mock.Mock()
+    step.weighed.memory.total, step.program.mesh.size = 100, 2
+    assert local.measure(step, mock.Mock()) is None
+
+
+def test_a_plan_without_measured_steps_is_whole(weighed, monkeypatch):
+    """Catches a plan that stops where no step can be measured, and one that does not say why none was."""
+    _, step, stretch, two = weighed
+    monkeypatch.setattr(command, "compile_step", lambda *_: step)
+    monkeypatch.setattr(local, "measure", lambda *_: None)
+    found = command.weigh_on("tiny", stretch, two, 4)
+    assert found["measured"] is None and found["time"]["step_s"] > 0
+    assert "no step was run" in report.text(found)
 
 
 def test_text_is_for_people(planned):

@@ -82,7 +82,7 @@ def spoil_parameters(workdir: Path) -> None:
         (spoil_parameters, "has changed since it was imported"),
         (lambda w: (w / imported.PARAMS).unlink(), "is missing"),
         (lambda w: (w / imported.RECORD).write_text("{}"), "is damaged"),
-        (lambda w: (w / imported.RECORD).write_text("["), "is damaged"),
+        (lambda w: (w / imported.RECORD).write_text("["), "is not JSON"),
         (lambda w: files.write_json(w / imported.RECORD, {"schema": 99}), "has schema 99"),
     ],
 )

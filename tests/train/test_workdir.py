@@ -188,7 +188,7 @@ def test_folders_that_are_no_run(config, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "is not JSON"), ("[]", "was not written by this"), ('{"format": "x"}', "format")],
+    [("{", "is not JSON"), ("[]", "holds a list"), ('{"format": "x"}', "format")],
 )
 def test_a_damaged_record(config, tmp_path, content: str, message: str):
     """Catches a damaged record that is overwritten by a new run."""
@@ -228,3 +228,30 @@ def test_an_imported_tokenizer_that_is_not_the_datas(config, tmp_path, prepared)
     (tmp_path / "tokenizer" / "vocab.txt").write_text("\n".join(vocab))
     with pytest.raises(UserError, match="prepared with another tokenizer than the model imported"):
         workdir.open_run(config(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        (("data", "vocab_size"), "55", "data is damaged: vocab_size is '55'"),
+        (("data", "rows"), {"train": -1}, "rows.'train'. is -1, expected a whole number"),
+        (("data", "fingerprint"), None, "fingerprint is None, expected str"),
+        (("config",), [], "config is a list of 0, expected dict"),
+        (("changes",), [1], r"changes.0. is 1, expected dict"),
+        (("config", "objective"), 3, "objective=3 is no section"),
+        (("config", "model", "layers"), 10**6, "model.layers=1000000 must be at most 1,000"),
+        (("config", "model", "generator_size"), 1e308, "generator_size=1e.308 must be above 0"),
+    ],
+)
+def test_a_tampered_record_is_one_line(begun, field: tuple[str, ...], value, message: str):
+    """Catches tracebacks for fields of the wrong type, and a model of a million layers that is begun."""
+    path = begun / workdir.RECORD
+    record = json.loads(path.read_text())
+    part = record
+    for name in field[:-1]:
+        part = part[name]
+    part[field[-1]] = value
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match=message) as error:
+        workdir.open_run(None, begun)
+    assert "\n" not in str(error.value)
