@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,10 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     refuse_existing(path)
     target = Path(path).resolve()  # the empty folder that a link points to is the one to replace
     with disk_errors(path):
-        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.partial-{os.getpid()}-{secrets.token_hex(3)}")
-        temporary.mkdir()
+        with _no_place(path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
         try:
             yield temporary
             _sync(temporary)
@@ -79,7 +81,22 @@ def refuse_existing(path: str | Path) -> None:
             if parent.exists():
                 if not parent.is_dir():
                     raise UserError(f"output {path}: {parent} is a file; choose another place")
+                with _no_place(path):  # rather now than when the work is done
+                    os.rmdir(tempfile.mkdtemp(prefix=".electra_jax-can-write-", dir=parent))
                 break
+
+
+@contextlib.contextmanager
+def _no_place(path: str | Path) -> Iterator[None]:
+    """A UserError for a folder where none can be made (as in /proc), whatever the system says of it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK:
+            raise  # what `disk_errors` says is better
+        raise UserError(
+            f"output {path}: no folder can be made there ({error.strerror}); choose another place"
+        ) from error
 
 
 def _exists(path: str | Path) -> UserError:
@@ -117,6 +134,15 @@ def sha256(path: str | Path) -> str:
     """The hexadecimal SHA-256 of a file's content."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def identity(path: str | Path) -> tuple[int, ...]:
+    """What changes when a file is exchanged or written to; () where there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _sync(folder: Path) -> None:

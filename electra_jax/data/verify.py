@@ -5,12 +5,12 @@ running program, passes that; so the files are hashed once, by a thread, and mus
 """
 
 import hashlib
-import os
 import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from electra_jax import files
 from electra_jax.data import fingerprint
 from electra_jax.data.source import Prepared
 from electra_jax.spec import UserError
@@ -37,7 +37,7 @@ class Verification:
         self._thread = threading.Thread(target=self._run, name="verification", daemon=True)
 
     def __enter__(self) -> Self:
-        self._identities = {path: _identity(path) for path, _ in self._shards}
+        self._identities = {path: files.identity(path) for path, _ in self._shards}
         self._thread.start()
         return self
 
@@ -63,7 +63,7 @@ class Verification:
         self._thread.join()
         self.check()
         for path, identity in self._identities.items():
-            if _identity(path) != identity:
+            if files.identity(path) != identity:
                 raise UserError(
                     f"{path} was replaced or changed while the run was reading it; nothing that came "
                     "of it was kept. Put the original folder back and start again"
@@ -94,12 +94,3 @@ class Verification:
                 digest.update(block)
                 self.done += len(block)
         return digest.hexdigest()
-
-
-def _identity(path: Path) -> tuple[int, ...]:
-    """What changes when a file is exchanged or written to."""
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from electra_jax.data import beam, build, record
+from electra_jax.data import corpus as corpora
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.spec import UserError
 
@@ -13,7 +14,7 @@ from electra_jax.spec import UserError
 @pytest.fixture
 def engine() -> build.Engine:
     """Beam in this process."""
-    return beam.engine([])
+    return beam.engine()
 
 
 def rows(data: Prepared, split: str) -> list[bytes]:
@@ -27,7 +28,7 @@ def rows(data: Prepared, split: str) -> list[bytes]:
 @pytest.mark.slow
 def test_the_same_rows_in_another_order(engine, corpus, vocab, tmp_path, monkeypatch):
     """Catches rows lost, doubled or made otherwise, held-out text in training, counts that are not theirs."""
-    monkeypatch.setattr(build.deal, "_BLOCK", 2000)  # several blocks an input
+    monkeypatch.setattr(corpora, "_BLOCK", 2000)  # several blocks an input
     monkeypatch.setattr(build.shards, "_SHARD_BYTES", 20_000)  # several shards
     options = {"valid_fraction": 0.2, "dedup": "exact", "seed": 3}
     build.prepare(corpus, vocab, 32, tmp_path / "here", **options)
@@ -64,4 +65,4 @@ def test_the_missing_library_is_named(monkeypatch):
     """Catches an ImportError where the extra was not installed."""
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(UserError, match=r"electra_jax\[beam\]"):
-        beam.engine([])
+        beam.engine()

@@ -12,6 +12,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from electra_jax.data import build, deal, examples, record, shards, source, work
+from electra_jax.data import corpus as corpora
 from electra_jax.spec import UserError
 from electra_jax.text import documents, tokenizer
 
@@ -37,7 +38,7 @@ def test_bytes_depend_on_nothing_but_inputs_and_options(
 ):
     """Catches rows that depend on the number of workers or on the blocks dealt to them, results
     taken out of order, and paths or times in the files."""
-    monkeypatch.setattr(deal, "_BLOCK", 5000)
+    monkeypatch.setattr(corpora, "_BLOCK", 5000)
     moved = tmp_path / "elsewhere"
     moved.mkdir()
     inputs = [shutil.copy(path, moved) for path in corpus]
@@ -244,7 +245,7 @@ def test_an_error_of_a_worker_arrives_as_itself(vocab):
     """Catches a worker's reason lost in a broken pool, and a worker's death without a reason."""
     loaded = tokenizer.load(vocab)
     job = work.Job(loaded, examples.Plan(32), 0, segmenter="none such")
-    block = work.Block(0, [0], [["the text"]], [False])
+    block = work.Block(0, [0], [["the text"]], [False], [0], {})
     with pytest.raises(UserError, match="none such"):
         list(deal.made(iter([block] * 9), job, workers=2))
     job = work.Job(loaded, examples.Plan(32), 0, segmenter=None)
@@ -259,7 +260,7 @@ def test_dealing_does_not_run_ahead(vocab):
     def endless():
         while True:
             read.append(len(read))
-            yield work.Block(0, [len(read)], [["the text"]], [False])
+            yield work.Block(0, [len(read)], [["the text"]], [False], [0], {})
 
     job = work.Job(tokenizer.load(vocab), examples.Plan(32), 0, segmenter=None)
     results = deal.made(endless(), job, workers=2)
