@@ -7,8 +7,10 @@ stretch of about a million bytes, and what was drawn too much is drawn less in t
 input is a matter of its own, so that any process may read it.
 """
 
+import bisect
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -69,8 +71,7 @@ class HeldOut:
         for stretch in self._stretches(documents):
             order = sorted(range(len(stretch)), key=functools.partial(self._place, file, stretch))
             if credit is None:
-                begin = 0.0 if file == self.certain else -self.phase(file)
-                credit = begin * stretch[order[0]].size
+                credit = 0 if file == self.certain else -self._behind(file, stretch)
             credit += self.fraction * sum(unit.size for unit in stretch)
             drawn = set()
             for place in order:
@@ -83,6 +84,16 @@ class HeldOut:
     def phase(self, file: int) -> float:
         """In [0, 1): how much of a unit an input begins behind. Inputs in a row have phases far apart."""
         return (work.draws(f"held out/{self.seed}")() + file * _GOLDEN) % 1
+
+    def _behind(self, file: int, stretch: list[_Unit]) -> float:
+        """The bytes that an input begins behind: of a unit that a byte of the stretch, drawn at random, lies in.
+
+        That is where counting would stand in the middle of an endless input, so that the share is
+        right on average for inputs of any size, of a single document too.
+        """
+        ends = list(itertools.accumulate(unit.size for unit in stretch))
+        byte = work.draws(f"held out/{self.seed}/{file}")() * ends[-1]
+        return self.phase(file) * stretch[bisect.bisect_right(ends, byte)].size
 
     def _place(self, file: int, stretch: list[_Unit], place: int) -> float:
         unit = stretch[place]

@@ -11,8 +11,8 @@ from typing import Any
 
 from electra_jax.spec import UserError
 
-# The title is not escaped there: it may hold quotation marks and angle brackets.
-_OPEN = re.compile(r'\s*<doc id="[^"]*"(?: revid="[^"]*")? url="[^"]*" title="(.*)">\s*')
+# The title stands last, where it is given. It is not escaped: it may hold quotation marks.
+_OPEN = re.compile(r'\s*<doc id="[^"]*"(?: (?!title=)\w+="[^"]*")*(?: title="(.*)")?>\s*')
 _CLOSE = "</doc>"
 
 # The keys of a JSON record, the second since version 3, which escapes three characters of the text.
@@ -45,7 +45,7 @@ def articles(
             else:
                 yield found
         elif opening is not None and not opened:
-            title, opened = _unescaped(opening[1]), number
+            title, opened = _unescaped(opening[1] or ""), number
         elif opening is not None:
             break
         elif opened:
@@ -78,6 +78,8 @@ def from_record(record: Mapping[str, Any]) -> str | None:
 
 def _titled(title: str, lines: list[str]) -> list[str] | None:
     """The article with its title as first line, where that is not so already; None for a bare title."""
+    if not title:
+        return lines if any(line.strip() for line in lines) else None
     at = next((i for i, line in enumerate(lines) if line.strip()), len(lines))
     if at < len(lines) and lines[at].strip() == title.strip():
         at += 1

@@ -66,3 +66,30 @@ def test_the_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(UserError, match=r"electra_jax\[beam\]"):
         beam.engine()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--runner=Nope", "runner: Nope"),
+        ("--runner=no.such.Runner", "No module named"),
+        ("--direct_num_workers=many", "direct_num_workers: invalid int"),
+        ("--direct_num_worker=2", "Did you mean --direct_num_workers?"),
+        ("--runner=DataflowRunner", "project"),
+        ("stray", "stray is no option"),
+        ("--runner='x", "No closing quotation"),
+        ("-h", "-h is no option"),
+    ],
+)
+def test_options_are_checked_before_the_work(options, message):
+    """Catches a mistyped option that Beam swallows, and tracebacks of its parser and runners."""
+    with pytest.raises(UserError) as error:
+        beam.engine(options)
+    assert message in str(error.value)
+    assert "--beam-options" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_options_of_a_job_server_are_passed_on(capsys):
+    """Catches options refused that only the runner's own server knows."""
+    beam.engine("--runner=FlinkRunner --flink_master=x:1 --of_the_server=1")
+    assert "does not know --of_the_server=1" in capsys.readouterr().err
