@@ -33,8 +33,9 @@ _INFO = "info.json"
 # Runners whose job server has options that Beam for Python cannot know.
 _JOB_SERVERS = ("flink", "spark", "portable")
 
-# The records of a block in one split: what orders blocks, the records, what was counted.
-Part = tuple[int, int, np.ndarray, dict[str, int]]
+# The records of a block in one split: what orders blocks (input, its first document and the part of
+# that), the records, what was counted.
+Part = tuple[tuple[int, int, int], np.ndarray, dict[str, int]]
 
 
 def engine(options: str = "") -> build.Engine:
@@ -147,11 +148,12 @@ def _maker(job: work.Job) -> work.Maker:
 def _records(job: work.Job, count: int, block: work.Block) -> Iterator[tuple[str, Part]]:
     """The records of a block by the name of their shard."""
     made = _maker(job)(block)
-    first = block.numbers[0]
+    # A block may hold nothing but the counts of what was skipped.
+    first, part = (block.numbers[0], block.parts[0]) if block.documents else (-1, 0)
     digest = hashlib.blake2b(f"{block.file}/{first}".encode(), digest_size=8).digest()
     shard = int.from_bytes(digest) % count
     for split, records in made.records.items():
-        yield f"{split}-{shard:05d}", (block.file, first, records, dict(made.counts[split]))
+        yield f"{split}-{shard:05d}", ((block.file, first, part), records, dict(made.counts[split]))
 
 
 def _write(parts: str, rows_per_shard: int, name: str, group: Iterable[Part]) -> None:
@@ -160,7 +162,7 @@ def _write(parts: str, rows_per_shard: int, name: str, group: Iterable[Part]) ->
     folder.mkdir()
     writer = shards.Shards(folder, name.partition("-")[0], rows_per_shard)
     counts: collections.Counter[str] = collections.Counter()
-    for _, _, records, counted in sorted(group, key=lambda part: part[:2]):
+    for _, records, counted in sorted(group, key=lambda part: part[0]):
         writer.write(records)
         counts.update(counted)
     files.write_json(folder / _INFO, {"shards": writer.finish(), "counts": dict(counts)})

@@ -105,9 +105,9 @@ class HeldOut:
         units: list[_Unit] = []
         size = 0
         for number, document in documents:
-            for section, lines in enumerate(_sections(document, self.section)):
-                units.append(_Unit(number, section, lines, _size(lines)))
-                size += units[-1].size
+            for section, (lines, own) in enumerate(_sections(document, self.section)):
+                units.append(_Unit(number, section, lines, own))
+                size += own
             if size >= _STRETCH:
                 yield units
                 units, size = [], 0
@@ -151,16 +151,19 @@ def rule(
     return dataclasses.replace(held_out, certain=min(with_text, key=held_out.phase))
 
 
-def _sections(document: Document, least: int) -> Iterator[Document]:
-    """A document cut at paragraphs into sections of at least `least` bytes; whole below two of them."""
+def _sections(document: Document, least: int) -> Iterator[tuple[Document, int]]:
+    """A document cut at paragraphs into sections of at least `least` bytes, each with its bytes.
+
+    One of less than two sections stays whole.
+    """
     left = _size(document)
     begin, size = 0, 0
-    for end, line in enumerate(document, 1):
+    for end, line in enumerate(document if left >= 2 * least else (), 1):
         size += _size([line])
         if size >= least and left - size >= least:
-            yield document[begin:end]
+            yield document[begin:end], size
             begin, left, size = end, left - size, 0
-    yield document[begin:]
+    yield document[begin:], left
 
 
 def _pieces(stretch: Iterable[_Unit], drawn: set[int]) -> Iterator[Piece]:

@@ -31,6 +31,9 @@ def test_the_same_rows_in_another_order(engine, corpus, vocab, tmp_path, monkeyp
     monkeypatch.setattr(corpora, "_BLOCK", 2000)  # several blocks an input
     monkeypatch.setattr(build.shards, "_SHARD_BYTES", 20_000)  # several shards
     options = {"valid_fraction": 0.2, "dedup": "exact", "seed": 3}
+    (tmp_path / "book.txt").write_text("the of and to in is was he for with his\n" * 2000)  # is cut
+    (tmp_path / "part-1.jsonl").write_text('{"text": null}\n')
+    corpus = [*corpus, str(tmp_path / "book.txt"), str(tmp_path / "part-1.jsonl")]
     build.prepare(corpus, vocab, 32, tmp_path / "here", **options)
     build.prepare(corpus, vocab, 32, tmp_path / "there", **options, engine=engine)
     here, there = open_prepared(tmp_path / "here"), open_prepared(tmp_path / "there")
@@ -38,6 +41,8 @@ def test_the_same_rows_in_another_order(engine, corpus, vocab, tmp_path, monkeyp
         assert rows(there, split) == rows(here, split)
     same = set(here.info) - {"shards"}
     assert {key: here.info[key] for key in same} == {key: there.info[key] for key in same}
+    assert here.info["counts"]["train"]["document_parts"] > 1
+    assert here.info["counts"]["train"]["null_texts"] == 1
     assert len({shard["name"] for shard in there.info["shards"]}) > 3
     assert not (tmp_path / "there" / "parts").exists()
 
