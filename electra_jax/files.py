@@ -197,6 +197,15 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def identity(path: str | Path) -> tuple[int, ...]:
+    """What changes when a file is exchanged or written to; () where there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def _sync(folder: Path) -> None:
     """Makes the folder's content durable: without it a power cut after the rename leaves holes."""
     for parent, _, names in os.walk(folder):

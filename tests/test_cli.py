@@ -299,6 +299,37 @@ def test_an_output_that_exists(made: Path, refuse: Refuse):
     assert "already exists" in refuse(*prepare, "--output", corpus)
 
 
+def test_a_vocabulary_on_a_bucket(
+    made: Path, tmp_path: Path, refuse: Refuse, monkeypatch: pytest.MonkeyPatch
+):
+    """Catches gs://... taken for a local folder `gs:`, whose tokenizer nobody finds on the bucket."""
+    from electra_jax import remote
+    from electra_jax.spec import UserError
+
+    def no_access(url: str, write: bool = False) -> None:
+        raise UserError(f"cannot reach {url}")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(remote, "check_access", no_access)
+    output = ("--input", made / "corpus.txt", "--output", "gs://b/x")
+    assert "cannot reach gs://b/x" in refuse("vocab", *output, "--kind", "bpe", "--size", 100)
+    prepare = ("prepare", *output, "--tokenizer", made / "tok", "--seq-len", 32)
+    assert "cannot reach gs://b/x" in refuse(*prepare)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_copies_left_out_are_counted(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Catches documents left out by --dedup of which the user hears nothing."""
+    text = tmp_path / "a.txt"
+    text.write_text("one two\n\nthree\n\nOne  two\n")
+    data = ["--tokenizer", made / "tok", "--seq-len", 32, "--output", tmp_path / "out"]
+    arguments = ["prepare", "--input", text, *data, "--dedup", "exact"]
+    assert cli.main([str(a) for a in arguments]) == 0
+    assert "left out 1 documents that copy earlier ones" in capsys.readouterr().out
+
+
 def test_wrong_tokenizers(made: Path, tmp_path: Path, refuse: Refuse):
     """Catches a vocabulary without its special tokens, or a folder that is no tokenizer, found out late or never."""
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nthe\n")

@@ -153,6 +153,23 @@ def test_what_exists_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         pytest.fail("work began")
 
 
+def test_a_place_without_folders_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Catches an output in /proc that is refused after the work, with a traceback."""
+
+    def refused(*_: object, **__: object) -> str:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(files.tempfile, "mkdtemp", refused)
+    with pytest.raises(UserError, match="no folder can be made there .No such file"):
+        files.refuse_existing(tmp_path / "x" / "y")
+    monkeypatch.setattr(files.tempfile, "mkdtemp", lambda **_: str(tmp_path / "gone"))
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(UserError, match="no folder can be made"), files._no_place("x"):
+        Path("x").mkdir()
+
+
 def test_the_slower_of_two_is_refused(tmp_path: Path):
     """Catches two processes that write one output: the second must not merge into or replace the first."""
     with (

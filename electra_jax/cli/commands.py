@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 
@@ -70,7 +69,7 @@ def _prepare(options: argparse.Namespace) -> None:
     if options.runner == "beam":
         from electra_jax.data import beam
 
-        engine = beam.engine(shlex.split(options.beam_options))
+        engine = beam.engine(options.beam_options)
     with remote.output(options.output) as folder:
         build.prepare(
             options.input,
@@ -90,11 +89,15 @@ def _prepare(options: argparse.Namespace) -> None:
             dedup=options.dedup,
             engine=engine,
             pack=options.pack,
+            join_lines=options.join_lines,
         )
         made = source.open_prepared(folder)
     rows = f"{made.rows['train']:,} rows to train on and {made.rows['valid']:,} held out"
     share = made.info["counts"]["train"]["real_token_share"]
     print(f"wrote {options.output}: {rows}, {made.seq_len} tokens each, {share:.1%} of them text")
+    if options.dedup is not None:
+        copies = sum(counts["duplicates"] for counts in made.info["counts"].values())
+        print(f"left out {copies:,} documents that copy earlier ones")
 
 
 def _pretrain(options: argparse.Namespace) -> int:

@@ -66,7 +66,7 @@ def prepare(command: Command) -> None:
         type=fraction,
         default=0.01,
         metavar="F",
-        help="fraction of the documents held out (default: 0.01)",
+        help="share of the text held out: documents, the long ones cut (default: 0.01)",
     )
     c.add_argument(
         "--seed", type=at_least(0), default=0, help="of segments and shuffling (default: 0)"
@@ -94,6 +94,12 @@ def prepare(command: Command) -> None:
         "(default: keep all)",
     )
     c.add_argument(
+        "--join-lines",
+        action="store_true",
+        help="of wrapped text: a paragraph is what stands between blank lines, and a document ends at "
+        "two blank lines in a row, or at the end of the file (default: a line is a paragraph)",
+    )
+    c.add_argument(
         "--segmenter",
         choices=("jieba",),
         help="words of Chinese text for whole-word masking (default: every character is a word)",
@@ -108,7 +114,7 @@ def _text(command: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="GLOB",
         help=".txt (a paragraph a line, a blank line between documents), .jsonl, .parquet, "
-        "each also .gz .zst .bz2; or tfds:NAME",
+        "WikiExtractor's output, each also .gz .zst .bz2 .xz; or tfds:NAME",
     )
     command.add_argument(
         "--text-key", default="text", help="field of .jsonl and .parquet (default: text)"

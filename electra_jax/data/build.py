@@ -4,16 +4,26 @@ import collections
 import dataclasses
 import functools
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from electra_jax import files
-from electra_jax.data import deal, examples, fingerprint, record, shards, words, work
+from electra_jax.data import (
+    deal,
+    examples,
+    fingerprint,
+    heldout,
+    notes,
+    record,
+    shards,
+    words,
+    work,
+)
 from electra_jax.data import dedup as duplicates
+from electra_jax.data.corpus import Corpus
 from electra_jax.spec import UserError
 from electra_jax.text import documents
 from electra_jax.text.tokenizer import Tokenizer
@@ -21,35 +31,6 @@ from electra_jax.text.tokenizer import load as load_tokenizer
 
 # The smallest corpus, in stored bytes, worth another process (starting one takes a second).
 _WORTH_A_WORKER = 2**20
-
-# Shares of all tokens above which a word to the user is due.
-_MENTION_CHINESE, _MENTION_UNKNOWN = 0.005, 0.05
-
-
-@dataclasses.dataclass(frozen=True)
-class Corpus:
-    """The documents of a preparation, those of the held-out inputs last."""
-
-    paths: Sequence[str]
-    valid_paths: Sequence[str]
-    text_key: str
-    held_out: deal.HeldOut
-    dropped: deal.Dropped
-    stored: int  # bytes
-
-    def __len__(self) -> int:
-        return len(self.paths) + len(self.valid_paths)
-
-    def blocks(self, file: int, consumed: documents.Consumed | None = None) -> Iterator[work.Block]:
-        """The documents of one input but the dropped, in blocks."""
-        path = [*self.paths, *self.valid_paths][file]
-        held_out = self.held_out if file < len(self.paths) else _all
-        return deal.blocks([path], self.text_key, held_out, consumed, file, self.dropped)
-
-
-def _all(file: int, number: int) -> bool:
-    return True
-
 
 # What is said of every shard, and the counts of each split.
 Written = tuple[list[dict[str, Any]], dict[str, "collections.Counter[str]"]]
@@ -76,11 +57,13 @@ def prepare(
     dedup: str | None = None,
     engine: Engine | None = None,
     pack: bool = False,
+    join_lines: bool = False,
 ) -> None:
     """Writes the folder `output` of rows of `seq_len` tokens that `source.open_prepared` reads.
 
-    Documents are held out by naming `valid_inputs`, else each with probability `valid_fraction` (at
-    least one, unless that is 0). `segments` and `overflow` are those of `examples.Plan`; with a
+    Held out are `valid_inputs`, else documents drawn until they have `valid_fraction` of the text, the
+    long ones cut at paragraphs (at least one, unless that is 0). With `join_lines` a paragraph is what
+    stands between blank lines. `segments` and `overflow` are those of `examples.Plan`; with a
     `segmenter` ("jieba") the word starts of Chinese are those of its words. `dedup` ("exact" or
     "near") leaves out copies of earlier documents; `pack` puts short rows together, several documents in
     one, each with positions and attention of its own. The same inputs, tokenizer, options and seed
@@ -102,28 +85,20 @@ def prepare(
     files.refuse_existing(output)
     loaded = load_tokenizer(tokenizer, lowercase, strip_accents)
     paths, valid_paths = _inputs(inputs, valid_inputs, text_key)
-    stored = documents.size([*paths, *valid_paths])
+    corpus = Corpus(paths=paths, valid_paths=valid_paths, text_key=text_key, join_lines=join_lines)
+    stored, identities = corpus.stored, corpus.identities()
     workers = workers or min(_cores(), 1 + stored // _WORTH_A_WORKER)
-    dropped: deal.Dropped = frozenset()
-    if dedup is not None:
-        with tqdm(total=stored, unit="B", unit_scale=True, desc="dedup", disable=None) as bar:
-            dropped = duplicates.duplicates(
-                [*paths, *valid_paths], text_key, dedup, workers, bar.update
-            )
-    held_out = deal.held_out_rule(
-        paths, text_key, seed, 0 if valid_paths else valid_fraction, dropped
-    )
+    notes.before(corpus, loaded)
 
     with files.new_folder(output) as folder, files.disk_errors(output):
         _save_tokenizer(loaded, folder / "tokenizer", seq_len)
-        corpus = Corpus(paths, valid_paths, text_key, held_out, dropped, stored)
+        corpus = _chosen(corpus, dedup, 0 if valid_paths else valid_fraction, seed, workers)
         job = work.Job(loaded, plan, seed, segmenter, pack)
         rows_per_shard = shards.rows_per_shard(seq_len, loaded.size, stored)
         work_here = functools.partial(_by_processes, workers)
         written, counts = (engine or work_here)(corpus, job, folder, rows_per_shard)
-        for file, number in dropped:
-            in_valid = file >= len(paths) or held_out(file, number)
-            counts["valid" if in_valid else "train"]["duplicates"] += 1
+        for file, _ in corpus.dropped:
+            counts["train" if file < len(paths) else "valid"]["duplicates"] += 1
         if not counts["train"]["rows"]:
             raise UserError(
                 f"no text is left for training: all {counts['valid']['documents']} documents are "
@@ -131,6 +106,8 @@ def prepare(
             )
         dtype = record.dtype_for(loaded.size)
         shards.write_metadata(folder, written, seq_len, dtype)
+        described, valid_described = corpus.describe()
+        corpus.check_unchanged(identities)
         info = {
             "schema": fingerprint.SCHEMA,
             "seq_len": seq_len,
@@ -148,19 +125,42 @@ def prepare(
                 "segments": segments,
                 "overflow": overflow,
                 "valid_fraction": None if valid_paths else valid_fraction,
+                "held_out": _told(corpus.held_out),
                 "text_key": text_key,
                 "seed": seed,
                 "segmenter": segmenter,
                 "dedup": dedup,
                 "pack": pack,
+                "join_lines": join_lines,
             },
-            "inputs": [deal.describe(path, text_key) for path in paths],
-            "valid_inputs": [deal.describe(path, text_key) for path in valid_paths],
+            "inputs": described,
+            "valid_inputs": valid_described,
             "counts": {split: _with_shares(counts[split]) for split in counts},
             "shards": written,
         }
         fingerprint.write(folder, info)
-    _mention(counts["train"] + counts["valid"], segmenter)
+    notes.after(counts, job, None if valid_paths else valid_fraction)
+
+
+def _chosen(corpus: Corpus, dedup: str | None, fraction: float, seed: int, workers: int) -> Corpus:
+    """The corpus without its duplicates, and with a rule for what is held out."""
+    if dedup is not None:
+        with tqdm(
+            total=corpus.stored, unit="B", unit_scale=True, desc="dedup", disable=None
+        ) as bar:
+            dropped = duplicates.duplicates(corpus, dedup, workers, bar.update)
+        corpus = dataclasses.replace(corpus, dropped=dropped)
+    if fraction > 0:
+        rule = heldout.rule(seed, fraction, corpus.stored, len(corpus), corpus.numbered)
+        corpus = dataclasses.replace(corpus, held_out=rule)
+    return corpus
+
+
+def _told(held_out: heldout.HeldOut | None) -> dict[str, int | str] | None:
+    """The rule as the fingerprint has it; folders made by the rule before (by document) have none."""
+    if held_out is None:
+        return None
+    return {"by": "bytes", "section_bytes": held_out.section}
 
 
 def _inputs(
@@ -218,22 +218,5 @@ def _with_shares(counts: collections.Counter[str]) -> dict[str, int | float]:
         "real_token_share": round(counts["real_tokens"] / places, 6),
         "single_segment_share": round(counts["single_segment_rows"] / rows, 6),
         "short_target_share": round(counts["short_target_rows"] / rows, 6),
+        "median_document_tokens": work.median_length(counts),
     }
-
-
-def _mention(counts: collections.Counter[str], segmenter: str | None) -> None:
-    """Tells the user what the text shows about the choice of tokenizer and segmenter."""
-    tokens = max(1, counts["tokens"])
-    if segmenter is None and counts["chinese_tokens"] > _MENTION_CHINESE * tokens:
-        print(
-            f"note: {counts['chinese_tokens'] / tokens:.1%} of the tokens are Chinese. Without a "
-            "segmenter each Chinese character counts as a word, so whole-word masking will mask "
-            "single characters there; segmenter jieba finds the words",
-            file=sys.stderr,
-        )
-    if counts["unknown_tokens"] > _MENTION_UNKNOWN * tokens:
-        print(
-            f"note: {counts['unknown_tokens'] / tokens:.1%} of the tokens are unknown to the "
-            "vocabulary ([UNK]); is it one for this language and alphabet?",
-            file=sys.stderr,
-        )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from electra_jax.data import deal, work
+from electra_jax.data.corpus import Corpus, Dropped
 from electra_jax.spec import UserError
 from electra_jax.text import documents
 from electra_jax.text.borders import between_spaces_and_ideographs
@@ -32,21 +33,16 @@ def check(mode: str) -> None:
         _library()
 
 
-def duplicates(
-    paths: Sequence[str],
-    text_key: str,
-    mode: str,
-    workers: int,
-    consumed: documents.Consumed,
-) -> deal.Dropped:
+def duplicates(corpus: Corpus, mode: str, workers: int, consumed: documents.Consumed) -> Dropped:
     """(input number, document number) of every copy; the same for any number of `workers`.
 
     Holds in memory 16 bytes for an exact document, for a near one about 2 kB.
     """
     todo = (
         block
-        for file, path in enumerate(paths)
-        for block in deal.blocks([path], text_key, _nowhere, consumed, first_file=file)
+        for file in range(len(corpus))
+        for block in corpus.blocks(file, consumed)
+        if block.documents
     )
     if mode == "exact":
         return frozenset(_exact(deal.in_order(sign_exactly, todo, workers, work.begin)))
@@ -111,10 +107,6 @@ def _shingles(text: str) -> list[bytes]:
 
 def _bare(block: work.Block) -> work.Block:
     return block._replace(documents=[])
-
-
-def _nowhere(file: int, number: int) -> bool:
-    return False
 
 
 def _library() -> Any:

@@ -28,7 +28,7 @@ SHORTEST_TARGET = 5
 
 # A row shorter than this has no room for two segments worth the name; the longest is a guard
 # against a mistyped number (row numbers and positions are int32).
-_SHORTEST_ROW, _LONGEST_ROW = 8, 2**20
+SHORTEST_ROW, LONGEST_ROW = 8, 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Plan:
     def __post_init__(self) -> None:
         check_choice("segments", self.segments, SEGMENTS)
         check_choice("overflow", self.overflow, OVERFLOW)
-        if not _SHORTEST_ROW <= self.seq_len <= _LONGEST_ROW:
+        if not SHORTEST_ROW <= self.seq_len <= LONGEST_ROW:
             raise UserError(
                 f"sequence length {self.seq_len} makes no sense; "
-                f"expected {_SHORTEST_ROW} to {_LONGEST_ROW}, usually 128 or 512"
+                f"expected {SHORTEST_ROW} to {LONGEST_ROW}, usually 128 or 512"
             )
 
 

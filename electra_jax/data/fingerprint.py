@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax import files
+from electra_jax.data import fields
 from electra_jax.spec import UserError
 
 NAME = "fingerprint.json"
@@ -41,7 +42,8 @@ def write(folder: Path, info: dict[str, Any]) -> None:
 def read(folder: Path) -> tuple[dict[str, Any], str]:
     """The fingerprint of a prepared folder and its hash, which stands for every byte of the data.
 
-    Raises UserError when the folder is none of ours, of another version, or lacks a shard.
+    Raises UserError when the folder is none of ours, of another version, or lacks a shard, and for a
+    fingerprint that cannot be true.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; expected one made by `electra-jax prepare`")
@@ -52,20 +54,30 @@ def read(folder: Path) -> tuple[dict[str, Any], str]:
             "(a raw corpus has to be prepared first)"
         )
     text = path.read_bytes()
+    info = parse(str(path), text)
+    _check_shards(folder, info["shards"])
+    return info, hashlib.sha256(text).hexdigest()
+
+
+def parse(where: str, text: bytes) -> dict[str, Any]:
+    """The content of a fingerprint, every field that is used of its type and in its range.
+
+    Raises UserError, with `where` and the field, for one of another version or one that is damaged.
+    """
     try:
         info = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); prepare the data again") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is damaged ({error}); prepare the data again") from None
     found = info.get("schema") if isinstance(info, dict) else None
-    if found != SCHEMA:
+    if type(found) is not int or found != SCHEMA:
         raise UserError(
-            f"{path} has schema version {found}, this program reads {SCHEMA}; "
+            f"{where} has schema version {json.dumps(found)[:40]}, this program reads {SCHEMA}; "
             "prepare the data again with this version"
         )
     if missing := [key for key in _KEYS if key not in info]:
-        raise UserError(f"{path} lacks {', '.join(missing)}; prepare the data again")
-    _check_shards(folder, info["shards"])
-    return info, hashlib.sha256(text).hexdigest()
+        raise UserError(f"{where} lacks {', '.join(missing)}; prepare the data again")
+    fields.check(where, info)
+    return info
 
 
 def _check_shards(folder: Path, shards: list[dict[str, Any]]) -> None:

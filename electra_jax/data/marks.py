@@ -19,12 +19,9 @@ _RACY_NS = 2_000_000_000
 
 
 def identity(path: Path) -> tuple[int, ...]:
-    """What changes when a file is exchanged or written to; empty where there is none."""
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    """That of `files.identity`, and the time of the last change of status, which nobody can set back."""
+    found = files.identity(path)
+    return (*found, os.stat(path).st_ctime_ns) if found else ()
 
 
 def read(path: Path) -> str | None:

@@ -49,6 +49,7 @@ class Prepared:
             self.seq_len,
             np.dtype(self.info["dtype"]),
             self.special.pad,
+            self.vocab_size,
         )
 
 
@@ -61,8 +62,6 @@ def open_prepared(path: str | Path) -> Prepared:
     url = str(path) if remote.is_remote(path) else ""
     path = staged.stage(url) if url else Path(path)
     info, digest = fingerprint.read(path)
-    if tuple(info["fields"]) != record.FIELDS:
-        raise UserError(f"{path} has the fields {info['fields']}, expected {list(record.FIELDS)}")
     return Prepared(
         path=path,
         seq_len=info["seq_len"],
@@ -86,13 +85,15 @@ class Source:
         seq_len: int,
         dtype: np.dtype,
         pad: int,
+        vocab_size: int,
     ) -> None:
         """`paths` and `rows` name the shards and count their rows; files are opened when first
-        read.
+        read. Ids are checked to be below `vocab_size`.
         """
         self._paths = list(paths)
         self._first = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
         self._seq_len, self._dtype, self._pad = seq_len, dtype, pad
+        self._vocab_size = vocab_size
         self._readers: dict[int, Any] = {}
         self._lock = threading.Lock()
 
@@ -124,12 +125,21 @@ class Source:
     def _read(self, shard: int, numbers: np.ndarray) -> np.ndarray:
         try:
             records = self._reader(shard).read(numbers.tolist())
-            return record.decode(records, self._seq_len, self._dtype)
+            rows_NxFxL = record.decode(records, self._seq_len, self._dtype)
         except (ValueError, RuntimeError, IndexError, OSError) as error:
             raise UserError(
                 f"cannot read {self._paths[shard]}: {error}. Its content is damaged; compare its "
                 f"sha256 with {fingerprint.NAME}, copy the folder again or prepare it again"
             ) from error
+        ids_NxL = rows_NxFxL[:, 0]
+        if ids_NxL.min() < 0 or (largest := int(ids_NxL.max())) >= self._vocab_size:
+            found = "a negative id" if ids_NxL.min() < 0 else f"the id {largest}"
+            raise UserError(
+                f"{self._paths[shard]} has {found}, {fingerprint.NAME} says that the vocabulary has "
+                f"{self._vocab_size} entries: one of the two was damaged or edited; copy the folder "
+                "again or prepare it again"
+            )
+        return rows_NxFxL
 
     def _reader(self, shard: int) -> Any:
         with self._lock:

@@ -2,7 +2,6 @@
 
 import fcntl
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ def stage(url: str) -> Path:
             "copied whole"
         )
     text = remote.read(remote.join(url, fingerprint.NAME))
-    info = _parse(url, text)
+    info = fingerprint.parse(remote.join(url, fingerprint.NAME), text)
     _check(url, info, there)
     folder = remote.cache_folder("data") / hashlib.sha256(text).hexdigest()[:32]
     with files.disk_errors(folder):
@@ -44,17 +43,9 @@ def stage(url: str) -> Path:
     return folder
 
 
-def _parse(url: str, text: bytes) -> dict[str, Any]:
-    try:
-        info = json.loads(text)
-        if isinstance(info, dict) and isinstance(info["shards"], list):
-            return info
-    except (ValueError, KeyError):
-        pass
-    raise UserError(f"{url}/{fingerprint.NAME} is damaged; copy the folder to the bucket again")
-
-
 def _check(url: str, info: Mapping[str, Any], there: Mapping[str, int]) -> None:
+    if strange := [name for name in there if ".." in name.split("/") or name.startswith("/")]:
+        raise UserError(f"{url} holds {strange[0]!r}, a name that leads out of a folder; remove it")
     wrong = []
     for shard in info["shards"]:
         name, expected = shard["name"], shard["bytes"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from electra_jax import files
 from electra_jax.data import fingerprint, marks
 from electra_jax.data.source import Prepared
 from electra_jax.spec import UserError
@@ -43,7 +44,7 @@ class Verification:
         self._thread = threading.Thread(target=self._run, name="verification", daemon=True)
 
     def __enter__(self) -> Self:
-        self._identities = {path: marks.identity(path) for path in self._shards}
+        self._identities = {path: files.identity(path) for path in self._shards}
         self._thread.start()
         return self
 
@@ -64,7 +65,7 @@ class Verification:
     def unchanged(self) -> None:
         """Raises UserError when a shard is no longer the file that was there at the start."""
         for path, identity in self._identities.items():
-            if marks.identity(path)[:4] != identity[:4]:  # the time of a change of status may move
+            if files.identity(path) != identity:
                 raise UserError(
                     f"{path} was replaced or changed while the run was reading it; nothing that came "
                     "of it since was kept. Put the original folder back and start again"
@@ -145,5 +146,5 @@ class Verification:
 
 
 def _across_starts(identity: tuple[int, ...]) -> list[int]:
-    """Without the device, whose number changes when a disk is attached again, and the time of a change of status."""
-    return list(identity[1:4])
+    """Without the device, whose number changes when a disk is attached again."""
+    return list(identity[1:])

@@ -9,7 +9,7 @@ import os
 import signal
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +31,13 @@ COUNTS = (
     "text_tokens_in_rows",
     "real_tokens",
     "places",
+    "document_parts",
+    "null_texts",
+    "empty_articles",
 )
+
+# Before a number of tokens: counts the documents of that length.
+_LENGTH = "length/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +52,18 @@ class Job:
 
 
 class Block(NamedTuple):
-    """Documents of input number `file`, each with its number there, and which are held out."""
+    """Documents of input number `file`, each with its number there, and which are held out.
+
+    `parts` has 0 for a whole document, else 1, 2, ... for one that was cut to hold out a part of it;
+    `skipped` counts what was passed over in reading.
+    """
 
     file: int
     numbers: list[int]
     documents: list[list[str]]
     held_out: list[bool]
+    parts: list[int]
+    skipped: dict[str, int]
 
 
 class Made(NamedTuple):
@@ -80,12 +92,13 @@ class Maker:
         rows: dict[str, list[tuple[int, examples.Row]]] = {"train": [], "valid": []}
         sizes: list[int] = []
         line, base = 0, 0
-        for document, number, held_out in zip(
-            block.documents, block.numbers, block.held_out, strict=True
+        for document, number, part, held_out in zip(
+            block.documents, block.numbers, block.parts, block.held_out, strict=True
         ):
             end = line + len(document)
             # Drawn by document, so that neither blocks nor workers change a row.
-            uniform = draws(f"rows/{self._job.seed}/{block.file}/{number}")
+            name = f"{number}/part {part}" if part else f"{number}"
+            uniform = draws(f"rows/{self._job.seed}/{block.file}/{name}")
             cut = examples.cut(lengths[line:end], plan, uniform)
             rows["valid" if held_out else "train"] += [(base, row) for row in cut]
             sizes.append(sum(lengths[line:end]))
@@ -93,7 +106,8 @@ class Maker:
 
         held_out_D = np.array(block.held_out, bool)
         held_out_N = np.repeat(held_out_D, sizes)
-        paragraphs_D = np.array([len(document) for document in block.documents])
+        paragraphs_D = np.array([len(document) for document in block.documents], np.int64)
+        parts_D, sizes_D = np.array(block.parts, np.int64), np.array(sizes, np.int64)
         records, counts = {}, {}
         for split, of_split in rows.items():
             in_split = split == "valid"
@@ -104,8 +118,11 @@ class Maker:
                 tokens=len(here_M),
                 unknown_tokens=int(np.count_nonzero(here_M == special.unk)),
                 chinese_tokens=int(np.count_nonzero(self._words.han_V[here_M])),
+                document_parts=int(np.count_nonzero(parts_D[held_out_D == in_split])),
                 **_row_counts(of_split),
             )
+            for length in sizes_D[held_out_D == in_split].tolist():
+                counts[split][f"{_LENGTH}{_rounded(length)}"] += 1
             built_RxFxL = examples.assemble(
                 of_split, tokens_N, starts_N, plan.seq_len, special, self._dtype
             )
@@ -115,7 +132,25 @@ class Maker:
             counts[split]["rows"] = len(built_RxFxL)
             counts[split]["places"] = len(built_RxFxL) * plan.seq_len
             records[split] = record.encode(built_RxFxL)
+        counts["train"].update(block.skipped)
         return Made(records, counts)
+
+
+def median_length(counts: Mapping[str, int]) -> int:
+    """The tokens of the median document: exact below 128, else rounded down by less than a sixtieth."""
+    lengths = {int(k.removeprefix(_LENGTH)): n for k, n in counts.items() if k.startswith(_LENGTH)}
+    left = (sum(lengths.values()) + 1) // 2
+    for length in sorted(lengths):
+        left -= lengths[length]
+        if left <= 0:
+            return length
+    return 0
+
+
+def _rounded(length: int) -> int:
+    """To seven binary digits, so that few lengths are told apart."""
+    shift = max(0, length.bit_length() - 7)
+    return length >> shift << shift
 
 
 def draws(key: str) -> Callable[[], float]:

@@ -40,6 +40,12 @@ def texts(name: str, text_key: str) -> Iterator[str]:
             ) from None
 
 
+def files(name: str) -> list[str]:
+    """The files that hold the data set's records."""
+    builder, split = _builder(name)
+    return [str(path) for path in builder.info.splits[split].filepaths]
+
+
 def records(name: str) -> Iterator[dict[str, Any]]:
     """Yields the data set's records as plain values: texts, numbers, names of classes, lists."""
     source, fields = _open(name)

@@ -1,52 +1,68 @@
-"""Corpora as documents: text, JSON lines, Parquet (each may be compressed) and TFDS data sets.
+"""Corpora as documents: text, WikiExtractor's output, JSON lines, Parquet (each may be compressed), TFDS data sets.
 
 A document is a list of paragraphs: strings without line feeds, stripped, never empty. In a text
 file a paragraph is a line and a blank line ends the document; a document never spans files. In the
-other formats a record is a document and its lines are the paragraphs.
+other formats an article or record is a document and its lines are the paragraphs. With `join_lines`
+a paragraph is what stands between blank lines, for text that was wrapped at a width.
 
 `expand` turns patterns into paths, `check` refuses what sizes, names and openings show to be
 wrong, `read` streams documents in flat memory and raises UserError at the byte, line or row where
 the content is at fault.
 """
 
-import contextlib
+import collections
 import glob
 import itertools
-import json
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from typing import Any
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 
 from electra_jax.spec import UserError
-from electra_jax.text import datasets, streams
-from electra_jax.text.streams import Consumed
+from electra_jax.text import datasets, jsonlines, layout, markup, parquet, streams
+from electra_jax.text.layout import Document as Document
+from electra_jax.text.streams import Consumed as Consumed
 
-Document = list[str]
+Skipped = collections.Counter[str]
 
-_TEXT, _JSON, _PARQUET = (".txt", ".text", ""), (".jsonl", ".ndjson"), (".parquet",)
+_TEXT, _JSON, _PARQUET = (".txt", ".text", ""), (".jsonl", ".ndjson", ".json"), (".parquet",)
+
+# What Spark, Hadoop and Delta leave beside the parts of their output.
+_BESIDE_PARTS = re.compile(r"_SUCCESS|_(common_)?metadata|_(committed|started)_.*|.*\.crc")
+_PART = re.compile(r"part-.*|.*-\d{5}-of-\d{5}\b.*")
+
+# The records whose lines are looked at for a width.
+_RECORDS_LOOKED_AT = 200
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
     """The paths that `patterns` name: globs are expanded, `tfds:` names passed on; sorted, unique.
 
-    Raises UserError for a pattern that matches no file.
+    A folder that Spark or Hadoop wrote stands for its files. What they write beside the parts is left
+    out, with a note. Raises UserError for a pattern that matches no file.
     """
     if isinstance(patterns, str):
         patterns = [patterns]
     found: dict[str, str] = {}  # absolute path -> path as given, so that a/b and ./a/b are one
+    beside: set[str] = set()
     for pattern in patterns:
         if datasets.is_name(pattern):
             found[pattern] = pattern
             continue
         paths = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
+        paths = [path for named in paths for path in _files_of_output(named)]
         files = [path for path in paths if not os.path.isdir(path)]
-        if not files:
+        told = [path for path in files if not _BESIDE_PARTS.fullmatch(os.path.basename(path))]
+        beside.update(set(files) - set(told))
+        if not told:
             raise _no_match(pattern, paths)
-        for path in files:
+        for path in told:
             found.setdefault(os.path.abspath(path), path)
     if not found:
         raise UserError("no input was given; name files, for example --input 'corpus/*.txt.gz'")
+    if beside:
+        names = ", ".join(sorted({os.path.basename(path) for path in beside})[:3])
+        print(f"note: skipped {len(beside)} files that are no parts ({names})", file=sys.stderr)
     return sorted(found.values())
 
 
@@ -55,27 +71,26 @@ def check(paths: Sequence[str], text_key: str = "text") -> None:
 
     Looked at: that a file is there, may be read, is not empty, has a known suffix whose reader is
     installed, that its first block is UTF-8 text, and that its first record has the field
-    `text_key`.
+    `text_key`. Empty files named as parts of an output ("part-00007") are only noted.
     """
+    empty = []
     for path in paths:
         if datasets.is_name(path):
             datasets.check(path, text_key)
-            continue
-        if not os.path.exists(path):
+        elif not os.path.exists(path):
             raise UserError(f"input {path} does not exist")
-        if os.path.isdir(path):
+        elif os.path.isdir(path):
             raise _no_match(path, [path])
-        kind = _kind(path)
-        if os.path.getsize(path) == 0:
+        elif not _has_opening(path, text_key):
+            empty.append(path)
+    for path in empty:
+        if not _is_part(path) or len(empty) == len(paths):
             raise _empty(path)
-        if kind in _PARQUET:
-            with _parquet_file(path, text_key):
-                continue
-        opening = list(itertools.islice(streams.lines(path), 2))  # of a short file, all
-        if not opening:
-            raise _empty(path)
-        if kind in _JSON:
-            next(_json_texts(path, text_key, iter(opening)), None)
+    if empty:
+        print(
+            f"note: {len(empty)} of {len(paths)} input files are empty parts, the first is {empty[0]}",
+            file=sys.stderr,
+        )
 
 
 def size(paths: Sequence[str]) -> int:
@@ -84,34 +99,120 @@ def size(paths: Sequence[str]) -> int:
 
 
 def read(
-    path: str, text_key: str = "text", start: int = 0, consumed: Consumed | None = None
+    path: str,
+    text_key: str = "text",
+    start: int = 0,
+    consumed: Consumed | None = None,
+    join_lines: bool = False,
+    skipped: Skipped | None = None,
 ) -> Iterator[Document]:
     """Yields the documents of one path of `expand`, from number `start` on.
 
-    `consumed` is called with the count of stored bytes as they are read (for a progress line).
-    Raises UserError where content is at fault, and for a file without a single document.
+    `consumed` is called with the count of stored bytes as they are read (for a progress line), and
+    `skipped` counts "null_texts" and "empty_articles" (a title alone). Raises UserError where content
+    is at fault, and for a file without a single document that is no part of an output.
     """
-    if datasets.is_name(path):
-        documents = _split(datasets.texts(path, text_key))
-    elif (kind := _kind(path)) in _PARQUET:
-        documents = _split(_parquet_texts(path, text_key, consumed))
-    elif kind in _JSON:
-        documents = _split(_json_texts(path, text_key, streams.lines(path, consumed)))
+    skipped = Skipped() if skipped is None else skipped
+    lines, texts = _content(path, text_key, consumed, skipped)
+    documents: Iterator[Document]
+    if texts is not None:
+        found = (layout.paragraphs(text, join_lines) for text in texts)
+        documents = filter(None, found)
     else:
-        documents = _paragraphs(streams.lines(path, consumed))
+        documents = layout.wrapped_documents(lines) if join_lines else layout.documents(lines)
     first = next(documents, None)
     if first is None:
+        if _is_part(path):
+            return
         raise _empty(path)
     yield from itertools.islice(itertools.chain((first,), documents), start, None)
 
 
+def wrap_width(path: str, text_key: str = "text") -> int | None:
+    """The width at which the opening of an input was wrapped, None where its lines are paragraphs."""
+    lines, texts = _content(path, text_key, None, Skipped())
+    if texts is not None:
+        opening = itertools.islice(texts, _RECORDS_LOOKED_AT)
+        return layout.wrap_width(line for text in opening for line in (*text, ""))
+    return layout.wrap_width(itertools.islice(lines, 20 * _RECORDS_LOOKED_AT))
+
+
+def _content(
+    path: str, text_key: str, consumed: Consumed | None, skipped: Skipped
+) -> tuple[Iterable[str], Iterator[Sequence[str]] | None]:
+    """(lines, None) of a text, else ((), the lines of each record)."""
+    if datasets.is_name(path):
+        return (), _split(datasets.texts(path, text_key))
+    kind = _kind(path)
+    if kind in _PARQUET:
+        return (), _split(parquet.texts(path, text_key, consumed, skipped))
+    parts = streams.lines(path, consumed)
+    opening = next(parts, [])
+    # An iterator, which lets go of the opening at its end; a list would stay for the whole file.
+    lines = itertools.chain(iter(opening), itertools.chain.from_iterable(parts))
+    if _is_json(path, kind, opening):
+        return (), _split(jsonlines.texts(path, text_key, lines, skipped))
+    if markup.looks_like(opening):
+        return (), markup.articles(path, lines, skipped)
+    return lines, None
+
+
+def _split(texts: Iterable[str]) -> Iterator[Sequence[str]]:
+    return (text.split("\n") for text in texts)
+
+
+def _is_json(path: str, kind: str, opening: Sequence[str]) -> bool:
+    """Whether a file is JSON lines: by its name, and where that does not tell, by its first lines."""
+    if kind not in _JSON:
+        return jsonlines.looks_like(opening)
+    # Another fault of the first line is said with its column, as in .jsonl.
+    if kind == ".json" and next(filter(None, map(str.strip, opening)), "").startswith("["):
+        raise UserError(
+            f"{path} holds a JSON array; expected JSON lines, an object a line, as made by: "
+            f"jq -c '.[]' {os.path.basename(path)}"
+        )
+    return True
+
+
+def _has_opening(path: str, text_key: str) -> bool:
+    """Whether there is anything in a file, as far as sizes and the first blocks show; UserError as in `check`."""
+    kind = _kind(path)
+    if os.path.getsize(path) == 0:
+        return False
+    if kind in _PARQUET:
+        return parquet.rows(path, text_key) > 0
+    opening = list(itertools.islice(streams.lines(path), 2))  # of a short file, all
+    if not opening:
+        return False
+    if _is_json(path, kind, opening[0]):
+        lines = itertools.chain.from_iterable(opening)
+        next(jsonlines.texts(path, text_key, lines, Skipped()), None)
+    return True
+
+
+def _is_part(path: str) -> bool:
+    return _PART.fullmatch(os.path.basename(path)) is not None
+
+
+def _files_of_output(path: str) -> list[str]:
+    """The files of a folder that Spark or Hadoop wrote; of everything else the path itself."""
+    if not os.path.isdir(path):
+        return [path]
+    names = sorted(os.listdir(path))
+    if "_SUCCESS" not in names and not any(name.startswith("part-") for name in names):
+        return [path]
+    files = [os.path.join(path, name) for name in names]
+    return [file for file in files if os.path.isfile(file)]
+
+
 def _kind(path: str) -> str:
     kind = streams.split_suffix(path)[0]
-    if kind in (*_TEXT, *_JSON, *_PARQUET):
+    if kind in (*_TEXT, *_JSON, *_PARQUET) or _is_part(path):
         return kind
+    hint = " (of a Wikipedia dump, what WikiExtractor makes of it)" if kind == ".xml" else ""
     raise UserError(
         f"input {path} has the suffix {kind!r}; expected .txt (a paragraph a line, a blank line "
-        "between documents), .jsonl or .parquet, each also .gz, .zst or .bz2, or tfds:NAME"
+        f"between documents){hint}, .jsonl or .parquet, each also .gz, .zst, .bz2 or .xz, or tfds:NAME"
     )
 
 
@@ -121,129 +222,15 @@ def _no_match(pattern: str, paths: Sequence[str]) -> UserError:
             f"input {pattern!r}: text is read from disks; copy it (gcloud storage cp) or mount the "
             "bucket (gcsfuse)"
         )
-    if paths:
+    if any(os.path.isdir(path) for path in paths):
         return UserError(
             f"input {pattern!r} names folders, no file; name the files, for example "
             f"'{os.path.join(pattern.rstrip('/*'), '*.txt.gz')}'"
         )
+    if paths:
+        return UserError(f"input {pattern!r} matches no part of an output, only files beside them")
     return UserError(f"input {pattern!r} matches no file (current folder: {os.getcwd()})")
 
 
 def _empty(path: str) -> UserError:
     return UserError(f"input {path} is empty: it holds no text; remove it from the inputs")
-
-
-def _paragraphs(parts: Iterator[list[str]]) -> Iterator[Document]:
-    document: Document = []
-    for part in parts:
-        for line in part:
-            if line := line.strip():
-                document.append(line)
-            elif document:
-                yield document
-                document = []
-    if document:
-        yield document
-
-
-def _split(texts: Iterator[str]) -> Iterator[Document]:
-    for text in texts:
-        if document := [line for part in text.split("\n") if (line := part.strip())]:
-            yield document
-
-
-def _json_texts(path: str, text_key: str, parts: Iterator[list[str]]) -> Iterator[str]:
-    number = 0
-    for part in parts:
-        for line in part:
-            number += 1
-            if not line or line.isspace():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(
-                    f"{path}:{number}: not JSON at column {error.colno} ({error.msg}); expected "
-                    "one JSON object a line"
-                ) from None
-            text = _field(f"{path}:{number}", record, text_key)
-            # JSON may carry half a surrogate pair, which no UTF-8 encoder takes.
-            yield datasets.whole(text) if "\\ud" in line or "\\uD" in line else text
-
-
-def _field(where: str, record: object, text_key: str) -> str:
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: found a {type(record).__name__}; expected a JSON object")
-    if text_key not in record:
-        keys = ", ".join(map(repr, record)) or "none"
-        raise UserError(
-            f"{where}: no key {text_key!r}; keys found: {keys}. Name the right one with --text-key"
-        )
-    text = record[text_key]
-    if not isinstance(text, str):
-        raise UserError(f"{where}: {text_key!r} is {json.dumps(text)[:40]}; expected a string")
-    return text
-
-
-@contextlib.contextmanager
-def _parquet_file(path: str, text_key: str) -> Iterator[Any]:  # of pyarrow.parquet.ParquetFile
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise UserError(
-            "reading .parquet needs the pyarrow package: pip install 'electra-jax[parquet]'"
-        ) from None
-    packed = streams.split_suffix(path)[1] != ""
-    with tempfile.TemporaryFile() if packed else open(path, "rb") as source:
-        if packed:  # Parquet is read from its end: unpack it to a nameless file
-            for block in streams.blocks(path):
-                source.write(block)
-            source.seek(0)
-        try:
-            file = pq.ParquetFile(source)
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{path} is not a readable Parquet file: {error}") from None
-        _check_column(path, text_key, file.schema_arrow)
-        if file.metadata.num_rows == 0:
-            raise _empty(path)
-        yield file
-
-
-def _check_column(path: str, text_key: str, schema: Any) -> None:
-    from pyarrow import types
-
-    if text_key not in schema.names:
-        raise UserError(
-            f"{path}: no column {text_key!r}; columns found: {', '.join(map(repr, schema.names))}. "
-            "Name the right one with --text-key"
-        )
-    kind = schema.field(text_key).type
-    value = kind.value_type if types.is_dictionary(kind) else kind
-    if not (types.is_string(value) or types.is_large_string(value)):
-        raise UserError(f"{path}: column {text_key!r} is of type {kind}; expected string")
-
-
-def _parquet_texts(path: str, text_key: str, consumed: Consumed | None) -> Iterator[str]:
-    row = 0
-    with _parquet_file(path, text_key) as file:
-        import pyarrow as pa  # present: the line above needs it
-
-        try:
-            for batch in file.iter_batches(batch_size=256, columns=[text_key]):
-                for text in batch.column(0).to_pylist():
-                    if text is None:
-                        raise UserError(
-                            f"{path}: row {row} (counted from 0) has null in {text_key!r}; "
-                            "expected a string"
-                        )
-                    yield text
-                    row += 1
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{path}: a text at row {row} or soon after is not UTF-8: {error}"
-            ) from None
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{path} is damaged near row {row}: {error}") from None
-    if consumed is not None:
-        consumed(os.path.getsize(path))

@@ -1,21 +1,17 @@
 """Compressed or plain UTF-8 files as lists of lines, in flat memory; refuses what is not text."""
 
-import bz2
-import gzip
 import os
-import zlib
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
 
 from electra_jax.spec import UserError
-
-_BLOCK = 1 << 20  # bytes of content held at a time
+from electra_jax.text import compression
 
 # First bytes that prove a file is something else than its name says.
 _MAGIC = (
     (b"\x1f\x8b", "gzip data; name it .gz"),
     (b"BZh", "bzip2 data; name it .bz2"),
     (b"\x28\xb5\x2f\xfd", "Zstandard data; name it .zst"),
+    (b"\xfd7zXZ\x00", "xz data; name it .xz"),
     (b"PAR1", "a Parquet file; name it .parquet"),
     (b"PK\x03\x04", "a zip archive; unpack it first"),
     (b"%PDF", "a PDF document; extract its text first"),
@@ -30,7 +26,7 @@ Consumed = Callable[[int], None]
 def split_suffix(path: str) -> tuple[str, str]:
     """(format suffix, compression suffix), lower case: `a.txt.gz` -> (".txt", ".gz")."""
     stem, suffix = os.path.splitext(path)
-    if suffix.lower() in _DECODERS and suffix:
+    if suffix and suffix.lower() in compression.SUFFIXES:
         return os.path.splitext(stem)[1].lower(), suffix.lower()
     return suffix.lower(), ""
 
@@ -71,89 +67,31 @@ def lines(path: str, consumed: Consumed | None = None) -> Iterator[list[str]]:
 
 def blocks(path: str, consumed: Consumed | None = None) -> Iterator[bytes]:
     """Yields the uncompressed bytes of a file in blocks of about 1 MiB."""
-    compression = split_suffix(path)[1]
+    suffix = split_suffix(path)[1]
     position = 0
     told = 0
     try:
         with open(path, "rb") as raw:
-            for block in _DECODERS[compression](raw):
+            for block in compression.blocks(raw, suffix):
                 if consumed is not None:
                     told, before = raw.tell(), told
                     consumed(told - before)
                 yield block
                 position += len(block)
+            if consumed is not None:
+                consumed(raw.tell() - told)
     except EOFError:
         raise UserError(
-            f"{path} is cut short: its {compression} data end after {position} bytes of content, "
+            f"{path} is cut short: its {suffix} data end after {position} bytes of content, "
             "before the end-of-stream mark; fetch the file again"
         ) from None
-    except (zlib.error, gzip.BadGzipFile, _Damaged) as error:
-        raise _damaged(path, compression, position, error) from None
-    except OSError as error:
-        if compression == ".bz2" and error.errno is None:
-            raise _damaged(path, compression, position, error) from None
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-class _Damaged(Exception):
-    """Zstandard data that cannot be decompressed."""
-
-
-def _damaged(path: str, compression: str, position: int, error: Exception) -> UserError:
-    return UserError(
-        f"{path} is damaged: its {compression} data cannot be read after {position} bytes of "
-        f"content ({error}); fetch the file again"
-    )
-
-
-def _plain(raw: BinaryIO) -> Iterator[bytes]:
-    while block := raw.read(_BLOCK):
-        yield block
-
-
-def _gzip(raw: BinaryIO) -> Iterator[bytes]:
-    with gzip.GzipFile(fileobj=raw) as stream:
-        while block := stream.read(_BLOCK):
-            yield block
-
-
-def _bz2(raw: BinaryIO) -> Iterator[bytes]:
-    with bz2.BZ2File(raw) as stream:
-        while block := stream.read(_BLOCK):
-            yield block
-
-
-def _zstd(raw: BinaryIO) -> Iterator[bytes]:
-    try:
-        import zstandard
-    except ImportError:
+    except compression.Damaged as error:
         raise UserError(
-            "reading .zst needs the zstandard package: pip install 'electra-jax[zstd]'"
+            f"{path} is damaged: its {suffix} data cannot be read after {position} bytes of "
+            f"content ({error}); fetch the file again"
         ) from None
-    # Not `stream_reader`: it takes a truncated frame for a complete one.
-    frame, started = zstandard.ZstdDecompressor().decompressobj(), False
-    try:
-        while data := raw.read(_BLOCK // 8):
-            while data:
-                block, started = frame.decompress(data), True
-                if block:
-                    yield block
-                if not frame.eof:
-                    break
-                data = frame.unused_data
-                frame, started = zstandard.ZstdDecompressor().decompressobj(), False
-    except zstandard.ZstdError as error:
-        raise _Damaged(str(error)) from None
-    if started:
-        raise EOFError
-
-
-_DECODERS: dict[str, Callable[[BinaryIO], Iterator[bytes]]] = {
-    "": _plain,
-    ".gz": _gzip,
-    ".bz2": _bz2,
-    ".zst": _zstd,
-}
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _refuse_other_formats(path: str, opening: bytes) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 import resource
 import shutil
 import sys
@@ -12,6 +13,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from electra_jax.data import build, deal, examples, record, shards, source, work
+from electra_jax.data import corpus as corpora
 from electra_jax.spec import UserError
 from electra_jax.text import documents, tokenizer
 
@@ -37,7 +39,7 @@ def test_bytes_depend_on_nothing_but_inputs_and_options(
 ):
     """Catches rows that depend on the number of workers or on the blocks dealt to them, results
     taken out of order, and paths or times in the files."""
-    monkeypatch.setattr(deal, "_BLOCK", 5000)
+    monkeypatch.setattr(corpora, "_BLOCK", 5000)
     moved = tmp_path / "elsewhere"
     moved.mkdir()
     inputs = [shutil.copy(path, moved) for path in corpus]
@@ -244,7 +246,7 @@ def test_an_error_of_a_worker_arrives_as_itself(vocab):
     """Catches a worker's reason lost in a broken pool, and a worker's death without a reason."""
     loaded = tokenizer.load(vocab)
     job = work.Job(loaded, examples.Plan(32), 0, segmenter="none such")
-    block = work.Block(0, [0], [["the text"]], [False])
+    block = work.Block(0, [0], [["the text"]], [False], [0], {})
     with pytest.raises(UserError, match="none such"):
         list(deal.made(iter([block] * 9), job, workers=2))
     job = work.Job(loaded, examples.Plan(32), 0, segmenter=None)
@@ -259,7 +261,7 @@ def test_dealing_does_not_run_ahead(vocab):
     def endless():
         while True:
             read.append(len(read))
-            yield work.Block(0, [len(read)], [["the text"]], [False])
+            yield work.Block(0, [len(read)], [["the text"]], [False], [0], {})
 
     job = work.Job(tokenizer.load(vocab), examples.Plan(32), 0, segmenter=None)
     results = deal.made(endless(), job, workers=2)
@@ -287,3 +289,76 @@ def test_the_fingerprint_names_inputs_and_shards(folder, corpus):
         assert entry["sha256"] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
     found = digests(folder)
     assert {s["name"]: s["sha256"] for s in info["shards"]}.items() <= found.items()
+
+
+def test_an_input_that_changes_is_refused(corpus, vocab, tmp_path, monkeypatch):
+    """Catches a fingerprint that describes bytes which were never read."""
+    text = tmp_path / "a.txt"
+    shutil.copy(corpus[0], text)
+    made = build.deal.made
+
+    def replaced(*arguments):
+        shutil.copy(corpus[1], tmp_path / "new")
+        (tmp_path / "new").replace(text)
+        return made(*arguments)
+
+    monkeypatch.setattr(build.deal, "made", replaced)
+    with pytest.raises(UserError, match=r"a\.txt was replaced or written to while it was read"):
+        build.prepare([str(text)], vocab, 32, tmp_path / "rows", workers=1)
+    assert sorted(tmp_path.iterdir()) == [text]
+
+
+def test_books_give_their_share(vocab, tmp_path, capsys):
+    """Catches a held-out split of five rows because a corpus has few documents, and nobody told of it."""
+    draw = random.Random(0)
+    line = "the of and to in is was he for with his be by this. "
+    books = ["".join(f"{line * draw.randrange(2, 9)}\n" for _ in range(900)) for _ in range(3)]
+    text = tmp_path / "a.txt"
+    text.write_text("\n".join(books))
+    for seed in range(3):
+        out = tmp_path / str(seed)
+        build.prepare([str(text)], vocab, 32, out, valid_fraction=0.1, seed=seed, workers=1)
+        prepared = source.open_prepared(out)
+        counts = prepared.info["counts"]
+        tokens = {split: counts[split]["tokens"] for split in counts}
+        assert 0.085 < tokens["valid"] / sum(tokens.values()) < 0.115
+        assert prepared.rows["valid"] >= 500
+        assert counts["train"]["document_parts"] > 3
+        assert prepared.info["options"]["held_out"] == {"by": "bytes", "section_bytes": 8192}
+        assert "held-out split" not in capsys.readouterr().err
+    build.prepare([str(text)], vocab, 32, tmp_path / "few", workers=1)
+    rows = source.open_prepared(tmp_path / "few").rows["valid"]
+    assert f"has {rows} rows, fewer than 500" in (said := capsys.readouterr().err)
+    assert "--valid-fraction 0.08 holds out enough" in said
+
+
+def test_wrapped_lines_are_told_and_joined(vocab, tmp_path, capsys):
+    """Catches a book of documents of a few words each, and no word about it."""
+    line = "the of and to in is was he for with his be by this the of and to"
+    text = tmp_path / "book.txt"
+    lines = f"{line}\n" * 9
+    text.write_text(f"chapter\n\n\n{lines}\n{lines}he was.\n\n\n" * 4)
+    build.prepare([str(text)], vocab, 1024, tmp_path / "lines", workers=1)
+    said = capsys.readouterr().err
+    assert f"book.txt seem to be wrapped, at {len(line)} columns" in said
+    assert "the median document has" in said and "--join-lines" in said
+    assert "less than a quarter of a row of 1024" in said
+    out = tmp_path / "joined"
+    build.prepare([str(text)], vocab, 64, out, workers=1, join_lines=True)
+    assert "wrapped" not in (said := capsys.readouterr().err) and "quarter" not in said
+    info = source.open_prepared(out).info
+    assert info["options"]["join_lines"] is True
+    assert sum(c["documents"] for c in info["counts"].values()) == 4
+    assert info["counts"]["train"]["paragraphs"] == 3 * info["counts"]["train"]["documents"]
+    assert info["counts"]["train"]["median_document_tokens"] > 250
+
+
+def test_what_is_skipped_is_counted(vocab, tmp_path, capsys):
+    """Catches records without a text that vanish, also where they stand alone in a part."""
+    (tmp_path / "a.jsonl").write_text('{"text": "the"}\n{"text": null}\n{"text": "he"}\n')
+    (tmp_path / "part-1.jsonl").write_text('{"text": null}\n')
+    paths = [str(tmp_path / name) for name in ("a.jsonl", "part-1.jsonl")]
+    build.prepare(paths, vocab, 32, tmp_path / "rows", dedup="exact")
+    assert "2 records without a text (null) were skipped" in capsys.readouterr().err
+    counts = source.open_prepared(tmp_path / "rows").info["counts"].values()
+    assert sum(c["null_texts"] for c in counts) == 2

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from electra_jax.data import build, dedup
+from electra_jax.data.corpus import Corpus
 from electra_jax.data.source import open_prepared
 from electra_jax.spec import UserError
 
@@ -52,14 +53,14 @@ def inputs(tmp_path) -> list[str]:
 )
 def test_copies_are_found(inputs, mode, expected):
     """Catches a copy that is kept, an original that is lost, and held-out text that is trained on."""
-    assert dedup.duplicates(inputs, "text", mode, 1, int) == expected
+    assert dedup.duplicates(Corpus(paths=inputs), mode, 1, int) == expected
 
 
 def test_chinese_is_compared_by_ideographs(tmp_path):
     """Catches text without spaces counting as one long word, which any change makes another."""
     text = "".join(chr(0x4E00 + number) for number in random.Random(0).sample(range(5000), 200))
     (tmp_path / "zh.txt").write_text(f"{text}\n\n{text[:-3]}\n\n{text[100:]}")
-    assert dedup.duplicates([str(tmp_path / "zh.txt")], "text", "near", 1, int) == {(0, 1)}
+    assert dedup.duplicates(Corpus(paths=[str(tmp_path / "zh.txt")]), "near", 1, int) == {(0, 1)}
 
 
 @pytest.mark.slow

@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from electra_jax.data import source
+from electra_jax.data import fingerprint, source
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer
 
@@ -103,6 +105,103 @@ def test_other_layouts_are_refused(copy, change, message):
     path.write_text(json.dumps({k: v for k, v in info.items() if v is not None}))
     with pytest.raises(UserError, match=message):
         source.open_prepared(copy)
+
+
+TAMPERED = [
+    ("schema", True),
+    ("seq_len", -1),
+    ("seq_len", 32.0),
+    ("seq_len", True),
+    ("seq_len", 2**40),
+    ("vocab_size", "90"),
+    ("vocab_size", 0),
+    ("vocab_size", 2**70),
+    ("dtype", "O"),
+    ("dtype", ["<u2"]),
+    ("fields", "ids"),
+    ("special.mask", 10_000),
+    ("special.mask", None),
+    ("special.mask", 0),
+    ("special", [0, 1, 2, 3, 4]),
+    ("tokenizer.hash", 5),
+    ("tokenizer", None),
+    ("options", []),
+    ("inputs", {}),
+    ("counts.train", 7),
+    ("counts.train.rows", 3),
+    ("counts.train.tokens", -1),
+    ("counts.valid.rows", "many"),
+    ("shards", {}),
+    ("shards.0", "name"),
+    ("shards.0.name", "../secret"),
+    ("shards.0.name", ".."),
+    ("shards.0.name", None),
+    ("shards.0.split", "test"),
+    ("shards.0.rows", -5),
+    ("shards.0.bytes", 1.5),
+    ("shards.0.sha256", "x"),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), TAMPERED)
+def test_every_field_is_checked(copy, field, value):
+    """Catches a traceback, or a file outside of the folder, from a fingerprint that was edited or damaged."""
+    path = copy / "fingerprint.json"
+    info = node = json.loads(path.read_text())
+    *parents, leaf = (int(key) if key.isdigit() else key for key in field.split("."))
+    for key in parents:
+        node = node[key]
+    node[leaf] = value
+    path.write_text(json.dumps(info))
+    with pytest.raises(UserError, match="fingerprint.json") as error:
+        source.open_prepared(copy)
+    assert str(parents[0] if parents else leaf) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@given(st.data())
+def test_no_value_gives_a_traceback(folder, data):
+    """Catches a field whose type nobody looks at, whatever stands in its place."""
+    text = (folder / "fingerprint.json").read_bytes()
+    info = node = json.loads(text)
+    while True:
+        keys = list(range(len(node))) if isinstance(node, list) else list(node)
+        key = data.draw(st.sampled_from(keys))
+        if not isinstance(node[key], dict | list) or not node[key] or data.draw(st.booleans()):
+            break
+        node = node[key]
+    values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+    node[key] = data.draw(values | st.lists(values, max_size=3) | st.just({}))
+    try:
+        parsed = fingerprint.parse("there", json.dumps(info).encode())
+    except UserError as error:
+        assert str(error).startswith("there")
+    else:
+        assert parsed["seq_len"] >= 8 and parsed["counts"]["train"]["rows"] > 0
+
+
+def test_ids_beyond_the_vocabulary_are_refused(copy):
+    """Catches a vocabulary size that is smaller than an id of the rows, which a gather would clamp."""
+    path = copy / "fingerprint.json"
+    info = json.loads(path.read_text())
+    path.write_text(json.dumps(info | {"vocab_size": 20}))
+    found = source.open_prepared(copy).source("train")
+    with pytest.raises(UserError, match="has the id .* says that the vocabulary has 20 entries"):
+        found.rows(np.arange(10))
+
+
+def test_folders_of_before_are_read(copy):
+    """Catches a folder of an earlier version refused for what it could not know."""
+    path = copy / "fingerprint.json"
+    info = json.loads(path.read_text())
+    for key in ("held_out", "join_lines"):
+        del info["options"][key]
+    for counts in info["counts"].values():
+        for key in ("document_parts", "null_texts", "empty_articles", "median_document_tokens"):
+            del counts[key]
+    path.write_text(json.dumps(info))
+    opened = source.open_prepared(copy)
+    assert len(opened.source("train").rows(np.arange(3))["ids"]) == 3
 
 
 def test_what_was_not_prepared_is_refused(folder, tmp_path):
