@@ -34,6 +34,8 @@ class Target:
     machine: Callable[[], Machine]
     limit: int  # bytes of memory of a device
     local: bool
+    chips: int = 0  # 0: not counted in chips
+    slices: int = 1
 
 
 def plan(
@@ -90,6 +92,8 @@ def aim(name: str, run: RunSpec) -> Target:
         machine=lambda: cost.tpu(found),
         limit=int(found.chip.available_gib * 2**30),
         local=False,
+        chips=found.chips,
+        slices=found.slices,
     )
 
 
@@ -132,8 +136,9 @@ def weigh_on(config_name: str, part: Stretch, target: Target, compiles: int) -> 
             "topology": target.name,
             "also": target.also,
             "device": target.devices[0].device_kind,
-            "chips": 0 if target.local else len(target.devices),
+            "chips": target.chips,
             "devices": len(target.devices),
+            "slices": target.slices,
             "phase": part.number,
             "phases": part.of,
         }
@@ -142,7 +147,8 @@ def weigh_on(config_name: str, part: Stretch, target: Target, compiles: int) -> 
     )
     machine = target.machine()
     if isinstance(first.outcome, Compiled):
-        found |= report.figures(run, data, first.outcome, machine, len(target.devices))
+        devices = len(target.devices)
+        found |= report.figures(run, data, first.outcome, machine, devices, target.chips or devices)
         if target.local:
             found["measured"] = dataclasses.asdict(local.measure(first.outcome, data))
     found["trials"] = report.trials(tried, limit)

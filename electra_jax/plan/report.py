@@ -50,7 +50,7 @@ def memory(trial: Trial, limit: int) -> dict[str, Any]:
 
 
 def figures(
-    run: RunSpec, data: Prepared, compiled: Compiled, machine: Machine, devices: int
+    run: RunSpec, data: Prepared, compiled: Compiled, machine: Machine, devices: int, chips: int
 ) -> dict[str, Any]:
     """FLOPs, exchanges, time and the whole run; all times are estimates."""
     weighed, phase = compiled.weighed, run.phases(data)[0]
@@ -73,7 +73,7 @@ def figures(
             "mfu": used if vendors else None,
             "mfu_of_matmul": None if vendors else used,
             "hours": hours,
-            "chip_hours": hours * devices,
+            "chip_hours": hours * chips,
         },
         "largest_buffers": largest(weighed)[:LISTED],
         "slowest": slowest(weighed, machine, time)[:LISTED],
@@ -87,6 +87,7 @@ def _time(time: Estimate) -> dict[str, float]:
         "floor_compute_s": time.compute,
         "floor_memory_s": time.memory,
         "floor_interconnect_s": time.interconnect,
+        "floor_network_s": time.network,
         "operations_s": time.operations,
         "kernels_s": time.kernels,
         "exposed_exchange_s": time.exposed,
@@ -201,7 +202,8 @@ def _head(plan: Mapping[str, Any]) -> str:
     parts = f" in {plan['accumulation']} parts" if plan["accumulation"] > 1 else ""
     chips = f"{plan['chips']} chips, " if plan["chips"] else ""
     phase = f", phase {plan['phase']} of {plan['phases']}," if plan["phases"] > 1 else ""
-    where = f"{plan['topology']}{plan['also']}: {chips}{plan['devices']} devices ({plan['device']})"
+    slices = f" in {plan['slices']} slices" if plan["slices"] > 1 else ""
+    where = f"{plan['topology']}{plan['also']}: {chips}{plan['devices']} devices ({plan['device']}){slices}"
     return (
         f"{plan['config']}{phase} on {where}\n"
         f"  step         {size}{plan['batch']:,} rows of {plan['seq_len']} tokens{parts}{over}{took}"
@@ -239,9 +241,10 @@ def _work(plan: Mapping[str, Any]) -> list[str]:
 
 def _clock(plan: Mapping[str, Any]) -> list[str]:
     t, run = plan["time"], plan["run"]
+    network = f", network {_ms(t['floor_network_s'])}" if t["floor_network_s"] else ""
     lines = [
         f"  floor        {_ms(t['floor_s'])} a step by roofline: compute {_ms(t['floor_compute_s'])}, memory "
-        f"{_ms(t['floor_memory_s'])}, interconnect {_ms(t['floor_interconnect_s'])}",
+        f"{_ms(t['floor_memory_s'])}, interconnect {_ms(t['floor_interconnect_s'])}{network}",
         f"  estimate     {_ms(t['step_s'])} a step: operations {_ms(t['operations_s'])}, hand-written kernels "
         f"{_ms(t['kernels_s'])}, exposed exchange {_ms(t['exposed_exchange_s'])}",
     ]
