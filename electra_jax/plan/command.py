@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from electra_jax import __version__
 from electra_jax.data.source import Prepared
-from electra_jax.plan import advise, cost, local, report, topology
+from electra_jax.plan import advise, compare, cost, local, report, topology
 from electra_jax.plan.advise import Outcome, Trial
 from electra_jax.plan.cost import Machine
 from electra_jax.plan.step import Compiled, TooLarge, compile_step, settle
@@ -48,7 +48,7 @@ def plan(
     compiles: int = MOST_COMPILES,
     as_json: bool = False,
 ) -> None:
-    """Prints a report a topology, each as soon as it is made; with `as_json` one object a line.
+    """Prints a report a topology, each as soon as it is made, and all in one table; with `as_json` one object a line.
 
     Raises UserError, before anything is compiled, for a config, data, topology or mesh that is wrong.
     """
@@ -61,9 +61,11 @@ def plan(
             topology.parse(name)  # all names before the first is looked up
     targets = [aim(name, run) for name in topologies]
     settled = [[_settled(part, target) for part in parts] for target in targets]
+    done = []
     for ready, target in zip(settled, targets, strict=True):
         share = max(1, min(compiles, MOST_COMPILES) // len(parts))
-        plans = []
+        plans: list[dict[str, Any]] = []
+        done.append(plans)
         for part in ready:
             plans.append(weigh_on(config_name, part, target, share))
             if not as_json:
@@ -73,6 +75,8 @@ def plan(
             print(json.dumps(whole) if as_json else report.whole_text(whole), flush=True)
         elif as_json:
             print(json.dumps(plans[0]), flush=True)
+    if len(done) > 1 and not as_json:
+        print(compare.table(done), flush=True)
 
 
 def _settled(part: Stretch, target: Target) -> Stretch:

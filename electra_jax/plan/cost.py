@@ -32,6 +32,7 @@ class Exchange:
     seconds: float
     exposed_seconds: float  # not hidden behind work scheduled between start and done
     exposed_bytes: float
+    between_slices: bool
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,8 @@ def _exchange(name: str, group: list[Collective], machine: Machine) -> Exchange:
         together = seconds - _hidden(last - first, machine)
         if together > exposed:
             exposed, exposed_bytes = together, size * together / seconds
-    return Exchange(name, sum(c.runs for c in group), size, seconds, exposed, exposed_bytes)
+    runs, between = sum(c.runs for c in group), group[0].between_slices
+    return Exchange(name, runs, size, seconds, exposed, exposed_bytes, between)
 
 
 def _hidden(cycles: int, machine: Machine) -> float:
