@@ -1,6 +1,4 @@
-"""TPU slices by name: `v5e:4x4` or `v5e-16`, two of them `2xv5e:4x4`, as devices that programs can be compiled for
-without having them.
-"""
+"""TPU slices by name, `v5e:4x4` or `v5e-16`, two of them `2xv5e:4x4`: devices to compile for without having them."""
 
 import dataclasses
 import importlib.util

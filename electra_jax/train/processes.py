@@ -50,8 +50,9 @@ def plan(
 ) -> Plan | None:
     """The plan by flags, else by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, else as found.
 
-    Slurm and Open MPI say in the environment how many processes they started; on a TPU host jax asks the
-    platform, which may be one of several hosts and surely is where the environment names several slices. None: this process is alone. Raises UserError for half a plan.
+    Slurm and Open MPI say in the environment how many processes they started; on a TPU host jax asks the platform,
+    which may know other hosts, and surely does where the environment names several slices. None: this process is
+    alone. Raises UserError for half a plan.
     """
     told = {
         "--coordinator": coordinator or environment.get("JAX_COORDINATOR_ADDRESS"),
