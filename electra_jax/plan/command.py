@@ -134,7 +134,7 @@ def weigh_on(config_name: str, part: Stretch, target: Target, compiles: int) -> 
         limit = first.outcome.limit if isinstance(first.outcome, TooLarge) else target.limit
         tried = [first]
         if total > 1:
-            tried += _try_more(run, data, first, len(target.devices), limit, total - 1, attempt)
+            tried += _try_more(run, data, first, target, limit, total - 1, attempt)
     found = (
         {
             "topology": target.name,
@@ -164,11 +164,12 @@ def _try_more(
     run: RunSpec,
     data: Prepared,
     first: Trial,
-    devices: int,
+    target: Target,
     limit: int,
     tries: int,
     attempt: Callable[[RunSpec], Outcome],
 ) -> list[Trial]:
+    devices = len(target.devices)
     if isinstance(first.outcome, Compiled):
         rows = devices * run.train.accumulation
 
@@ -180,7 +181,7 @@ def _try_more(
         return advise.grow(first, limit, rows, tries, larger)[1:]
     split_first = first.outcome.state > limit / 2
     attention = advise.attention_helps(run, data, devices, first.outcome)
-    return advise.shrink(run, devices, tries, split_first, attention, attempt)
+    return advise.shrink(run, devices, tries, split_first, attention, attempt, slices=target.slices)
 
 
 def _advice(

@@ -92,7 +92,7 @@ def build(spec: MeshSpec, over: Sequence[jax.Device] | None = None) -> Mesh:
     """
     slices = by_slice(jax.devices() if over is None else over)
     sizes = _sizes(spec, sum(map(len, slices)), len(slices))
-    # Auto, by name: Mesh's own default, Explicit, breaks modules that gather from sharded tables.
+    # Auto, by name: Explicit axes break modules that gather from sharded tables.
     return Mesh(arrange(slices, *sizes), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
