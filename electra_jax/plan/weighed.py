@@ -281,7 +281,7 @@ def _between_slices(module: Module, name: str, runs: int) -> list[Collective]:
                 source=module.source(instruction),
                 runs=runs,
                 bytes=instruction.outputs[0].bytes * runs,
-                group=_slices(_said(instruction, "megascale_target")),
+                group=_slices(instruction.attributes),
                 started=True,
                 hidden_cycles=0,
                 between_slices=True,
@@ -302,10 +302,16 @@ def _said(instruction: Instruction, name: str) -> str:
     return found[1] if found else ""
 
 
-def _slices(target: str) -> int:
-    """How many slices exchange: of "{1,2}x{0:7}", slices and the devices of each, two."""
-    ends = [part.split(":") for part in target.partition("}")[0].strip("{").split(",")]
-    return sum(int(end[-1]) - int(end[0]) + 1 for end in ends)
+def _slices(attributes: str) -> int:
+    """How many slices exchange, in both notations of the compiler: "{1,2}x{0:7}", two slices and the devices of each,
+    and {{100000,100001,200000,200001}}, devices by number, of which a slice has a hundred thousand.
+    """
+    if listed := re.search(r"_xla_megascale_target=\{\{([\d,]+)", attributes):
+        return len({int(number) // 100_000 for number in listed[1].split(",")})
+    if ranges := re.search(r'_xla_megascale_target="\{([\d,:]+)\}', attributes):
+        ends = [part.split(":") for part in ranges[1].split(",")]
+        return sum(int(end[-1]) - int(end[0]) + 1 for end in ends)
+    return 2  # in a notation we have not met; fewer do not exchange
 
 
 def _group(attributes: str) -> int:

@@ -42,12 +42,19 @@ SAID = (
 
 
 @pytest.mark.parametrize(
-    ("target", "slices"), [("{1,2}x{0:7}", 2), ("{1:4}x{0:7}", 4), ("{1,3:5}x{0}", 4)]
+    ("target", "slices"),
+    [
+        ('"{1,2}x{0:7}"', 2),
+        ('"{1:4}x{0:7}"', 4),
+        ('"{1,3:5}x{0}"', 4),
+        ("{{100000,100001,200001,200000,300000,300001}}", 3),
+        ('"another notation"', 2),
+    ],
 )
 def test_what_goes_to_other_slices_is_an_exchange_of_its_own(target, slices):
     """Catches sends to the host that count as nothing, the whole array taken for a device's part, and work before the
     send or behind the arrival that is said to hide it."""
-    text = TEXT.replace("SAID", SAID.replace("{1,2}x{0:7}", target))
+    text = TEXT.replace("SAID", SAID.replace('"{1,2}x{0:7}"', target))
     weighed = weigh_text(text)
     inside, between = weighed.collectives
     assert (inside.name, inside.group) == ("reduce-scatter", 8)
