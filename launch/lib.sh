@@ -51,16 +51,20 @@ need() { [ -n "$DRY_RUN" ] || command -v "$1" >/dev/null || die "$1 is not insta
 # A value for an option, or an error that names it.
 value() { [ $# -ge 2 ] && [ -n "$2" ] || die "$1 needs a value (see --help)"; }
 
-# The value of --workdir among the arguments of electra-jax pretrain.
-workdir_of() {
+# The value of a flag among the arguments of electra-jax pretrain; the last one counts.
+argument() { # argument FLAG ARGUMENTS
+  local flag=$1 found=''
+  shift
   while [ $# -gt 0 ]; do
     case $1 in
-      --workdir) printf '%s' "${2:-}"; return ;;
-      --workdir=*) printf '%s' "${1#*=}"; return ;;
+      "$flag") found=${2:-} ;;
+      "$flag"=*) found=${1#*=} ;;
     esac
     shift
   done
+  printf '%s' "$found"
 }
+workdir_of() { argument --workdir "$@"; }
 
 # What everybody who waits for exit 75 does: count, and give up at some point.
 restarts=0

@@ -22,7 +22,8 @@
 #   --zone ZONE          required; where types are offered: cloud.google.com/tpu/docs/regions-zones
 #   --type TYPE          v5e-8, v5e-16, v6e-8, v5p-8, v4-8, ... (required to create)
 #   --spot               cheaper, and may be taken away at any time; training resumes by itself
-#   --slices N           several slices, one run (default: 1)
+#   --slices N           several slices of one type, one run (default: 1); v4 and later. mesh.data spans
+#                        them, mesh.fsdp lies inside each; plan it: electra-jax plan --topology 2xv5e-8
 #   --direct             ask for the machine now instead of queueing for it (no --slices)
 #   --project PROJECT    default: that of gcloud config
 #   --runtime VERSION    software of the machine (default: by type)
@@ -72,6 +73,15 @@ runtime_version() {
     ,v[234]-*) printf 'tpu-ubuntu2204-base' ;;
     *) die "--type $type: no such generation; known are v2, v3, v4, v5e, v5p and v6e (else give --runtime)" ;;
   esac
+}
+
+# JAX devices of a slice: names count cores up to v5p, two of which are one device on v4 and v5p.
+devices() {
+  local count=${type##*-}
+  case $(accelerator) in
+    v4-* | v5p-*) count=$((count / 2)) ;;
+  esac
+  printf '%s' "$count"
 }
 
 # A field of a resource; NONE where there is no such resource. Fails when gcloud cannot tell.
@@ -320,6 +330,10 @@ check() {
 check_create() {
   [ -n "$type" ] || die "--type is missing, e.g. --type v5e-8"
   runtime_version >/dev/null
+  case $slices,$type in
+    1,*) ;;
+    *,v[23]-*) die "--slices $slices of $type: slices of v2 and v3 cannot be joined; v4 and later can" ;;
+  esac
   [ "${from%.whl}" = "$from" ] || [ -e "$from" ] || die "no wheel $from; make it with: python -m build --wheel"
 }
 check_workdir() {
@@ -332,9 +346,25 @@ check_workdir() {
   fi
 }
 
+# A mesh that electra-jax would refuse when the machine already costs.
+check_mesh() {
+  local fsdp data size
+  [[ $type =~ -[1-9][0-9]*$ ]] || die "--type $type does not end in the size of a slice, as v5e-8 does"
+  fsdp=$(argument --config.mesh.fsdp "$@") data=$(argument --config.mesh.data "$@") size=$(devices)
+  if [[ $fsdp =~ ^[1-9][0-9]*$ ]] && [ $((size % fsdp)) -ne 0 ]; then
+    die "--config.mesh.fsdp=$fsdp does not divide the $size devices of a slice of $type, inside which it lies"
+  fi
+  if [[ $data =~ ^[1-9][0-9]*$ ]] && [ $((size * slices % data)) -ne 0 ]; then
+    die "--config.mesh.data=$data does not divide the $((size * slices)) devices of $slices slice(s) of $type"
+  fi
+  if [[ $data =~ ^[1-9][0-9]*$ ]] && [ $((data % slices)) -ne 0 ]; then
+    die "--config.mesh.data=$data is no multiple of the $slices slices, which it spans"
+  fi
+}
+
 case $command in
   create) check; check_create; ensure; say "$name is ready; it costs until: launch/tpu.sh delete --name $name --zone $zone" ;;
-  run | resume) check; check_create; check_workdir "$@"; train "$@" ;;
+  run | resume) check; check_create; check_workdir "$@"; check_mesh "$@"; train "$@" ;;
   logs) check; on_first 'bash .electra_jax/host.sh follow' ;;
   stop) check; try on_all 'bash .electra_jax/host.sh stop' ;;
   status) check; if [ -n "$DRY_RUN" ]; then tpu queued-resources describe "$name"; else ask_status; fi ;;

@@ -34,9 +34,9 @@ HEAD = (
 
 
 def row(recipe: str, slice: str, minutes: float) -> dict[str, Any]:
-    """Plans one recipe on one slice; a batch that its chips do not divide is rounded up."""
-    chips = topology.parse(slice).chips
-    batch = -(-load_config(recipe).train.batch // chips) * chips
+    """Plans one recipe on one slice; a batch that its devices do not divide is rounded up."""
+    devices = topology.parse(slice).size
+    batch = -(-load_config(recipe).train.batch // devices) * devices
     command = [sys.executable, "-m", "electra_jax", "plan", "--config", recipe]
     command += ["--topology", slice, "--compiles", "1", "--json", f"--config.train.batch={batch}"]
     found: dict[str, Any] = {"recipe": recipe, "slice": slice, "batch": batch}

@@ -72,18 +72,21 @@ def shrink(
     split_first: bool,
     attention: bool,
     attempt: Callable[[RunSpec], Outcome],
+    slices: int = 1,
 ) -> list[Trial]:
     """Ways to make a run fit that does not, until one does or `tries` are used up; each adds to those before it.
 
-    They are: recompute attention (if `attention`), recompute layers, split the state over all devices (before that
-    where `split_first`), compute fewer rows at once. What this config or mesh does not allow is passed over.
+    They are: recompute attention (if `attention`), recompute layers, split the state over all devices of a slice
+    (before that where `split_first`), compute fewer rows at once. What this config or mesh does not allow is passed
+    over.
     """
     ways: list[dict[str, int | str]] = []
     for remat in REMATS[REMATS.index(run.model.remat) + 1 :]:
         if remat != "attention" or attention:
             ways.append({"model.remat": remat})
-    if devices > 1 and run.mesh.fsdp != devices:
-        ways.insert(0 if split_first else len(ways), {"mesh.data": 1, "mesh.fsdp": devices})
+    inside = devices // slices
+    if inside > 1 and run.mesh.fsdp != inside:
+        ways.insert(0 if split_first else len(ways), {"mesh.data": slices, "mesh.fsdp": inside})
     ways += [{"train.accumulation": run.train.accumulation * times} for times in (2, 4, 8)]
     trials: list[Trial] = []
     flags: dict[str, int | str] = {}

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from electra_jax import __version__
 from electra_jax.data.source import Prepared
-from electra_jax.plan import advise, cost, local, report, topology
+from electra_jax.plan import advise, compare, cost, local, report, topology
 from electra_jax.plan.advise import Outcome, Trial
 from electra_jax.plan.cost import Machine
 from electra_jax.plan.step import Compiled, TooLarge, compile_step, settle
@@ -38,6 +38,8 @@ class Target:
     machine: Callable[[], Machine]
     limit: int  # bytes of memory of a device
     local: bool
+    chips: int = 0  # 0: not counted in chips
+    slices: int = 1
 
 
 def plan(
@@ -50,7 +52,7 @@ def plan(
     compiles: int = MOST_COMPILES,
     as_json: bool = False,
 ) -> None:
-    """Prints a report a topology, each as soon as it is made; with `as_json` one object a line.
+    """Prints a report a topology, each as soon as it is made, and all in one table; with `as_json` one object a line.
 
     Raises UserError, before anything is compiled, for a config, data, topology or mesh that is wrong.
     """
@@ -63,9 +65,11 @@ def plan(
             topology.parse(name)  # all names before the first is looked up
     targets = [aim(name, run) for name in topologies]
     settled = [[_settled(part, target) for part in parts] for target in targets]
+    done = []
     for ready, target in zip(settled, targets, strict=True):
         share = max(1, min(compiles, MOST_COMPILES) // len(parts))
-        plans = []
+        plans: list[dict[str, Any]] = []
+        done.append(plans)
         for part in ready:
             plans.append(weigh_on(config_name, part, target, share))
             if not as_json:
@@ -75,6 +79,8 @@ def plan(
             print(json.dumps(whole) if as_json else report.whole_text(whole), flush=True)
         elif as_json:
             print(json.dumps(plans[0]), flush=True)
+    if len(done) > 1 and not as_json:
+        print(compare.table(done), flush=True)
 
 
 def _settled(part: Stretch, target: Target) -> Stretch:
@@ -94,6 +100,8 @@ def aim(name: str, run: RunSpec) -> Target:
         machine=lambda: cost.tpu(found),
         limit=int(found.chip.available_gib * 2**30),
         local=False,
+        chips=found.chips,
+        slices=found.slices,
     )
 
 
@@ -130,14 +138,15 @@ def weigh_on(config_name: str, part: Stretch, target: Target, compiles: int) -> 
         limit = first.outcome.limit if isinstance(first.outcome, TooLarge) else target.limit
         tried = [first]
         if total > 1:
-            tried += _try_more(run, data, first, len(target.devices), limit, total - 1, attempt)
+            tried += _try_more(run, data, first, target, limit, total - 1, attempt)
     found = (
         {
             "topology": target.name,
             "also": target.also,
             "device": target.devices[0].device_kind,
-            "chips": 0 if target.local else len(target.devices),
+            "chips": target.chips,
             "devices": len(target.devices),
+            "slices": target.slices,
             "phase": part.number,
             "phases": part.of,
         }
@@ -146,7 +155,8 @@ def weigh_on(config_name: str, part: Stretch, target: Target, compiles: int) -> 
     )
     machine = target.machine()
     if isinstance(first.outcome, Compiled):
-        found |= report.figures(run, data, first.outcome, machine, len(target.devices))
+        devices = len(target.devices)
+        found |= report.figures(run, data, first.outcome, machine, devices, target.chips or devices)
         measured = local.measure(first.outcome, data) if target.local else None
         found["measured"] = measured and dataclasses.asdict(measured)
     found["trials"] = report.trials(tried, limit)
@@ -160,11 +170,12 @@ def _try_more(
     run: RunSpec,
     data: Prepared,
     first: Trial,
-    devices: int,
+    target: Target,
     limit: int,
     tries: int,
     attempt: Callable[[RunSpec], Outcome],
 ) -> list[Trial]:
+    devices = len(target.devices)
     if isinstance(first.outcome, Compiled):
         rows = devices * run.train.accumulation
 
@@ -176,7 +187,7 @@ def _try_more(
         return advise.grow(first, limit, rows, tries, larger)[1:]
     split_first = first.outcome.state > limit / 2
     attention = advise.attention_helps(run, data, devices, first.outcome)
-    return advise.shrink(run, devices, tries, split_first, attention, attempt)
+    return advise.shrink(run, devices, tries, split_first, attention, attempt, slices=target.slices)
 
 
 def _advice(

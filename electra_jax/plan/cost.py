@@ -17,20 +17,22 @@ class Machine:
     kind: str
     peak: float  # FLOP/s
     bandwidth: float  # of main memory, bytes/s
-    egress: float  # to other devices, bytes/s; 0: there are none
+    egress: float  # to other devices of its slice, bytes/s; 0: there are none
     clock: float | None  # of the compiler's cycles, Hz; None: it estimates none
+    network: float = 0.0  # to other slices, bytes/s; 0: there are none
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """The collectives of one kind: seconds are estimates."""
+    """The collectives of one kind, inside a slice or between slices: seconds are estimates."""
 
-    kind: str
+    kind: str  # all-reduce, or all-reduce between slices
     count: int  # runs in a step
     bytes: int
     seconds: float
     exposed_seconds: float  # not hidden behind work scheduled between start and done
     exposed_bytes: float
+    between_slices: bool
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Estimate:
 
     compute: float  # executed FLOPs at peak
     memory: float  # bytes moved at full bandwidth
-    interconnect: float  # bytes sent at full bandwidth
+    interconnect: float  # bytes sent inside the slice at full bandwidth
+    network: float  # bytes sent to other slices at full bandwidth
     operations: (
         float  # the compiler's cycles, or (where it makes none) each operation's own roofline
     )
@@ -49,7 +52,7 @@ class Estimate:
     @property
     def floor(self) -> float:
         """No schedule of this program is faster on this machine."""
-        return max(self.compute, self.memory, self.interconnect)
+        return max(self.compute, self.memory, self.interconnect, self.network)
 
     @property
     def exposed(self) -> float:
@@ -68,18 +71,20 @@ class Estimate:
 
 
 def tpu(topology: Topology) -> Machine:
-    """The rates of a chip of a slice."""
+    """The rates of a device of these slices."""
     chip = topology.chip
-    return Machine(chip.kind, chip.peak, chip.bandwidth, topology.egress, chip.clock)
+    return Machine(
+        chip.kind, chip.peak, chip.bandwidth, topology.egress, chip.clock, topology.network
+    )
 
 
 def estimate(weighed: Weighed, machine: Machine) -> Estimate:
     """How long one call takes on this machine."""
-    sent = sum(c.sent for c in weighed.collectives)
     return Estimate(
         compute=weighed.flops / machine.peak,
         memory=weighed.bytes / machine.bandwidth,
-        interconnect=sent / machine.egress if machine.egress else 0.0,
+        interconnect=sum(_sending(c, machine) for c in weighed.collectives if not c.between_slices),
+        network=sum(_sending(c, machine) for c in weighed.collectives if c.between_slices),
         operations=sum(seconds(o, machine) for o in weighed.operations if not o.kernel),
         kernels=sum(seconds(o, machine) for o in weighed.kernels),
         exchanges=_exchanges(weighed.collectives, machine),
@@ -102,19 +107,42 @@ def seconds(operation: Operation, machine: Machine) -> float:
     )
 
 
+def _sending(collective: Collective, machine: Machine) -> float:
+    """Seconds that an exchange takes alone."""
+    rate = machine.network if collective.between_slices else machine.egress
+    return collective.sent / rate if rate else 0.0
+
+
 def _exchanges(collectives: tuple[Collective, ...], machine: Machine) -> tuple[Exchange, ...]:
-    found: dict[str, Exchange] = {}
+    groups: dict[str, list[Collective]] = {}
     for c in collectives:
-        seconds = c.sent / machine.egress if machine.egress else 0.0
-        hidden = c.hidden_cycles / machine.clock if c.started and machine.clock else 0.0
-        exposed = max(0.0, seconds - hidden)
-        before = found.get(c.kind, Exchange(c.kind, 0, 0, 0.0, 0.0, 0.0))
-        found[c.kind] = Exchange(
-            kind=c.kind,
-            count=before.count + c.runs,
-            bytes=before.bytes + c.bytes,
-            seconds=before.seconds + seconds,
-            exposed_seconds=before.exposed_seconds + exposed,
-            exposed_bytes=before.exposed_bytes + (c.bytes * exposed / seconds if seconds else 0.0),
-        )
-    return tuple(sorted(found.values(), key=lambda e: -e.bytes))
+        groups.setdefault(c.name, []).append(c)
+    found = [_exchange(name, group, machine) for name, group in groups.items()]
+    return tuple(sorted(found, key=lambda e: -e.bytes))
+
+
+def _exchange(name: str, group: list[Collective], machine: Machine) -> Exchange:
+    """What the collectives of one name come to.
+
+    Those between slices begin within a short time and share one network: work hides no more of them together than
+    there is from the first one's start to the last one's end.
+    """
+    exposed = exposed_bytes = 0.0
+    for c in group:
+        alone = _sending(c, machine)
+        waits = max(0.0, alone - (_hidden(c.hidden_cycles, machine) if c.started else 0.0))
+        exposed += waits
+        exposed_bytes += c.bytes * waits / alone if alone else 0.0
+    seconds = sum(_sending(c, machine) for c in group)
+    size = sum(c.bytes for c in group)
+    if group[0].between_slices:
+        first, last = min(c.begins for c in group), max(c.begins + c.hidden_cycles for c in group)
+        together = seconds - _hidden(last - first, machine)
+        if together > exposed:
+            exposed, exposed_bytes = together, size * together / seconds
+    runs, between = sum(c.runs for c in group), group[0].between_slices
+    return Exchange(name, runs, size, seconds, exposed, exposed_bytes, between)
+
+
+def _hidden(cycles: int, machine: Machine) -> float:
+    return cycles / machine.clock if machine.clock else 0.0

@@ -31,6 +31,7 @@ _MOVES = {
     "slice-done",
     "slice-start",
 }
+_BODIES = {"fusion": "calls", "async-start": "calls", "call-start": "to_apply"}
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 
 
@@ -246,10 +247,11 @@ class Module:
                 yield instruction, computation, times
 
     def body(self, instruction: Instruction) -> Computation:
-        """What runs as one instruction: the computation of a fusion or an async wrapper; empty for anything else."""
-        if instruction.opcode not in ("fusion", "async-start"):
-            return {}
-        name = dict(instruction.calls).get("calls")
+        """What runs as one instruction: the computation of a fusion or an async wrapper, or of a call that another
+        core takes (a TPU's SparseCore exchanges arrays so); empty for anything else.
+        """
+        role = _BODIES.get(instruction.opcode)
+        name = dict(instruction.calls).get(role) if role else None
         return self.computations[name] if name else {}
 
     def origin(self, instruction: Instruction, computation: Computation) -> Instruction:

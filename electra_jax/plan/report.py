@@ -50,7 +50,7 @@ def memory(trial: Trial, limit: int) -> dict[str, Any]:
 
 
 def figures(
-    run: RunSpec, data: Prepared, compiled: Compiled, machine: Machine, devices: int
+    run: RunSpec, data: Prepared, compiled: Compiled, machine: Machine, devices: int, chips: int
 ) -> dict[str, Any]:
     """FLOPs, exchanges, time and the whole run; all times are estimates."""
     weighed, phase = compiled.weighed, run.phases(data)[0]
@@ -73,7 +73,7 @@ def figures(
             "mfu": used if vendors else None,
             "mfu_of_matmul": None if vendors else used,
             "hours": hours,
-            "chip_hours": hours * devices,
+            "chip_hours": hours * chips,
         },
         "largest_buffers": largest(weighed)[:LISTED],
         "slowest": slowest(weighed, machine, time)[:LISTED],
@@ -87,6 +87,7 @@ def _time(time: Estimate) -> dict[str, float]:
         "floor_compute_s": time.compute,
         "floor_memory_s": time.memory,
         "floor_interconnect_s": time.interconnect,
+        "floor_network_s": time.network,
         "operations_s": time.operations,
         "kernels_s": time.kernels,
         "exposed_exchange_s": time.exposed,
@@ -188,8 +189,8 @@ def whole_text(found: Mapping[str, Any]) -> str:
     if found["hours"] is None:
         return f"{number} phases: one that does not fit has no time"
     return (
-        f"{number} phases: {found['steps']:,} steps in {_hours(found['hours'])} = "
-        f"{_hours(found['chip_hours'], 'chip-hours')} (estimates)"
+        f"{number} phases: {found['steps']:,} steps in {hours(found['hours'])} = "
+        f"{hours(found['chip_hours'], 'chip-hours')} (estimates)"
     )
 
 
@@ -201,7 +202,8 @@ def _head(plan: Mapping[str, Any]) -> str:
     parts = f" in {plan['accumulation']} parts" if plan["accumulation"] > 1 else ""
     chips = f"{plan['chips']} chips, " if plan["chips"] else ""
     phase = f", phase {plan['phase']} of {plan['phases']}," if plan["phases"] > 1 else ""
-    where = f"{plan['topology']}{plan['also']}: {chips}{plan['devices']} devices ({plan['device']})"
+    slices = f" in {plan['slices']} slices" if plan["slices"] > 1 else ""
+    where = f"{plan['topology']}{plan['also']}: {chips}{plan['devices']} devices ({plan['device']}){slices}"
     return (
         f"{plan['config']}{phase} on {where}\n"
         f"  step         {size}{plan['batch']:,} rows of {plan['seq_len']} tokens{parts}{over}{took}"
@@ -209,12 +211,12 @@ def _head(plan: Mapping[str, Any]) -> str:
 
 
 def _memory(memory: Mapping[str, Any]) -> list[str]:
-    needed, limit = _size(memory["needed_bytes"]), _size(memory["limit_bytes"])
+    needed, limit = size(memory["needed_bytes"]), size(memory["limit_bytes"])
     verdict = "fits" if memory["fits"] else "DOES NOT FIT"
     lines = [f"  memory       {verdict}: {needed} of {limit} a device"]
     if "arguments" in memory:
         kinds = ("arguments", "temporaries", "outputs", "aliased", "code")
-        said = ", ".join(f"{kind} {_size(memory[kind])}" for kind in kinds)
+        said = ", ".join(f"{kind} {size(memory[kind])}" for kind in kinds)
         lines.append(f"               {said} (aliased: outputs that take the arguments' place)")
     for line in memory.get("largest_allocations", [])[:LISTED]:
         lines.append(f"               {line}")
@@ -231,22 +233,23 @@ def _work(plan: Mapping[str, Any]) -> list[str]:
         head = "  exchange     " if i == 0 else " " * 15
         exposed = e["exposed_bytes"] / e["bytes"] if e["bytes"] else 0
         lines.append(
-            f"{head}{e['kind']}: {_size(e['bytes'])} in {e['count']} runs, {1 - exposed:.0%} of it overlapped, "
-            f"{_ms(e['exposed_seconds'])} exposed"
+            f"{head}{e['kind']}: {size(e['bytes'])} in {e['count']} runs, {1 - exposed:.0%} of it overlapped, "
+            f"{ms(e['exposed_seconds'])} exposed"
         )
     return lines
 
 
 def _clock(plan: Mapping[str, Any]) -> list[str]:
     t, run = plan["time"], plan["run"]
+    network = f", network {ms(t['floor_network_s'])}" if t["floor_network_s"] else ""
     lines = [
-        f"  floor        {_ms(t['floor_s'])} a step by roofline: compute {_ms(t['floor_compute_s'])}, memory "
-        f"{_ms(t['floor_memory_s'])}, interconnect {_ms(t['floor_interconnect_s'])}",
-        f"  estimate     {_ms(t['step_s'])} a step: operations {_ms(t['operations_s'])}, hand-written kernels "
-        f"{_ms(t['kernels_s'])}, exposed exchange {_ms(t['exposed_exchange_s'])}",
+        f"  floor        {ms(t['floor_s'])} a step by roofline: compute {ms(t['floor_compute_s'])}, memory "
+        f"{ms(t['floor_memory_s'])}, interconnect {ms(t['floor_interconnect_s'])}{network}",
+        f"  estimate     {ms(t['step_s'])} a step: operations {ms(t['operations_s'])}, hand-written kernels "
+        f"{ms(t['kernels_s'])}, exposed exchange {ms(t['exposed_exchange_s'])}",
     ]
     if t["kernels_s"]:
-        lines.append(f"               without kernels {_ms(t['step_without_kernels_s'])}")
+        lines.append(f"               without kernels {ms(t['step_without_kernels_s'])}")
     if plan["unknown_loops"]:
         lines.append(
             f"               loops of unknown length, counted once: {', '.join(plan['unknown_loops'])}"
@@ -259,7 +262,7 @@ def _clock(plan: Mapping[str, Any]) -> list[str]:
     whole = "whole run " if plan["phases"] == 1 else "this phase"
     lines.append(
         f"  {whole}   {run['tokens_per_s']:,.0f} tokens/s, {mfu}, {plan['steps']:,} steps in "
-        f"{_hours(run['hours'])} = {_hours(run['chip_hours'], 'chip-hours')} (estimates)"
+        f"{hours(run['hours'])} = {hours(run['chip_hours'], 'chip-hours')} (estimates)"
     )
     return lines
 
@@ -267,13 +270,13 @@ def _clock(plan: Mapping[str, Any]) -> list[str]:
 def _measured(plan: Mapping[str, Any]) -> list[str]:
     measured = plan["measured"]
     lines = [
-        f"  measured     {_ms(measured['step_s'])} a step (median of {measured['steps']}), "
+        f"  measured     {ms(measured['step_s'])} a step (median of {measured['steps']}), "
         f"{measured['step_s'] / plan['time']['step_s']:.2f} times the estimate"
     ]
     if measured["peak_bytes"] is not None:
         needed = plan["memory"]["needed_bytes"] * plan["devices"]
         lines.append(
-            f"               memory rose by {_size(measured['peak_bytes'])}; planned {_size(needed)} over all devices"
+            f"               memory rose by {size(measured['peak_bytes'])}; planned {size(needed)} over all devices"
         )
     return lines
 
@@ -282,18 +285,19 @@ def _tables(plan: Mapping[str, Any]) -> list[str]:
     lines = ["  largest temporary buffers"]
     for b in plan["largest_buffers"]:
         lines.append(
-            f"    {_size(b['bytes']):>10} {b['count']:5} x  {b['array']:24} {b['source']}  {_end(b['op'])}"
+            f"    {size(b['bytes']):>10} {b['count']:5} x  {b['array']:24} {b['source']}  {_end(b['op'])}"
         )
     lines.append("  slowest operations")
     for o in plan["slowest"]:
         kernel = " (kernel)" if o["kernel"] else ""
         lines.append(
-            f"    {_ms(o['seconds']):>10} {o['share']:6.1%} {o['count']:5} x  {o['source']}  {_end(o['op'])}{kernel}"
+            f"    {ms(o['seconds']):>10} {o['share']:6.1%} {o['count']:5} x  {o['source']}  {_end(o['op'])}{kernel}"
         )
     return lines
 
 
-def _size(bytes: int) -> str:
+def size(bytes: int) -> str:
+    """Bytes for people."""
     return f"{bytes / GIB:.2f} GiB" if bytes >= GIB else f"{bytes / 2**20:.1f} MiB"
 
 
@@ -301,9 +305,11 @@ def _end(name: str, most: int = 60) -> str:
     return name if len(name) <= most else "..." + name[-most:]
 
 
-def _ms(seconds: float) -> str:
+def ms(seconds: float) -> str:
+    """Seconds of a step for people."""
     return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
-def _hours(hours: float, unit: str = "h") -> str:
-    return f"{hours:,.1f} {unit}" if hours < 100 else f"{hours:,.0f} {unit}"
+def hours(hours: float, unit: str = "h") -> str:
+    """Hours, or chip-hours, for people."""
+    return (f"{hours:,.1f} {unit}" if hours < 100 else f"{hours:,.0f} {unit}").rstrip()

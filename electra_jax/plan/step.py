@@ -46,7 +46,7 @@ def settle(
 
     Raises UserError where config, data and devices do not fit together.
     """
-    chosen = program.choose_mesh(run, data, len(devices), memory)
+    chosen = program.choose_mesh(run, data, devices, memory)
     settled = dataclasses.replace(run, mesh=chosen)
     check(settled, data, devices)
     return settled

@@ -1,5 +1,6 @@
-"""TPU slices by name: `v5e:4x4` or `v5e-16`, as devices that programs can be compiled for without having them."""
+"""TPU slices by name, `v5e:4x4` or `v5e-16`, two of them `2xv5e:4x4`: devices to compile for without having them."""
 
+import dataclasses
 import importlib.util
 import math
 import os
@@ -28,25 +29,41 @@ _DEEP = {
     512: "8x8x8",
     1024: "8x8x16",
 }
-_ALIASES = {"v5litepod": "v5e", "v5lite": "v5e", "v6lite": "v6e"}
+_ALIASES = {
+    "v5litepod": "v5e",
+    "v5lite": "v5e",
+    "v6lite": "v6e",
+    "v7x": "tpu7x",
+    "ironwood": "tpu7x",
+}
+_SEVERAL = re.compile(r"([^:]*?)x((?:v|tpu|ironwood)\w*[:-].*)")
 
 
 @dataclass(frozen=True)
 class Topology:
-    """A slice of one kind of TPU."""
+    """Slices of one kind of TPU and one size, joined by the data-centre network; mostly one."""
 
     version: str  # a key of CHIPS
-    sides: tuple[int, ...]  # chips along each dimension
+    sides: tuple[int, ...]  # chips along each dimension of a slice
+    slices: int = 1
 
     @property
-    def name(self) -> str:
-        """As JAX spells it: v4:2x2x1."""
+    def slice(self) -> str:
+        """One of the slices as JAX spells it: v4:2x2x1."""
         return f"{self.version}:{'x'.join(map(str, self.sides))}"
 
     @property
+    def name(self) -> str:
+        """All of them: v4:2x2x1, or 2xv4:2x2x1."""
+        return self._several(self.slice)
+
+    @property
     def accelerator(self) -> str:
-        """As Google Cloud counts it: v4-8 (cores on v4 and v5p, chips on v5e and v6e)."""
-        return f"{self.version}-{self.chips * self.chip.cores}"
+        """As Google Cloud counts a slice: v4-8 (cores on v4, v5p and tpu7x, chips on v5e and v6e), or 2xv4-8."""
+        return self._several(f"{self.version}-{math.prod(self.sides) * self.chip.cores}")
+
+    def _several(self, slice: str) -> str:
+        return slice if self.slices == 1 else f"{self.slices}x{slice}"
 
     @property
     def chip(self) -> Chip:
@@ -55,18 +72,43 @@ class Topology:
 
     @property
     def chips(self) -> int:
-        """How many; each is one JAX device."""
-        return math.prod(self.sides)
+        """How many in all slices."""
+        return self.slices * math.prod(self.sides)
+
+    @property
+    def size(self) -> int:
+        """JAX devices in all slices."""
+        return self.chips * self.chip.devices
 
     @property
     def egress(self) -> float:
-        """Bytes/s that the least connected chip can send: a link for every side longer than one chip, two in a ring."""
+        """Bytes/s that a device of the least connected chip can send inside its slice: a link for every side longer
+        than one chip, two in a ring, shared by the devices of the chip.
+        """
         links = (0 if side == 1 else 2 if side % self.chip.wraps == 0 else 1 for side in self.sides)
-        return sum(links) * self.chip.link
+        return sum(links) * self.chip.link / self.chip.devices
+
+    @property
+    def network(self) -> float:
+        """Bytes/s that a device can send to other slices; 0 where there are none."""
+        return self.chip.network if self.slices > 1 else 0.0
 
 
 def parse(name: str) -> Topology:
-    """The slice of a name in either spelling; UserError lists the known ones."""
+    """The slices of a name in either spelling; UserError lists the known ones, and says how several are written."""
+    several = _SEVERAL.fullmatch(name)
+    if several is None:
+        return _slice(name)
+    count, one = several.groups()
+    if not re.fullmatch(r"0*[1-9]\d*", count):
+        raise UserError(
+            f"topology {name!r}: {count!r} is no number of slices; write a whole number of at least 1 before the "
+            f"slice, such as 2x{one}"
+        )
+    return dataclasses.replace(_slice(one), slices=int(count))
+
+
+def _slice(name: str) -> Topology:
     shaped = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
     counted = re.fullmatch(r"(\w+)-(\d+)", name)
     found = shaped or counted
@@ -116,7 +158,7 @@ def require_libtpu() -> None:
 
 
 def devices(topology: Topology) -> Sequence[jax.Device]:
-    """Devices to compile for, one a chip; UserError where this libtpu does not know the slice."""
+    """Devices to compile for, those of all slices; UserError where this libtpu does not know the slice."""
     require_libtpu()
     # Before libtpu is loaded: nothing here asks the cloud where it runs or takes a TPU that may be attached, and the
     # lock with which a process reserves the machine's TPU does not matter to a compiler.
@@ -128,16 +170,18 @@ def devices(topology: Topology) -> Sequence[jax.Device]:
     more: dict[str, Any] = {}
     if topology.version == "v4":
         more["chip_config_name"] = "megacore"  # both cores as one device, as they run
-    if topology.chips == 1:
+    if math.prod(topology.sides) == 1:
         more["chips_per_host_bounds"] = (1, 1, 1)  # libtpu takes a host to have four chips
+    if topology.slices > 1:
+        more["num_slices"] = topology.slices
     try:
-        found = topologies.get_topology_desc(topology.name, "tpu", **more).devices
+        found = topologies.get_topology_desc(topology.slice, "tpu", **more).devices
     except (RuntimeError, ValueError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0][:300]
         raise UserError(f"this libtpu has no topology {topology.name}: {reason}") from error
-    if len(found) != topology.chips:
+    if len(found) != topology.size:
         raise UserError(
             f"this libtpu makes {len(found)} devices of the {topology.chips} chips of {topology.name}; "
-            "the planner counts one device a chip"
+            f"the planner counts {topology.size}"
         )
     return found

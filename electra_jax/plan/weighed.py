@@ -20,6 +20,7 @@ COLLECTIVES = (
     "collective-permute",
     "collective-broadcast",
 )
+_HOSTS = {"ONE_TO_ONE": "collective-permute"}  # the hosts' name of a kind, where it is another
 KERNEL = "tpu_custom_call"  # the target of hand-written (Pallas) kernels
 
 
@@ -52,9 +53,16 @@ class Collective:
     source: Source | None
     runs: int
     bytes: int
-    group: int  # devices that exchange
+    group: int  # devices that exchange; between slices: slices
     started: bool  # a start and a done with other work between them, not one blocking instruction
     hidden_cycles: int  # of the work between start and done, all runs
+    between_slices: bool = False  # by the data-centre network, not the chips' own links
+    begins: int = 0  # cycles of the work before it, all runs
+
+    @property
+    def name(self) -> str:
+        """Its kind, and where it takes place if not inside a slice."""
+        return f"{self.kind} between slices" if self.between_slices else self.kind
 
     @property
     def sent(self) -> float:
@@ -124,10 +132,10 @@ class Weighed:
         return tuple(o for o in self.operations if o.kernel)
 
     def bytes_by_collective(self) -> dict[str, int]:
-        """Kind -> bytes."""
+        """Name -> bytes."""
         total: Counter[str] = Counter()
         for c in self.collectives:
-            total[c.kind] += c.bytes
+            total[c.name] += c.bytes
         return dict(total)
 
 
@@ -155,6 +163,7 @@ def weigh_text(text: str, memory: Memory | None = None) -> Weighed:
             operations.append(operation)
     for name, runs in module.runs.items():
         collectives += _collectives(module, name, runs)
+        collectives += _between_slices(module, name, runs)
     return Weighed(
         operations=tuple(operations),
         collectives=tuple(collectives),
@@ -257,6 +266,54 @@ def _collective(
     )
 
 
+def _between_slices(module: Module, name: str, runs: int) -> list[Collective]:
+    """The exchanges of a computation with other slices, by the hosts: from a `send` to the `recv-done` of what comes
+    back under the same name. What is exchanged inside the slice before and after that are collectives of their own.
+    """
+    found: dict[str, Collective] = {}
+    cycles = 0
+    computation = module.computations[name]
+    for instruction in computation.values():
+        if instruction.opcode == "send" and (kind := _said(instruction, "megascale_transfer_type")):
+            found[_said(instruction, "host_transfer_rendezvous")] = Collective(
+                kind=_HOSTS.get(kind, kind.lower().replace("_", "-")),
+                op_name=instruction.op_name,
+                source=module.source(instruction),
+                runs=runs,
+                bytes=instruction.outputs[0].bytes * runs,
+                group=_slices(instruction.attributes),
+                started=True,
+                hidden_cycles=0,
+                between_slices=True,
+                begins=cycles * runs,
+            )
+        elif instruction.opcode == "recv-done":
+            back = _said(computation[instruction.operands[0]], "host_transfer_rendezvous")
+            if back in found:
+                hidden = cycles * runs - found[back].begins
+                found[back] = replace(found[back], hidden_cycles=hidden)
+        cycles += instruction.cycles or 0
+    return list(found.values())
+
+
+def _said(instruction: Instruction, name: str) -> str:
+    """A value that the compiler noted for those who carry an array from host to host; empty where it noted none."""
+    found = re.search(rf'_xla_{name}="([^"]*)"', instruction.attributes)
+    return found[1] if found else ""
+
+
+def _slices(attributes: str) -> int:
+    """How many slices exchange, in both notations of the compiler: "{1,2}x{0:7}", two slices and the devices of each,
+    and {{100000,100001,200000,200001}}, devices by number, of which a slice has a hundred thousand.
+    """
+    if listed := re.search(r"_xla_megascale_target=\{\{([\d,]+)", attributes):
+        return len({int(number) // 100_000 for number in listed[1].split(",")})
+    if ranges := re.search(r'_xla_megascale_target="\{([\d,:]+)\}', attributes):
+        ends = [part.split(":") for part in ranges[1].split(",")]
+        return sum(int(end[-1]) - int(end[0]) + 1 for end in ends)
+    return 2  # in a notation we have not met; fewer do not exchange
+
+
 def _group(attributes: str) -> int:
     """Devices of a replica group, in each of the notations XLA has had."""
     if named := re.search(r"replica_groups=mesh\[([^\]]*)\].*?\{([^}]*)\}", attributes):
@@ -278,7 +335,7 @@ def _buffers(module: Module) -> Iterator[Buffer]:
     results = _results(module.computations[module.entry])
     for instruction, computation, _ in module.control():
         opcode = instruction.opcode
-        if opcode in work.FREE or opcode.endswith("-done"):
+        if opcode in work.FREE or opcode == "send" or opcode.endswith("-done"):
             continue
         outputs: Sequence[Any] = instruction.outputs
         if opcode.endswith("-start"):

@@ -93,6 +93,8 @@ def traffic(module: Module, instruction: Instruction, computation: Computation) 
     outputs = instruction.outputs
     if opcode == "slice-start":  # ((operands), result, context)
         return _in_hbm(operands[0].outputs, outputs[1].bytes) + _in_hbm(outputs[1:2])
+    if opcode == "send":  # ((operand), context, token), which is no copy
+        return _in_hbm(operands[0].outputs)
     if opcode.endswith("-start"):  # of asynchronous copies and collectives: (buffers, context)
         return sum(_in_hbm(o.outputs) for o in operands) + _in_hbm(outputs[: len(operands)])
     if opcode in _SLICES:

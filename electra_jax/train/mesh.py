@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -31,8 +33,8 @@ PLACEMENT = (
 class MeshSpec:
     """The config section `mesh`: how many devices along each axis; -1 takes what is left, two of them are chosen."""
 
-    data: int  # rows split, parameters copied
-    fsdp: int  # rows, parameters and optimizer state split
+    data: int  # rows split, parameters copied; over all slices
+    fsdp: int  # rows, parameters and optimizer state split; inside a slice
     deterministic: bool = False  # GPU: only kernels that give the same bits every time, some slower
 
 
@@ -40,17 +42,21 @@ class MeshSpec:
 STATE_SHARE = 0.25
 
 
-def choose(spec: MeshSpec, state: Any, devices: int, memory: int | None) -> MeshSpec:
+def choose(
+    spec: MeshSpec, state: Any, devices: int, memory: int | None, slices: int = 1
+) -> MeshSpec:
     """`spec`, with the axes filled in where both are -1: as little `fsdp` as the memory of a device allows.
 
     `state` is the abstract train state; with a gradient as large as its parameters it gets STATE_SHARE of `memory`
-    (bytes; None, unknown, counts as enough). Splitting costs traffic, so it begins only where copies do not fit.
+    (bytes; None, unknown, counts as enough). Splitting costs traffic, so it begins only where copies do not fit, and
+    ends at the border of a slice.
     """
     if (spec.data, spec.fsdp) != (-1, -1):
         return spec
     gradient = [leaf for name, leaf in flatten(state).items() if name.startswith("params/")]
     needed = sum(leaf.size * leaf.dtype.itemsize for leaf in [*jax.tree.leaves(state), *gradient])
-    possible = [n for n in _divisors(devices) if all(size % n == 0 for size in _split_sizes(state))]
+    sizes = _split_sizes(state)
+    possible = [n for n in _divisors(devices // slices) if all(size % n == 0 for size in sizes)]
     enough = [n for n in possible if memory is None or needed / n <= STATE_SHARE * memory]
     fsdp = enough[0] if enough else possible[-1]
     return dataclasses.replace(spec, data=devices // fsdp, fsdp=fsdp)
@@ -61,12 +67,51 @@ def memory_per_device() -> int | None:
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
 
 
+def by_slice(devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
+    """The devices of each TPU slice, in the order of the slices; all in one where the platform knows no slices.
+
+    Raises UserError for slices of different sizes.
+    """
+    found: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        found.setdefault(getattr(device, "slice_index", 0), []).append(device)
+    slices = [found[index] for index in sorted(found)]
+    if len({len(slice) for slice in slices}) > 1:
+        raise UserError(
+            f"the slices of this run have {', '.join(str(len(slice)) for slice in slices)} devices; "
+            "a mesh needs slices of one size"
+        )
+    return slices
+
+
 def build(spec: MeshSpec, over: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh over these devices, by default all of all processes; UserError when its axes do not multiply to them.
 
-    Programs can be compiled for devices that are not there, those of a named topology.
+    Of several TPU slices `data` spans all, and `fsdp`, which exchanges more, lies inside each. Programs can be
+    compiled for devices that are not there, those of a named topology.
     """
-    devices = jax.device_count() if over is None else len(over)
+    slices = by_slice(jax.devices() if over is None else over)
+    sizes = _sizes(spec, sum(map(len, slices)), len(slices))
+    # Auto, by name: Explicit axes break modules that gather from sharded tables.
+    return Mesh(arrange(slices, *sizes), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+
+
+def arrange(slices: Sequence[Sequence[jax.Device]], data: int, fsdp: int) -> np.ndarray:
+    """The devices as [data, fsdp]: slice after slice along `data`, neighbours on the chips' links inside each."""
+    inside = (data // len(slices), fsdp)
+    # A side of the chips' grid is split between the axes only where it has to be.
+    if len(slices) == 1:
+        return mesh_utils.create_device_mesh(inside, slices[0], allow_split_physical_axes=True)
+    return mesh_utils.create_hybrid_device_mesh(
+        inside,
+        (len(slices), 1),
+        [device for slice in slices for device in slice],
+        allow_split_physical_axes=True,
+    )
+
+
+def _sizes(spec: MeshSpec, devices: int, slices: int) -> tuple[int, int]:
+    """(data, fsdp) with -1 filled in; UserError where they do not fit the devices and slices."""
     sizes = {"data": spec.data, "fsdp": spec.fsdp}
     free = [name for name, size in sizes.items() if size == -1]
     if len(free) == 2:
@@ -76,21 +121,21 @@ def build(spec: MeshSpec, over: Sequence[jax.Device] | None = None) -> Mesh:
         if size != -1 and size < 1:
             raise UserError(f"mesh.{name}={size} must be at least 1, or -1 for what is left")
         fixed *= max(size, 1)
+    asked = f"mesh data={spec.data} x fsdp={spec.fsdp} does not fit"
+    nearest = f"nearest that fits: {_nearest(spec, devices, slices)}"
     if len(free) == 1 and devices % fixed == 0:
         sizes[free[0]] = devices // fixed
     elif free or fixed != devices:
         raise UserError(
-            f"mesh data={spec.data} x fsdp={spec.fsdp} does not fit {devices} device{'s' * (devices != 1)}; "
-            f"the axes must multiply to {devices}, and -1 takes what is left; "
-            f"nearest that fits: {_nearest(spec, devices)}"
+            f"{asked} {devices} device{'s' * (devices != 1)}; "
+            f"the axes must multiply to {devices}, and -1 takes what is left; {nearest}"
         )
-    # Auto, by name: make_mesh's own default, Explicit, breaks modules that gather from sharded tables.
-    return jax.make_mesh(
-        (sizes["data"], sizes["fsdp"]),
-        ("data", "fsdp"),
-        axis_types=(AxisType.Auto,) * 2,
-        devices=over,
-    )
+    if sizes["data"] % slices:
+        raise UserError(
+            f"{asked} {slices} slices of {devices // slices} devices: data spans the slices and must be a multiple "
+            f"of {slices}, and fsdp lies inside a slice and must divide {devices // slices}; {nearest}"
+        )
+    return sizes["data"], sizes["fsdp"]
 
 
 def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
@@ -118,7 +163,7 @@ def place(tree: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
-def _nearest(spec: MeshSpec, devices: int) -> str:
+def _nearest(spec: MeshSpec, devices: int, slices: int) -> str:
     """The mesh over this many devices that is fewest doublings away, as the words of the error."""
 
     def distance(fsdp: int) -> tuple[float, float]:
@@ -128,7 +173,7 @@ def _nearest(spec: MeshSpec, devices: int) -> str:
         ]
         return round(sum(apart), 6), apart[0]
 
-    fsdp = min(_divisors(devices), key=distance)
+    fsdp = min(_divisors(devices // slices), key=distance)
     return f"data={devices // fsdp} x fsdp={fsdp}"
 
 

@@ -52,8 +52,9 @@ def plan(
 ) -> Plan | None:
     """The plan by flags, else by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, else as found.
 
-    Slurm and Open MPI say in the environment how many processes they started; on a TPU host jax asks the
-    platform. None: this process is alone. Raises UserError for half a plan.
+    Slurm and Open MPI say in the environment how many processes they started; on a TPU host jax asks the platform,
+    which may know other hosts, and surely does where the environment names several slices. None: this process is
+    alone. Raises UserError for half a plan.
     """
     told = {
         "--coordinator": coordinator or environment.get("JAX_COORDINATOR_ADDRESS"),
@@ -64,7 +65,9 @@ def plan(
     if len(missing) == len(told):
         if _started_together(environment):
             return Plan()
-        return Plan(perhaps=True) if _on_tpu(environment) else None
+        if not _on_tpu(environment):
+            return None
+        return Plan(perhaps=(_number("MEGASCALE_NUM_SLICES", environment) or 1) == 1)
     if missing:
         raise UserError(
             f"a run in several processes needs --coordinator, --processes and --process; missing: {', '.join(missing)}"
@@ -162,7 +165,8 @@ def _join(how: Plan, patience_s: int) -> None:
             heartbeat_timeout_seconds=HEARTBEAT_S,
         )
     except (ValueError, RuntimeError) as error:
-        if not how.perhaps:
+        # Of all that may stand in the way, only this says that there are others.
+        if not how.perhaps or "recognize coordinator" in str(error):
             raise UserError(f"cannot join the run's processes: {error}") from error
     finally:
         timer.cancel()

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,10 @@ def place_array(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
 
 
 def choose_mesh(
-    run: RunSpec, data: Prepared, devices: int | None = None, memory: int | None = None
+    run: RunSpec,
+    data: Prepared,
+    devices: Sequence[jax.Device] | None = None,
+    memory: int | None = None,
 ) -> MeshSpec:
     """The mesh of a run where its config leaves that open: on the devices there are, or on `devices` with `memory`
     bytes each (None: unknown).
@@ -81,8 +84,9 @@ def choose_mesh(
     objective = run.make_objective(data)
     state = jax.eval_shape(lambda: init_state(objective, run.optim, run.train.seed))
     if devices is None:
-        devices, memory = jax.device_count(), meshes.memory_per_device()
-    return meshes.choose(run.mesh, state, devices, memory)
+        devices, memory = jax.devices(), meshes.memory_per_device()
+    slices = len(meshes.by_slice(devices))
+    return meshes.choose(run.mesh, state, len(devices), memory, slices)
 
 
 def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:

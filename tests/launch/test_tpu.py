@@ -144,7 +144,7 @@ def test_every_host_of_every_slice_gets_its_part(world):
     world.program(0)
     done = world.run(
         "tpu.sh", "run", "--name", "e", "--zone", "z", "--type", "v5e-16", "--slices", "2", "--", *RUN,
-        FAKE_WORKERS="2",
+        "--config.mesh.data=4", "--config.mesh.fsdp=8", FAKE_WORKERS="2",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     create = next(line for line in world.lines("calls") if " create " in line)
@@ -221,6 +221,13 @@ def test_a_dry_run_shows_every_command_and_gives_none(world):
         (("run", "--name", "e", "--zone", "z", "--type", "v5e-16", "--", "--workdir", "run"), "gs://"),
         (("run", *MACHINE), "--workdir"),
         (("run", *MACHINE, "--direct", "--slices", "2", "--", *RUN), "--direct"),
+        (("run", *MACHINE, "--slices", "0", "--", *RUN), "--slices 0"),
+        (("run", *MACHINE, "--slices", "1.5", "--", *RUN), "--slices 1.5"),
+        (("create", "--name", "e", "--zone", "z", "--type", "v3-8", "--slices", "2"), "v4 and later"),
+        (("run", *MACHINE, "--slices", "2", "--", *RUN, "--config.mesh.fsdp=16"), "8 devices of a slice"),
+        (("run", *MACHINE[:-1], "v5p-8", "--", *RUN, "--config.mesh.fsdp", "8"), "4 devices of a slice"),
+        (("run", *MACHINE, "--slices", "3", "--", *RUN, "--config.mesh.data=8"), "no multiple of the 3"),
+        (("run", *MACHINE, "--slices", "2", "--", *RUN, "--config.mesh.data=6"), "16 devices of 2 slice"),
         (("run", *MACHINE, "--from", "none.whl", "--", *RUN), "none.whl"),
         (("run", *MACHINE, "--tpye", "x"), "--tpye"),
         (("fly",), "fly"),

@@ -69,6 +69,8 @@ def test_ways_to_make_it_fit_add_up(run):
     more = advise.shrink(run, 4, 3, False, True, attempt)
     assert more[0].change == "--config.model.remat=attention"
     assert more[-1].fits(LIMIT)
+    two = advise.shrink(run, 8, 1, True, False, attempt, slices=2)
+    assert two[0].change == "--config.mesh.data=2 --config.mesh.fsdp=4"  # inside a slice
 
 
 def test_attention_is_recomputed_where_that_may_be_enough(run):

@@ -35,7 +35,7 @@ def weighed():
     )
     data = described("tiny", "", None, 500)
     here = command.aim("cpu", run)
-    two = dataclasses.replace(here, devices=here.devices[:2])
+    two = dataclasses.replace(here, devices=here.devices[:2], chips=1)  # as on tpu7x
     run = settle(run, data, two.devices, None)
     made = []
 
@@ -60,6 +60,7 @@ def test_a_plan_stands_beside_a_measured_run(planned):
     assert planned["measured"]["step_s"] > 0 and planned["measured"]["steps"] >= 3
     assert planned["time"]["step_s"] >= planned["time"]["floor_s"] > 0
     assert planned["memory"]["fits"] and planned["memory"]["temporaries"] > 0
+    assert planned["run"]["chip_hours"] == planned["run"]["hours"] > 0
 
 
 def test_the_step_is_the_real_one(planned):

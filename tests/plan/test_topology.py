@@ -18,6 +18,10 @@ from electra_jax.train import hardware
         ("v5p-8", "v5p:2x2x1", 4),
         ("v6e-8", "v6e:2x4", 8),
         ("v6e-256", "v6e:16x16", 256),
+        ("tpu7x-8", "tpu7x:2x2x1", 4),
+        ("2xv5e-8", "2xv5e:2x4", 16),
+        ("4xv5litepod-16", "4xv5e:4x4", 64),
+        ("2xtpu7x-8", "2xtpu7x:2x2x1", 8),
     ],
 )
 def test_both_spellings(counted, shaped, chips):
@@ -46,6 +50,32 @@ def test_an_unknown_slice_is_refused_with_the_known_ones(name, said):
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("0xv5e:2x4", "'0' is no number of slices"),
+        ("1.5xv5e:2x4", "'1.5' is no number of slices"),
+        ("-2xv5e-8", "such as 2xv5e-8"),
+        ("xv6e-8", "write a whole number of at least 1"),
+        ("twoxtpu7x-8", "'two' is no number of slices"),
+        ("2xv5x:2x4", "Did you mean 'v5e:2x4'?"),
+        ("2xv5e-12", "v5e:4x4 = v5e-16"),
+        ("v5e:2x4+v5e:4x4", "unknown topology"),
+    ],
+)
+def test_wrong_numbers_of_slices(name, said):
+    """Catches a plan for one slice, or a traceback, where the number of slices is none."""
+    with pytest.raises(UserError) as refused:
+        topology.parse(name)
+    assert said in str(refused.value)
+
+
+def test_one_slice_is_one_slice():
+    """Catches two names, and two rates, of the same thing."""
+    assert topology.parse("1xv5e:2x4") == topology.parse("v5e:2x4")
+    assert topology.parse("1xv5e:2x4").name == "v5e:2x4"
+
+
 def test_links_of_a_slice():
     """Catches a ring assumed where the slice is too short for one: two links along a side, one, or none."""
     link = CHIPS["v5e"].link
@@ -54,12 +84,15 @@ def test_links_of_a_slice():
     assert topology.parse("v5e:16x16").egress == 4 * link
     assert topology.parse("v5p:2x2x1").egress == 2 * CHIPS["v5p"].link
     assert topology.parse("v4:4x4x4").egress == 6 * CHIPS["v4"].link
+    assert topology.parse("3xv4:4x4x4").egress == 6 * CHIPS["v4"].link
+    assert topology.parse("tpu7x:2x2x1").egress == 2 * CHIPS["tpu7x"].link / 2  # for each device
 
 
 def test_every_chip_has_a_peak():
     """Catches a chip whose name is not the one that the table of peaks knows."""
+    names = {v: f"TPU {v}" for v in ("v4", "v5e", "v5p", "v6e")} | {"tpu7x": "TPU7x"}
     assert {v: c.peak for v, c in CHIPS.items()} == {
-        v: hardware.PEAKS[f"TPU {v}"] for v in ("v4", "v5e", "v5p", "v6e")
+        v: hardware.PEAKS[name] for v, name in names.items()
     }
 
 

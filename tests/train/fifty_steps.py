@@ -7,6 +7,7 @@ one .npz a mesh: batches, masks, samples and dropout bits of every step, and the
 import functools
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -19,6 +20,7 @@ from electra_jax.data.source import open_prepared
 from electra_jax.objective.electra import ElectraObjective
 from electra_jax.ops import noise
 from electra_jax.spec import load_config
+from electra_jax.train import mesh as meshes
 from electra_jax.train import program
 from electra_jax.train.options import RunSpec, run_spec
 
@@ -38,6 +40,24 @@ class Recorded(ElectraObjective):
             "dropout": noise.bits(dropout, jnp.arange(8, dtype=jnp.uint32)),
         }
         return sums | {f"seen/{name}": x for name, x in seen.items()}, tokens
+
+
+@dataclass(frozen=True)
+class Member:
+    """A CPU device, and the slice that it is said to be of."""
+
+    device: jax.Device
+    slice_index: int
+    platform: str = "cpu"
+    device_kind: str = "cpu"
+
+
+def mesh(data: int, fsdp: int, slices: int) -> Mesh:
+    """The mesh that training would have, were these devices dealt to so many slices in turn."""
+    members = [Member(d, i % slices) for i, d in enumerate(jax.devices()[: data * fsdp])]
+    grid = meshes.arrange(meshes.by_slice(members), data, fsdp)
+    devices = np.vectorize(lambda member: member.device, otypes=[object])(grid)
+    return Mesh(devices, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
 def train(run: RunSpec, data, mesh: Mesh) -> dict[str, np.ndarray]:
@@ -68,11 +88,10 @@ def main() -> None:
         return Recorded(o.options, o.dims, o.special, o.slots)
 
     RunSpec.make_objective = recorded
-    for name, (rows, fsdp, dtype) in told["meshes"].items():
+    for name, (rows, fsdp, dtype, slices) in told["meshes"].items():
         overrides = [*told["overrides"], f"data.path={told['data']}", f"model.dtype={dtype}"]
         run = run_spec(load_config("tiny", overrides).to_dict())
-        devices = np.array(jax.devices()[: rows * fsdp]).reshape(rows, fsdp)
-        found = train(run, data, Mesh(devices, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2))
+        found = train(run, data, mesh(rows, fsdp, slices))
         if jax.process_index() == 0:
             np.savez(Path(told["output"]) / f"{name}.npz", **found)
 

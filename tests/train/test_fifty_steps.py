@@ -26,14 +26,15 @@ OVERRIDES = (
     "train.batch=16",
     "optim.warmup=0",
 )
-# name: (data, fsdp, compute dtype), in one process of eight devices
+# name: (data, fsdp, compute dtype, slices), in one process of eight devices
 MESHES = {
-    "1": (1, 1, "float32"),
-    "4": (4, 1, "float32"),
-    "8": (8, 1, "float32"),
-    "4x2": (4, 2, "float32"),
-    "1-bf16": (1, 1, "bfloat16"),
-    "8-bf16": (8, 1, "bfloat16"),
+    "1": (1, 1, "float32", 1),
+    "4": (4, 1, "float32", 1),
+    "8": (8, 1, "float32", 1),
+    "4x2": (4, 2, "float32", 1),
+    "4x2 on 2 slices": (4, 2, "float32", 2),
+    "1-bf16": (1, 1, "bfloat16", 1),
+    "8-bf16": (8, 1, "bfloat16", 1),
 }
 DRAWN = ("seen/ids", "seen/masked", "seen/dropout", "masked", "valid")
 COUNTS = ("replaced", "sampled_correct", "mlm_correct")
@@ -63,7 +64,7 @@ def runs(tmp_path_factory, prepared_folder) -> dict[str, dict[str, np.ndarray]]:
             free.bind(("127.0.0.1", 0))
             coordinator = f"127.0.0.1:{free.getsockname()[1]}"
         told = common | {
-            "meshes": {name: (4, 1, "float32")},
+            "meshes": {name: (4, 1, "float32", 1)},
             "coordinator": coordinator,
             "processes": count,
         }
@@ -107,6 +108,15 @@ def test_processes_change_nothing_at_all(runs):
         worst = max(float(np.max(np.abs(runs[name][k] / runs["4"][k] - 1))) for k in LOSSES)
         print(name, worst)
         assert worst < 1e-5
+
+
+def test_slices_change_nothing_at_all(runs):
+    """Catches rows or parameters that follow the number of a device and not its place in the mesh: where devices of
+    two slices are mixed, every loss is that of the same mesh on one slice, to the last bit."""
+    one, two = runs["4x2"], runs["4x2 on 2 slices"]
+    assert set(one) == set(two)
+    for key in one:
+        assert np.array_equal(one[key], two[key]), key
 
 
 def test_bfloat16_differs_in_few_samples(runs):

@@ -1,8 +1,10 @@
 """Meshes and placement: one rule for every array, and a mesh that changes no number."""
 
 import functools
+import itertools
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -128,6 +130,82 @@ def test_the_choice_follows_the_memory(devices: int, memory: float | None, shape
     chosen = meshes.choose(MeshSpec(-1, -1, True), state, devices, bytes_)
     assert chosen == MeshSpec(*shape, True)
     assert meshes.choose(MeshSpec(2, -1), state, devices, bytes_) == MeshSpec(2, -1)
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What a mesh asks a TPU device for."""
+
+    id: int
+    slice_index: int
+    coords: tuple[int, int, int]
+    core_on_chip: int = 0
+    platform: str = "tpu"
+    device_kind: str = "TPU v6 lite"
+
+
+def chips(slices: int, rows: int, columns: int) -> list[Chip]:
+    """The chips of slices of rows x columns each, those of different slices mixed."""
+    places = itertools.product(range(rows), range(columns), range(slices))
+    return [Chip(i, slice, (row, column, 0)) for i, (row, column, slice) in enumerate(places)]
+
+
+@pytest.mark.parametrize("slices", [2, 4])
+@pytest.mark.parametrize(("rows", "columns"), [(2, 4), (4, 4)])
+def test_fsdp_lies_inside_a_slice(slices: int, rows: int, columns: int):
+    """Catches parameters that are gathered over the data-centre network at every step, and, for every size that fits,
+    devices whose order is that of their numbers, or an axis that the grid of chips has no side for."""
+    over = chips(slices, rows, columns)
+    inside = rows * columns
+    for fsdp in (n for n in (1, 2, 4, 8, 16) if n <= inside):
+        grid = meshes.arrange(meshes.by_slice(over), slices * inside // fsdp, fsdp)
+        assert grid.shape == (slices * inside // fsdp, fsdp)
+        assert set(grid.flat) == set(over)
+        found = np.vectorize(lambda chip: chip.slice_index)(grid)
+        expected = np.repeat(np.arange(slices), inside // fsdp)
+        assert np.array_equal(found, np.repeat(expected[:, None], fsdp, 1)), (fsdp, found)
+
+
+def test_the_mesh_of_two_slices(monkeypatch):
+    """Catches a mesh of real devices, those of jax, that does not look at their slices, or has Explicit axes."""
+    monkeypatch.setattr(meshes.jax, "devices", lambda: chips(2, 2, 4))
+    built = meshes.build(MeshSpec(-1, 4))
+    assert dict(built.shape) == {"data": 4, "fsdp": 4}
+    assert [chip.slice_index for chip in built.devices[:, 0]] == [0, 0, 1, 1]
+    assert set(built.axis_types) == {jax.sharding.AxisType.Auto}
+
+
+@pytest.mark.parametrize(
+    ("data", "fsdp", "message"),
+    [
+        (1, 16, "mesh data=1 x fsdp=16 does not fit 2 slices of 8 devices: data spans the slices"),
+        (1, 16, "multiple of 2, and fsdp lies inside a slice and must divide 8; nearest.*data=2 x fsdp=8"),
+        (-1, 16, "does not fit 2 slices of 8 devices"),
+        (1, -1, "does not fit 2 slices.*nearest that fits: data=2 x fsdp=8"),
+        (3, -1, "does not fit 16 devices.*nearest that fits: data="),
+        (4, 8, "does not fit 16 devices"),
+    ],
+)  # fmt: skip
+def test_meshes_that_do_not_fit_the_slices(data: int, fsdp: int, message: str):
+    """Catches a traceback, or an fsdp across slices, whose gathers would take all the time there is."""
+    with pytest.raises(UserError, match=message) as refused:
+        meshes.build(MeshSpec(data, fsdp), chips(2, 2, 4))
+    assert "\n" not in str(refused.value)
+
+
+def test_slices_of_different_sizes():
+    """Catches a mesh that leaves devices of the larger slice out, or cuts across it."""
+    uneven = [*chips(2, 2, 2), Chip(8, 1, (2, 0, 0))]
+    with pytest.raises(UserError, match="slices of this run have 4, 5 devices"):
+        meshes.build(MeshSpec(-1, -1), uneven)
+    assert len(meshes.by_slice(jax.devices())) == 1  # a CPU knows no slices
+
+
+def test_the_choice_ends_at_the_border_of_a_slice():
+    """Catches a choice by memory alone, which `build` then refuses."""
+    state = {"params": {"word": jax.ShapeDtypeStruct((64, 8), jnp.float32)}}
+    assert meshes.choose(MeshSpec(-1, -1), state, 16, 1) == MeshSpec(1, 16)
+    assert meshes.choose(MeshSpec(-1, -1), state, 16, 1, slices=2) == MeshSpec(2, 8)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import pytest
 
 from electra_jax.spec import UserError
 from electra_jax.train import checkpoint
+from electra_jax.train import processes as joining
 from electra_jax.train.processes import HEARTBEAT_S, Plan, _has_tpu, plan
 
 STEPS = 24
@@ -51,6 +52,26 @@ def test_who_is_told_what(flags: tuple, environment: dict, expected: Plan | None
     """Catches a flag that an environment variable overrides, a single process that opens a port, and a job of
     several that runs as many copies of the same run."""
     assert plan(*flags, environment) == expected
+
+
+def test_several_slices_are_never_taken_for_one(monkeypatch):
+    """Catches a slice that trains alone, each its own copy of the run, because the others could not be found."""
+    monkeypatch.setattr(joining, "_on_tpu", lambda environment: True)
+    assert plan(None, None, None, {}) == Plan(perhaps=True)
+    assert plan(None, None, None, {"MEGASCALE_NUM_SLICES": "1"}) == Plan(perhaps=True)
+    assert plan(None, None, None, {"MEGASCALE_NUM_SLICES": "2"}) == Plan()
+    with pytest.raises(UserError, match="MEGASCALE_NUM_SLICES='two' is not a whole number"):
+        plan(None, None, None, {"MEGASCALE_NUM_SLICES": "two"})
+
+    def lost(*told: object, **more: object) -> None:
+        raise RuntimeError("Failed to recognize coordinator address slice-0")
+
+    monkeypatch.setattr(joining.jax.distributed, "initialize", lost)
+    with (
+        pytest.raises(UserError, match="cannot join.*slice-0"),
+        joining.joined(Plan(perhaps=True), 9),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(
