@@ -53,9 +53,11 @@ def _vocab(options: argparse.Namespace) -> None:
         options.size,
         options.output,
         lowercase=options.lowercase,
-        strip_accents=options.strip_accents,
+        accents=options.accents,
         sample_bytes=options.sample_bytes,
         text_key=options.text_key,
+        language=options.language,
+        max_word=options.max_word,
     )
     print(f"wrote {options.output}: {options.kind}, {options.size:,} tokens")
 
@@ -84,6 +86,8 @@ def _prepare(options: argparse.Namespace) -> None:
             workers=options.workers,
             lowercase=options.lowercase,
             strip_accents=options.strip_accents,
+            language=options.language,
+            max_word=options.max_word,
             segmenter=options.segmenter,
             dedup=options.dedup,
             engine=engine,

@@ -24,6 +24,9 @@ _WORTH_A_WORKER = 2**20
 
 # Shares of all tokens above which a word to the user is due.
 _MENTION_CHINESE, _MENTION_UNKNOWN = 0.005, 0.05
+# Share of all characters above which words that are too long are worth a word; tokens of kana for one
+# of a Chinese character from which text is taken as Japanese.
+_MENTION_TOO_LONG, _JAPANESE = 0.001, 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +79,8 @@ def prepare(
     dedup: str | None = None,
     engine: Engine | None = None,
     pack: bool = False,
+    language: str | None = None,
+    max_word: int | None = None,
 ) -> None:
     """Writes the folder `output` of rows of `seq_len` tokens that `source.open_prepared` reads.
 
@@ -100,7 +105,7 @@ def prepare(
     if dedup is not None:
         duplicates.check(dedup)
     files.refuse_existing(output)
-    loaded = load_tokenizer(tokenizer, lowercase, strip_accents)
+    loaded = load_tokenizer(tokenizer, lowercase, strip_accents, language, max_word)
     paths, valid_paths = _inputs(inputs, valid_inputs, text_key)
     stored = documents.size([*paths, *valid_paths])
     workers = workers or min(_cores(), 1 + stored // _WORTH_A_WORKER)
@@ -160,7 +165,7 @@ def prepare(
             "shards": written,
         }
         fingerprint.write(folder, info)
-    _mention(counts["train"] + counts["valid"], segmenter)
+    _mention(counts["train"] + counts["valid"], segmenter, loaded.max_word)
 
 
 def _inputs(
@@ -221,19 +226,32 @@ def _with_shares(counts: collections.Counter[str]) -> dict[str, int | float]:
     }
 
 
-def _mention(counts: collections.Counter[str], segmenter: str | None) -> None:
+def _mention(counts: collections.Counter[str], segmenter: str | None, max_word: int | None) -> None:
     """Tells the user what the text shows about the choice of tokenizer and segmenter."""
-    tokens = max(1, counts["tokens"])
-    if segmenter is None and counts["chinese_tokens"] > _MENTION_CHINESE * tokens:
+    tokens, characters = max(1, counts["tokens"]), max(1, counts["characters"])
+    chinese, kana = counts["chinese_tokens"], counts["kana_tokens"]
+    # Japanese and Korean write with Chinese characters, too; jieba knows the words of Chinese alone.
+    is_chinese = kana < _JAPANESE * chinese and counts["hangul_tokens"] < chinese
+    if segmenter is None and chinese > _MENTION_CHINESE * tokens and is_chinese:
         print(
-            f"note: {counts['chinese_tokens'] / tokens:.1%} of the tokens are Chinese. Without a "
+            f"note: {chinese / tokens:.1%} of the tokens are Chinese. Without a "
             "segmenter each Chinese character counts as a word, so whole-word masking will mask "
             "single characters there; segmenter jieba finds the words",
             file=sys.stderr,
         )
-    if counts["unknown_tokens"] > _MENTION_UNKNOWN * tokens:
+    unknown, too_long = counts["unknown_characters"], counts["too_long_characters"]
+    if too_long > _MENTION_TOO_LONG * characters:
         print(
-            f"note: {counts['unknown_tokens'] / tokens:.1%} of the tokens are unknown to the "
-            "vocabulary ([UNK]); is it one for this language and alphabet?",
+            f"note: {too_long / characters:.1%} of the characters are in words of more than {max_word} "
+            "characters, each of which becomes one [UNK]; give --max-word N, or use a unigram or bpe "
+            "vocabulary, which has no such limit",
+            file=sys.stderr,
+        )
+    unknown -= too_long
+    if max(counts["unknown_tokens"] / tokens, unknown / characters) > _MENTION_UNKNOWN:
+        print(
+            f"note: {counts['unknown_tokens'] / tokens:.1%} of the tokens, for {unknown / characters:.1%} of "
+            "the characters, are unknown to the vocabulary ([UNK]); is it one for this language and "
+            "alphabet?",
             file=sys.stderr,
         )
