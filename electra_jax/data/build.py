@@ -248,7 +248,8 @@ def _mention(counts: collections.Counter[str], segmenter: str | None, max_word: 
             file=sys.stderr,
         )
     unknown -= too_long
-    if max(counts["unknown_tokens"] / tokens, unknown / characters) > _MENTION_UNKNOWN:
+    share = max(counts["unknown_tokens"] / tokens, unknown / characters)
+    if share > _MENTION_UNKNOWN and unknown > too_long:
         print(
             f"note: {counts['unknown_tokens'] / tokens:.1%} of the tokens, for {unknown / characters:.1%} of "
             "the characters, are unknown to the vocabulary ([UNK]); is it one for this language and "
