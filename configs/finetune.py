@@ -106,5 +106,6 @@ def get_config(tasks: str = "") -> ConfigDict:
             },
             "eval": {"batch": 64},
             "mesh": {"data": -1, "fsdp": 1},
+            "report": {"tensorboard": True, "wandb": ""},
         }
     )

@@ -3,6 +3,7 @@
 import ast
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Marks of hashed files and copies of remote ones: not those of whoever runs the tests.
+    cache = tempfile.TemporaryDirectory(prefix="electra_jax-tests-")
+    config.add_cleanup(cache.cleanup)
+    os.environ["ELECTRA_JAX_CACHE"] = cache.name
     # The fast tests spend most of their time in compilers, on programs that run once: leave the optimiser out.
     # The slow ones train, so theirs are compiled as a user's are.
     if config.option.markexpr == "not slow":

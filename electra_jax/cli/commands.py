@@ -233,6 +233,7 @@ def _predict(options: argparse.Namespace) -> None:
         task=options.task,
         run=options.run,
         ensemble=options.ensemble,
+        probabilities=options.probabilities,
     )
     print(f"wrote {options.output}")
     if scores:

@@ -46,6 +46,11 @@ def predict(command: Command) -> None:
     c.add_argument("--workdir", required=True, help="folder written by finetune")
     c.add_argument("--input", required=True, help="a file like the training data, labels optional")
     c.add_argument("--output", required=True, help="new file (.tsv; of question answering .json)")
+    c.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="a column p_CLASS for each class; of tags JSON lines, of questions the n best answers",
+    )
     c.add_argument("--task", help="which, of a workdir with several")
     which = c.add_mutually_exclusive_group()
     which.add_argument("--run", help="such as seed0 (default: the best on dev)")

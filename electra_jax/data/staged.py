@@ -9,8 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from electra_jax import files, remote
-from electra_jax.data import fingerprint
+from electra_jax import activity, files, remote
+from electra_jax.data import fingerprint, marks
 from electra_jax.spec import UserError
 
 
@@ -76,9 +76,22 @@ def _copy(url: str, folder: Path, there: Mapping[str, int], info: Mapping[str, A
     }
     needed = sum(missing.values())
     remote.refuse_full_disk(folder, needed, f"a copy of {url}")
-    with tqdm(total=needed, unit="B", unit_scale=True, desc="copy data", disable=None) as bar:
+    with (
+        tqdm(total=needed, unit="B", unit_scale=True, desc="copy data", disable=None) as bar,
+        activity.doing(f"copying {url}") as progress,
+    ):
+        done = 0  # the bar counts only where it is shown
+
+        def copied(count: int) -> None:
+            nonlocal done
+            done += count
+            bar.update(count)
+            progress(f"{done / 1e9:.1f} of {needed / 1e9:.1f} GB")
+
         for name in sorted(missing):
-            remote.fetch(remote.join(url, name), folder / name, digests.get(name), bar.update)
+            remote.fetch(remote.join(url, name), folder / name, digests.get(name), copied)
+            if name in digests:
+                marks.write_copied(folder / name, digests[name])
 
 
 def _is_there(path: Path, size: int) -> bool:

@@ -1,43 +1,49 @@
-"""Every byte of the shards against the checksums of the fingerprint, in the background, before anything is kept.
+"""Every byte of the shards against the checksums of the fingerprint, in the background, while the run goes on.
 
 Reading a row checks only what ArrayRecord checks, its chunk. A file exchanged as a whole, at rest or under a
-running program, passes that; so the files are hashed once, by a thread, and must stay the same files.
+running program, passes that; so the files are hashed by a thread, once a machine (marks.py), and must stay the same
+files.
 """
 
 import hashlib
-import os
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from electra_jax.data import fingerprint
+from electra_jax.data import fingerprint, marks
 from electra_jax.data.source import Prepared
 from electra_jax.spec import UserError
 
-_BLOCK = (
-    2**22
-)  # bytes hashed between looks at the closing flag; hashlib lets other threads run meanwhile
+# Bytes hashed between looks at the closing flag; hashlib lets other threads run meanwhile.
+_BLOCK = 2**22
+_WAIT_S = 0.2  # between looks at a file that another process of this machine hashes
 
 
 class Verification:
     """Hashes the shards of prepared folders behind the run's back; a context manager.
 
-    What is computed from rows before `settle` has returned must not be kept.
+    What is computed from rows before `finished` is unconfirmed: it may be kept beside what was confirmed before,
+    together with `pending`, by which a later start knows the files again.
     """
 
     def __init__(self, *folders: Prepared) -> None:
-        shards = [(data.path, s) for data in folders for s in data.info["shards"]]
-        self._shards = [(path / s["name"], s["sha256"]) for path, s in shards]
+        shards = [(data, s) for data in folders for s in data.info["shards"]]
+        self._shards = {data.path / s["name"]: s["sha256"] for data, s in shards}
+        self._names = {
+            data.path / s["name"]: f"{data.fingerprint[:16]}/{s['name']}" for data, s in shards
+        }
         self.total = sum(s["bytes"] for _, s in shards)
-        self.done = 0  # bytes hashed so far
+        self.done = 0  # bytes hashed, or known from a mark, so far
         self._identities: dict[Path, tuple[int, ...]] = {}
+        self._verified: set[Path] = set()
         self._error: UserError | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="verification", daemon=True)
 
     def __enter__(self) -> Self:
-        self._identities = {path: _identity(path) for path, _ in self._shards}
+        self._identities = {path: marks.identity(path) for path in self._shards}
         self._thread.start()
         return self
 
@@ -51,9 +57,23 @@ class Verification:
         self._thread.join()
 
     def check(self) -> None:
-        """Raises what was found wrong so far; does not wait."""
+        """Raises UserError, naming the shard, for what was found wrong so far; does not wait."""
         if self._error is not None:
             raise self._error
+
+    def unchanged(self) -> None:
+        """Raises UserError when a shard is no longer the file that was there at the start."""
+        for path, identity in self._identities.items():
+            if marks.identity(path)[:4] != identity[:4]:  # the time of a change of status may move
+                raise UserError(
+                    f"{path} was replaced or changed while the run was reading it; nothing that came "
+                    "of it since was kept. Put the original folder back and start again"
+                )
+
+    @property
+    def finished(self) -> bool:
+        """Whether every shard is what the fingerprint says."""
+        return len(self._verified) == len(self._shards)
 
     def settle(self) -> None:
         """Returns when every shard is what the fingerprint says, and still the file that was hashed.
@@ -62,27 +82,55 @@ class Verification:
         """
         self._thread.join()
         self.check()
-        for path, identity in self._identities.items():
-            if _identity(path) != identity:
-                raise UserError(
-                    f"{path} was replaced or changed while the run was reading it; nothing that came "
-                    "of it was kept. Put the original folder back and start again"
-                )
+        self.unchanged()
+
+    def pending(self, everything: bool = False) -> dict[str, list[int]]:
+        """The shards that are not verified yet, or all: data set and name -> what tells this file from another."""
+        return {
+            self._names[path]: _across_starts(identity)
+            for path, identity in self._identities.items()
+            if everything or path not in self._verified
+        }
+
+    def unknown(self, pending: Mapping[str, Sequence[int]]) -> str | None:
+        """One of the shards that an earlier start left `pending` and that is another file now, or None."""
+        mine = self.pending(everything=True)
+        return next((name for name, was in pending.items() if mine.get(name) != list(was)), None)
 
     def _run(self) -> None:
         try:
-            for path, expected in self._shards:
-                found = self._sha256(path)
-                if found is not None and found != expected:
+            for path, expected in self._shards.items():
+                found = self._known(path)
+                if found is None:
+                    return  # told to stop
+                if found != expected:
                     self._error = UserError(
                         f"{path} has the sha256 {found}, {fingerprint.NAME} says {expected}: its content is "
                         "damaged; nothing that came of it was kept. Copy the folder again or prepare it again"
                     )
                     return
+                self._verified.add(path)
         except OSError as error:
             self._error = UserError(
                 f"cannot read {error.filename or 'the data'}: {error.strerror}; is the disk all right?"
             )
+
+    def _known(self, path: Path) -> str | None:
+        """The SHA-256 of a file, from its mark or by hashing; None when told to stop half-way."""
+        while not self._closing.is_set():
+            with marks.hashing(path) as mine:
+                found = marks.read(path)
+                if found is not None:
+                    self.done += path.stat().st_size
+                    return found
+                if mine:
+                    identity = marks.identity(path)
+                    found = self._sha256(path)
+                    if found is not None:
+                        marks.write(path, found, identity)
+                    return found
+            self._closing.wait(_WAIT_S)
+        return None
 
     def _sha256(self, path: Path) -> str | None:
         """None when it was told to stop half-way."""
@@ -96,10 +144,6 @@ class Verification:
         return digest.hexdigest()
 
 
-def _identity(path: Path) -> tuple[int, ...]:
-    """What changes when a file is exchanged or written to."""
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+def _across_starts(identity: tuple[int, ...]) -> list[int]:
+    """Without the device, whose number changes when a disk is attached again, and the time of a change of status."""
+    return list(identity[1:4])

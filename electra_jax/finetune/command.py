@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from electra_jax import files
-from electra_jax.finetune import groups, loop, plan, record, results
-from electra_jax.finetune.options import Options, options
+from electra_jax.finetune import groups, loop, majority, plan, record, results
+from electra_jax.finetune.options import Options, complete, options
 from electra_jax.finetune.plan import Plan
-from electra_jax.finetune.program import Program
+from electra_jax.finetune.program import Notice, Program
 from electra_jax.spec import UserError, apply_override, to_dict
 from electra_jax.train import mesh as meshes
 from electra_jax.train import program as programs
@@ -26,6 +27,7 @@ FREE = (
     "train.checkpoint_every",
     "eval.",
     "mesh.",
+    "report.",
     "data.dir",
     "data.train",
 )
@@ -45,7 +47,12 @@ def finetune(
         raise UserError(f"{folder} holds no fine-tuning to resume; give --config to start one")
     if found is None:
         _refuse_foreign(folder)
-    asked = _plain(config) if config is not None else _overridden(found["config"], overrides)  # type: ignore[index]
+    if found is not None:
+        found["config"] = complete(found["config"])
+    if config is not None:
+        asked = complete(_plain(config))
+    else:
+        asked = _overridden(found["config"], overrides)  # type: ignore[index]
     made = options(asked)
     if found is not None:
         _same(folder, found["config"], asked)
@@ -61,17 +68,18 @@ def finetune(
         )
     programs.use_compilation_cache()
     with lock(folder):
-        single = Program(work.spec, devices)
+        single = Program(work.spec, devices, notice=Notice())
         _announce(work)
         if found is None:
             together, measured = groups.decide(work, devices, single, _say)
             found = _begin(folder, asked, work, together, measured)
+        single.notice = Notice(_programs(work, found["together"]))
         for group in groups.of(work, found["together"]):
             if all(record.done(folder, run.name) for run in group.runs):
                 continue
-            program = (
-                single if len(group.runs) == 1 else Program(work.spec, devices, len(work.runs))
-            )
+            program = single
+            if len(group.runs) > 1:
+                program = Program(work.spec, devices, len(work.runs), single.notice)
             loop.train(work, group, program, single, folder)
         return results.write(work, folder, found)
 
@@ -101,6 +109,7 @@ def _begin(
         "model": to_dict(work.start.dims.spec),
         "vocab_size": work.start.dims.vocab_size,
         "runs": [to_dict(run) for run in work.runs],
+        majority.NAME: majority.measure(work),
         "together": together,
         "measured": measured,
         "steps": work.schedule.steps,
@@ -144,8 +153,21 @@ def _announce(work: Plan) -> None:
     )
 
 
+def _programs(work: Plan, together: bool) -> int:
+    """Says how many programs may be compiled, at most, and returns it."""
+    trained, predicted = len(work.schedule.orders[0].buckets), len(work.eval_buckets)
+    # Runs that train together predict dev together, and their last predictions one by one.
+    most = len(work.data) * (trained + predicted * (1 + together))
+    _say(
+        f"up to {most} programs are compiled, each when its first batch comes; lengths of rows: "
+        f"{trained} to train on, {predicted} to predict"
+    )
+    return most
+
+
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    tqdm.write(text, file=sys.stderr)  # above a progress bar, if one is shown
+    sys.stderr.flush()
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from electra_jax.finetune.tags import Span
+
 
 @dataclasses.dataclass(frozen=True)
 class TextExample:
@@ -18,11 +20,15 @@ class TextExample:
 
 @dataclasses.dataclass(frozen=True)
 class TagExample:
-    """Words with a tag each; `tags` is None where the file has none."""
+    """Words with a tag each; `tags` is None where the file has none.
+
+    `entities`: all of them, where some overlap, which tags cannot say; None: those of the tags.
+    """
 
     id: str
     words: tuple[str, ...]
     tags: tuple[str, ...] | None = None
+    entities: tuple[Span, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from electra_jax.convert import names, pair
 from electra_jax.convert.folder import Options
 from electra_jax.finetune import record
 from electra_jax.finetune.heads import HeadSpec
-from electra_jax.finetune.results import is_score
+from electra_jax.finetune.metrics import is_score
 from electra_jax.model.layers import padded_vocab
 from electra_jax.spec import UserError, from_config
 from electra_jax.text import tokenizer as tokenizers

@@ -45,7 +45,7 @@ def decide(
         return True, None
     if way == "auto" and mesh.devices.flat[0].platform == "cpu":
         return step_flops(plan) < SMALL_STEP, None
-    several = Program(single.spec, mesh, len(plan.runs))
+    several = Program(single.spec, mesh, len(plan.runs), single.notice)
     found = {
         "one after another": _seconds(plan, single, plan.runs[:1]),
         TOGETHER: _seconds(plan, several, plan.runs) / len(plan.runs),

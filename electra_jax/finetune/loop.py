@@ -16,7 +16,7 @@ from electra_jax.finetune.forward import Found, predict
 from electra_jax.finetune.plan import Plan
 from electra_jax.finetune.program import Program, State
 from electra_jax.finetune.record import Run
-from electra_jax.spec import UserError
+from electra_jax.spec import UserError, to_dict
 from electra_jax.train import arrays
 from electra_jax.train.checkpoint import FOLDER as CHECKPOINTS
 from electra_jax.train.checkpoint import Checkpoints
@@ -69,7 +69,7 @@ def train(plan: Plan, group: Group, program: Program, single: Program, folder: P
             progress = [Progress(**p) for p in meta["progress"]]
             loss = meta["loss"]
         spent = loss["seconds"]
-        with Report(home, done, plan.schedule.steps) as report:
+        with _report(plan, group, home, done) as report:
             if done:
                 report.say(f"{group.name}: going on after step {done}")
             session = _Session(plan, group, program, folder, report, progress)
@@ -94,6 +94,15 @@ def train(plan: Plan, group: Group, program: Program, single: Program, folder: P
     shutil.rmtree(home / CHECKPOINTS, ignore_errors=True)
 
 
+def _report(plan: Plan, group: Group, home: Path, done: int) -> Report:
+    """The outputs of a group's training: those that section `report` of the config asks for."""
+    asked = plan.options.report
+    config = {**to_dict(plan.options), "runs": [to_dict(run) for run in group.runs]}
+    return Report(
+        home, done, plan.schedule.steps, asked.tensorboard, wandb=asked.wandb, config=config
+    )
+
+
 class _Session:
     """One start of a group."""
 
@@ -110,6 +119,7 @@ class _Session:
         self._folder, self._report, self.progress = folder, report, progress
         self._told: list[tuple[int, Any]] = []
         self._lap = (time.monotonic(), -1)
+        self._shown = "training"
 
     def batch(self, step: int) -> tuple[str, rows.Arrays]:
         """(task, batch) of a step; several runs have their batches one above the other."""
@@ -128,6 +138,7 @@ class _Session:
         t = self._plan.options.train
         if (step + 1) % t.log_every == 0:
             self._log(step + 1, told)
+        self._report.progress(step + 1, self._shown)
 
     def _log(self, done: int, told: Any) -> None:
         values = jax.device_get(told)
@@ -146,7 +157,7 @@ class _Session:
                 )
             if not self._report.has(done, self._split(run, "train")):
                 self._report.write(done, self._split(run, "train"), mine | speed)
-        self._report.progress(done, f"loss {np.mean(values['loss']):.4g}")
+        self._shown = f"loss {np.mean(values['loss']):.4g}"
 
     def _split(self, run: Run, name: str) -> str:
         return f"{run.name}/{name}" if self._program.runs else name

@@ -1,16 +1,20 @@
 """Scores of predictions by the official definitions, in percent (mse in the task's own unit)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 
 from electra_jax.finetune import qa_metrics, tags
+from electra_jax.finetune.examples import TagExample
 from electra_jax.finetune.tasks import Task
 from electra_jax.spec import UserError
 
 Labels = Sequence[str]
 Scores = dict[str, Any]
+Surface = tuple[str, str]  # an entity's type and text
+
+OFFICIAL = "cluener_official"
 
 
 def score(
@@ -40,14 +44,27 @@ def score(
                 raise UserError(
                     f"sentence {example.id}: found {len(tagged)} tags for {len(example.words)} words"
                 )
-        if task.metrics[0] == "entities":
-            return entities(gold, predictions)
-        return {"accuracy": token_accuracy(gold, predictions)}
+        if task.metrics[0] != "entities":
+            return {"accuracy": token_accuracy(gold, predictions)}
+        found = entities(gold, predictions)
+        if OFFICIAL in task.metrics:
+            guesses = [
+                surfaces(example.words, tags.spans(tagged))
+                for example, tagged in zip(references, predictions, strict=True)
+            ]
+            found[OFFICIAL] = cluener_official(task, references, guesses)
+        return found
     labels = [example.label for example in references]
-    found: Scores = {}
+    found = {}
     for name in task.metrics:
         found[name] = METRICS[name](task, labels, list(predictions))
     return found
+
+
+def is_score(name: str, value: Any) -> bool:
+    """Whether an entry of the scores is one, not a count, a threshold or a table of types."""
+    counted = ("total", "missing", "right", "found", "there")
+    return isinstance(value, float) and not name.endswith((*counted, "thresh"))
 
 
 def accuracy(references: Sequence[Any], predictions: Sequence[Any]) -> float:
@@ -118,6 +135,33 @@ def entities(references: Sequence[Sequence[str]], predictions: Sequence[Sequence
         "accuracy": token_accuracy(references, predictions),
         "types": {kind: _prf(count) for kind, count in sorted(counts.items())},
     }
+
+
+def surfaces(words: Sequence[str], entities: Iterable[tags.Span]) -> set[Surface]:
+    """(type, text) of a sentence's entities, each once; of words without blanks between them."""
+    return {(kind, "".join(words[start:stop])) for kind, start, stop in entities}
+
+
+def cluener_official(
+    task: Task, references: Sequence[TagExample], predictions: Sequence[Set[Surface]]
+) -> float:
+    """CLUENER2020's score: the mean F1 of the task's types of entity.
+
+    An entity of a sentence is its type and text: it counts once, wherever and however often it
+    stands there; entities may overlap. A type that nobody has or finds counts 0 in the mean; types
+    that the task does not have do not count.
+    """
+    counts = {kind: [0, 0, 0] for kind in tags.types(task.labels or ())}
+    for example, found in zip(references, predictions, strict=True):
+        entities = example.entities
+        there = surfaces(
+            example.words, tags.spans(example.tags or ()) if entities is None else entities
+        )
+        for column, chosen in enumerate((there & found, found, there)):
+            for kind, _ in chosen:
+                if kind in counts:
+                    counts[kind][column] += 1
+    return float(np.mean([_prf(count)["f1"] for count in counts.values()]))
 
 
 def token_accuracy(

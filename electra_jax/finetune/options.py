@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from electra_jax.model.electra import ModelSpec
-from electra_jax.spec import UserError, check_choice, from_config, unknown_name
+from electra_jax.spec import UserError, check_choice, from_config, to_dict, unknown_name
 from electra_jax.train.mesh import MeshSpec
 from electra_jax.train.optim import OptimSpec
+from electra_jax.train.options import ReportSpec
 
 # The paper's fine-tuning rates by model (Table 7): small has width 256, base 768, large 1024.
 RATES = ((512, 3e-4), (1023, 1e-4), (None, 5e-5))
@@ -210,13 +211,20 @@ class Options:
     train: TrainOptions
     eval: EvalOptions
     mesh: MeshSpec
+    report: ReportSpec
 
 
-SECTIONS = ("init", "tasks", "data", "model", "head", "optim", "train", "eval", "mesh")
+SECTIONS = ("init", "tasks", "data", "model", "head", "optim", "train", "eval", "mesh", "report")
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the section that it lacks if it was written before there was one."""
+    return {"report": to_dict(ReportSpec(tensorboard=False, wandb="")), **config}
 
 
 def options(config: Mapping[str, Any]) -> Options:
     """The checked options of a config; UserError names the section and key that is wrong."""
+    config = complete(config)
     for name in config:
         if name not in SECTIONS:
             raise unknown_name("config section", str(name), SECTIONS)
@@ -233,6 +241,7 @@ def options(config: Mapping[str, Any]) -> Options:
         train=from_config(TrainOptions, config["train"], "train"),
         eval=from_config(EvalOptions, config["eval"], "eval"),
         mesh=from_config(MeshSpec, config["mesh"], "mesh"),
+        report=from_config(ReportSpec, config["report"], "report"),
     )
 
 

@@ -2,9 +2,11 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from electra_jax.files import write_json, write_text
 from electra_jax.finetune import tables, tags
@@ -17,14 +19,23 @@ _ID = ("index", "id")
 _PREDICTION = ("prediction", "label")
 
 
-def labels(path: str | Path, ids: Sequence[str], predictions: Sequence[Any]) -> None:
+def labels(
+    path: str | Path,
+    ids: Sequence[str],
+    predictions: Sequence[Any],
+    more: Mapping[str, Sequence[Any]] | None = None,
+) -> None:
     """Writes a TSV with the columns index and prediction: classes as they are, scores with 6 digits.
 
-    This is GLUE's format, and what `read_labels` reads.
+    This is GLUE's format, and what `read_labels` reads. `more`: further columns, a value an example.
     """
-    shown = [f"{p:.6f}" if isinstance(p, float) else str(p) for p in predictions]
-    rows = (f"{index}\t{text}\n" for index, text in zip(ids, shown, strict=True))
-    write_text(path, "index\tprediction\n" + "".join(rows))
+    columns = {"index": ids, "prediction": predictions, **(more or {})}
+    rows = zip(*(map(_shown, values) for values in columns.values()), strict=True)
+    write_text(path, "".join("\t".join(row) + "\n" for row in ((*columns,), *rows)))
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.6f}" if isinstance(value, float) else str(value)
 
 
 def leaderboard(
@@ -49,10 +60,13 @@ def leaderboard(
 def answers(folder: str | Path, found: Answers, threshold: float | None = None) -> None:
     """Writes predictions.json, nbest_predictions.json and null_odds.json, as SQuAD's scripts take them.
 
-    With a `threshold`, predictions are "" where the odds of no answer are above it (SQuAD 2.0).
+    predictions.json has the best text of every question, whatever its odds of no answer: the
+    scripts find the best threshold on the odds from those. With a `threshold` (SQuAD 2.0),
+    thresholded.json has the texts to hand in: "" where the odds are above it.
     """
-    texts = found.texts if threshold is None else found.with_threshold(threshold)
-    write_json(os.path.join(folder, "predictions.json"), texts)
+    write_json(os.path.join(folder, "predictions.json"), found.texts)
+    if threshold is not None:
+        write_json(os.path.join(folder, "thresholded.json"), found.with_threshold(threshold))
     write_json(os.path.join(folder, "nbest_predictions.json"), found.n_best)
     write_json(os.path.join(folder, "null_odds.json"), found.null_odds)
 
@@ -74,6 +88,27 @@ def tagged(
         lines = (" ".join(_solid(word) for word in row) for row in zip(*columns, strict=True))
         parts.append("\n".join(lines) + "\n\n")
     write_text(path, "".join(parts))
+
+
+def tagged_lists(
+    path: str | Path,
+    examples: Sequence[TagExample],
+    predictions: Sequence[Sequence[str]],
+    classes: Sequence[str],
+    probabilities: Sequence[np.ndarray],
+) -> None:
+    """Writes JSON lines with id, words, tags, classes, and probabilities [words][classes]."""
+    lines = [
+        {
+            "id": example.id,
+            "words": example.words,
+            "tags": guess,
+            "classes": classes,
+            "probabilities": np.round(shares, 6).tolist(),
+        }
+        for example, guess, shares in zip(examples, predictions, probabilities, strict=True)
+    ]
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def _solid(word: str) -> str:
@@ -100,6 +135,11 @@ def read_labels(path: str, ids: Sequence[str]) -> list[str]:
             f"{missing[0]}"
         )
     return [found[key] for key in ids]
+
+
+def ids_of(path: str) -> set[str]:
+    """The ids of a file of `labels`."""
+    return {str(row[tables.column(path, row, _ID)]) for _, row in tables.rows(path)}
 
 
 def read_answers(path: str, ids: Sequence[str], kind: type = str) -> dict[str, Any]:

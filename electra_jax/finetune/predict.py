@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax import files
-from electra_jax.finetune import forward, order, plan, record, scoring
+from electra_jax.finetune import forward, majority, order, plan, record, scoring
 from electra_jax.finetune.export import choose_task
 from electra_jax.finetune.forward import Found
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.network import NetworkSpec
 from electra_jax.finetune.options import DataOptions, options
 from electra_jax.finetune.plan import Split
-from electra_jax.finetune.program import Program, StepSpec
+from electra_jax.finetune.program import Notice, Program, StepSpec
 from electra_jax.finetune.tasks import Task
 from electra_jax.spec import UserError, from_config
 from electra_jax.text import tokenizer as tokenizers
@@ -31,11 +31,14 @@ def predict(
     task: str | None = None,
     run: str | None = None,
     ensemble: bool = False,
+    probabilities: bool = False,
 ) -> dict[str, Any] | None:
     """Writes the predictions for the file `path`; returns their scores where it has labels.
 
-    By the run with the best dev score, by `run`, or by the mean of all finished runs. Raises
-    UserError for data that do not read like the task's, and for an output that exists.
+    By the run with the best dev score, by `run`, or by the mean of all finished runs; with
+    `probabilities` as `scoring.write_file` writes them. The scores have those of always giving one
+    answer with them, "majority". Raises UserError for data that do not read like the task's, and
+    for an output that exists.
     """
     files.refuse_existing(output)
     found = record.read(workdir)
@@ -43,6 +46,8 @@ def predict(
     made = options(found["config"])
     asked = DataOptions.of(made.data)
     entry, labels = task_of(found, name, asked), tuple(found["labels"][name])
+    if probabilities:
+        scoring.check_probabilities(entry, output)
     words = tokenizers.load(Path(workdir) / "tokenizer")
     examples = entry.read(path, SPLIT, asked.carry_on)
     split = plan.encode(entry, labels, examples, path, words, found["max_len"][name], asked)
@@ -53,7 +58,7 @@ def predict(
     )
     dims = record.dimensions(found)
     spec = StepSpec(NetworkSpec(dims, heads), made.optim, 1.0, "mean", 1)
-    program = Program(spec, meshes.build(meshes.MeshSpec(-1, 1)))
+    program = Program(spec, meshes.build(meshes.MeshSpec(-1, 1)), notice=Notice())
     batch = -(-made.eval.batch // program.mesh.size) * program.mesh.size
     price = order.PREDICTION_PRICE / len(runs)
     buckets = order.bucket_lengths(
@@ -66,16 +71,24 @@ def predict(
     with files.disk_errors(output):
         Path(output).parent.mkdir(parents=True, exist_ok=True)
     data = scoring.Scored(entry, labels, dict(heads)[name])
-    return _write(data, split, said, output)
+    scores = _write(data, split, said, output, probabilities)
+    one = found.get(majority.NAME, {}).get(name)  # absent from workdirs of earlier versions
+    if scores is None or one is None:
+        return scores
+    return scores | {majority.NAME: majority.scores(entry, one["answer"], split.examples)}
 
 
 def _write(
-    data: "scoring.Scored", split: Split, said: list[Found], output: str | Path
+    data: "scoring.Scored",
+    split: Split,
+    said: list[Found],
+    output: str | Path,
+    probabilities: bool,
 ) -> dict[str, Any] | None:
     together = said[0] if len(said) == 1 else forward.mean(said)
     if together is None:
         raise UserError("the original's joint question answering has no ensemble; give --run")
-    scoring.write_file(data, split, together, output)
+    scoring.write_file(data, split, together, output, probabilities)
     return scoring.scores(data, split, together) if split.labelled else None
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from tqdm import tqdm
 
 from electra_jax.finetune import network, rates
 from electra_jax.finetune.network import NetworkSpec
@@ -140,14 +142,39 @@ def init_state(
     }
 
 
+class Notice:
+    """Says on stderr what is about to be compiled: that may take a minute, in which nothing moves.
+
+    `most`: how many programs there can be, where it is known.
+    """
+
+    def __init__(self, most: int = 0) -> None:
+        self._most, self._count = most, 0
+
+    def __call__(self, what: str, task: str, length: int) -> None:
+        """Says that the program of a task for rows of `length` tokens is compiled now."""
+        self._count += 1
+        of = f" of up to {self._most}" if self._most else ""
+        tqdm.write(
+            f"compiling program {self._count}{of}: {task}, {what}, rows of {length} tokens",
+            file=sys.stderr,
+        )
+        sys.stderr.flush()
+
+
 class Program:
     """The jitted functions of `runs` runs at once (0: of one run, whose arrays have no axis of runs).
 
-    A function is compiled for a task and a length of rows when it first meets them.
+    A function is compiled for a task and a length of rows when it first meets them; `notice` is
+    told before.
     """
 
-    def __init__(self, spec: StepSpec, mesh: Mesh, runs: int = 0) -> None:
+    def __init__(
+        self, spec: StepSpec, mesh: Mesh, runs: int = 0, notice: "Notice | None" = None
+    ) -> None:
         self.spec, self.mesh, self.runs = spec, mesh, runs
+        self.notice = notice
+        self._met: set[tuple[str, str, int]] = set()
         shapes = jax.eval_shape(
             functools.partial(init_state, spec, None),
             jax.ShapeDtypeStruct((), jnp.uint32),
@@ -197,10 +224,12 @@ class Program:
 
     def step(self, task: str, state: State, batch: Arrays) -> tuple[State, Any]:
         """One step; the state is donated. With several runs the batch has their axis in front."""
+        self._meet("training", task, batch)
         return self.jitted_step(task)(state, self.place(batch, self._rows))
 
     def predict(self, task: str, params: Params, batch: Arrays) -> Any:
         """The head's outputs, by every run for the same batch [B, L]."""
+        self._meet("prediction", task, batch)
         if task not in self._predictions:
             one = meshes.on_mesh(functools.partial(self._predict, task), self.mesh)
             self._predictions[task] = jax.jit(jax.vmap(one, (0, None)) if self.runs else one)
@@ -211,6 +240,13 @@ class Program:
                 NamedSharding(self.mesh, meshes.ROWS),
             ),
         )
+
+    def _meet(self, what: str, task: str, batch: Arrays) -> None:
+        length = batch["ids"].shape[-1]
+        if (what, task, length) not in self._met:
+            self._met.add((what, task, length))
+            if self.notice is not None:
+                self.notice(what, task, length)
 
     def _predict(self, task: str, params: Params, batch: Any) -> Any:
         return network.apply(self.spec.network, params, task, batch)

@@ -39,7 +39,10 @@ class SquadJson:
 
 @dataclasses.dataclass(frozen=True)
 class MrqaJson:
-    """MRQA 2019: JSON lines, the first a header; answers with the spans where they were detected."""
+    """MRQA 2019: JSON lines, the first a header; answers with the spans where they were detected.
+
+    Answers of a question without `detected_answers` are looked for in the context.
+    """
 
     def read(self, path: str, wanted: Wanted) -> list[QaExample]:
         """The questions of a file; UserError names the line that is at fault."""
@@ -58,10 +61,13 @@ class MrqaJson:
                         if not _same(places[-1][0], answer["text"]):
                             lost.append(_misplaced(str(qa["qid"]), answer["text"], first, context))
                             places[-1] = (answer["text"], NOWHERE)
-                if wanted.labelled and not places:
-                    raise UserError(f"{where}: question {qa.get('qid')} has no detected answer")
-                question = wanted.text(qa.get("question"), where, "question")
                 golds = tuple(qa.get("answers", ()))
+                if not places:
+                    name = str(qa["qid"])
+                    places = [_placed(name, g, context.find(g), context, lost) for g in golds]
+                if wanted.labelled and not places:
+                    raise UserError(f"{where}: question {qa.get('qid')} has no answer")
+                question = wanted.text(qa.get("question"), where, "question")
                 found.append(
                     QaExample(str(qa["qid"]), question, context, tuple(places), references=golds)
                 )

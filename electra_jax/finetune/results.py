@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from electra_jax import files
-from electra_jax.finetune import forward, plots, record, scoring
+from electra_jax.finetune import forward, majority, metrics, plots, record, scoring
 from electra_jax.finetune.plan import Plan, TaskData
 
 ENSEMBLE = "ensemble"
@@ -19,8 +19,8 @@ def write(work: Plan, folder: Path, found: Mapping[str, Any]) -> dict[str, Any]:
     """Writes results.json, results.md, the ensemble's predictions and the plots; returns the first.
 
     `runs` holds every run; `summary` a row a learning rate, task, split and metric with n, median,
-    mean, std (of a sample; null for one run), min, max; `best_lr` the rate of the best mean dev
-    score, whose runs make the `ensemble`.
+    mean, std (of a sample; null for one run), min, max; `majority` what always giving one answer
+    reaches; `best_lr` the rate of the best mean dev score, whose runs make the `ensemble`.
     """
     runs = [record.done(folder, run.name) for run in record.runs(found)]
     finished = [run for run in runs if run is not None]
@@ -39,6 +39,7 @@ def write(work: Plan, folder: Path, found: Mapping[str, Any]) -> dict[str, Any]:
         "select": work.options.train.select,
         "runs": finished,
         "summary": summary,
+        majority.NAME: found.get(majority.NAME) or majority.measure(work),
         "best_lr": best,
         "ensemble": {d.task.name: _ensemble(d, folder, chosen, len(work.data)) for d in work.data}
         if len(chosen) > 1
@@ -52,20 +53,14 @@ def write(work: Plan, folder: Path, found: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def is_score(name: str, value: Any) -> bool:
-    """Whether an entry of the scores is one, not a count, a threshold or a table of types."""
-    counted = ("total", "missing", "right", "found", "there")
-    return isinstance(value, float) and not name.endswith((*counted, "thresh"))
-
-
 def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row for each learning rate, task, split and metric."""
     values: dict[tuple[float, str, str, str], list[float]] = {}
     for run in runs:
         for task, splits in run["scores"].items():
-            for split, metrics in splits.items():
-                for metric, value in metrics.items():
-                    if is_score(metric, value):
+            for split, values_of in splits.items():
+                for metric, value in values_of.items():
+                    if metrics.is_score(metric, value):
                         key = (run["peak_lr"], task, split, metric)
                         values.setdefault(key, []).append(float(value))
     return [
@@ -86,13 +81,25 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def table(work: Plan, result: Mapping[str, Any]) -> str:
-    """results.md: every run's main dev score, and the summary."""
+    """results.md: every run's main dev score, and the summary, beside what one answer reaches."""
     kept = "after the last epoch" if result["select"] == "last" else "of the best epoch on dev"
+    one = result[majority.NAME]
+    told = [
+        f"{d.task.name}: {majority.describe(d.task, one[d.task.name]['answer'])}" for d in work.data
+    ]
+    floor = majority.main_score(work, one)
+
+    def beside(task: str, split: str, metric: str) -> str:
+        value = one[task]["scores"].get(split, {}).get(metric)
+        return "-" if value is None else f"{value:.2f}"
+
     lines = [
         f"# {', '.join(result['tasks'])}",
         "",
         f"From {result['init'].get('name', 'a random encoder')} ({result['init']['kind']}); "
         f"{result['steps']:,} steps; parameters {kept}.",
+        "",
+        f"Majority is what always giving one answer reaches ({'; '.join(told)}).",
         "",
         "| run | seed | learning rate | dev score | s |",
         "| --- | --- | --- | --- | --- |",
@@ -100,25 +107,53 @@ def table(work: Plan, result: Mapping[str, Any]) -> str:
             f"| {r['name']} | {r['seed']} | {r['peak_lr']:g} | {r['score']:.2f} | {r['seconds']:.0f} |"
             for r in result["runs"]
         ),
+        f"| majority | - | - | {floor:.2f} | - |",
+        *_verdict(result["runs"], floor),
         "",
-        "| learning rate | task | split | metric | n | median | mean ± std | min | max |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| learning rate | task | split | metric | majority | n | median | mean ± std | min | max |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         *(
-            f"| {s['peak_lr']:g} | {s['task']} | {s['split']} | {s['metric']} | {s['n']} | "
+            f"| {s['peak_lr']:g} | {s['task']} | {s['split']} | {s['metric']} | "
+            f"{beside(s['task'], s['split'], s['metric'])} | {s['n']} | "
             f"{s['median']:.2f} | {s['mean']:.2f} ± {_std(s['std'])} | {s['min']:.2f} | {s['max']:.2f} |"
             for s in result["summary"]
         ),
     ]
     if result["ensemble"]:
-        lines += ["", "| ensemble of | split | metric | value |", "| --- | --- | --- | --- |"]
+        lines += [
+            "",
+            "| ensemble of | split | metric | majority | value |",
+            "| --- | --- | --- | --- | --- |",
+        ]
         for task, splits in result["ensemble"].items():
-            for split, metrics in (splits or {}).items():
+            for split, values in (splits or {}).items():
                 lines += [
-                    f"| {task} | {split} | {name} | {value:.2f} |"
-                    for name, value in metrics.items()
-                    if is_score(name, value)
+                    f"| {task} | {split} | {name} | {beside(task, split, name)} | {value:.2f} |"
+                    for name, value in values.items()
+                    if metrics.is_score(name, value)
                 ]
-    return "\n".join(lines) + "\n"
+    notes = {
+        values["differs"]: None
+        for run in result["runs"]
+        for splits in run["scores"].values()
+        for values in splits.values()
+        if "differs" in values
+    }
+    return "\n".join([*lines, *(f"\nNote: {note}" for note in notes)]) + "\n"
+
+
+def _verdict(runs: Sequence[Mapping[str, Any]], floor: float) -> list[str]:
+    """A line where runs are no better than one answer to everything."""
+    bad = sum(run["score"] <= floor for run in runs)
+    return (
+        [
+            "",
+            f"{bad} of {len(runs)} runs no better on dev than the majority: they learned nothing "
+            "that dev can show.",
+        ]
+        if bad
+        else []
+    )
 
 
 def _ensemble(

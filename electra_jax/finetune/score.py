@@ -2,10 +2,20 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from electra_jax.finetune import custom, metrics, outputs, qa_metrics, tables, tasks
+from electra_jax.finetune import (
+    custom,
+    metrics,
+    outputs,
+    qa_metrics,
+    tables,
+    tagfiles,
+    tags,
+    tasks,
+)
+from electra_jax.finetune.examples import TagExample
 from electra_jax.finetune.tagfiles import Conll, TagLists
 from electra_jax.finetune.tasks import Task
 from electra_jax.spec import UserError, unknown_name
@@ -23,14 +33,17 @@ def score(
 
     `name`: a task, or a kind of `custom.make` with its `columns` for the user's own references.
     `predictions`: JSON id -> text for questions (SQuAD's format); columns with the tag last for
-    tagging, the same words in the same order; else a table with the columns index (or id) and
-    prediction. Examples without an id of their own have their row number, from 0. Raises UserError
-    for ids that are unknown, missing (but for questions, which count as wrong) or there twice.
+    tagging, the same words in the same order (CLUENER's JSON lines for CLUENER); else a table with
+    the columns index (or id) and prediction. Examples without an id of their own have their row
+    number, from 0. Raises UserError for ids that are unknown, missing (but for questions, which
+    count as wrong) or there twice.
     """
     task = _task(name, columns or {})
     if task.kind == "tag":  # as written: conlleval's token accuracy depends on it
-        task = dataclasses.replace(task, layout=_as_written(task.layout), labels=None)
-    examples = task.read(references, "dev", carry_on=True)
+        layout = _as_written(task.layout)
+        if layout != task.layout:
+            task = dataclasses.replace(task, layout=layout, labels=None)
+    examples = _references(task, references, predictions)
     ids = [example.id for example in examples]
     if len(set(ids)) < len(ids):
         twice = next(key for key in ids if ids.count(key) > 1)
@@ -45,7 +58,9 @@ def score(
         odds = None if null_odds is None else outputs.read_answers(null_odds, ids, float)
         return metrics.score(task, examples, found, odds, null_threshold)
     if task.kind == "tag":
-        return metrics.score(task, examples, _tags(task, predictions, examples))
+        if metrics.OFFICIAL in task.metrics and tables.is_json(predictions):
+            return _entities(task, predictions, examples)
+        return _tagged(task, predictions, examples)
     said = outputs.read_labels(predictions, ids)
     if task.kind == "regress":
         free = dataclasses.replace(task.wanted("dev"), scores=None)
@@ -58,12 +73,29 @@ def score(
         return metrics.score(
             task, examples, [_choice(predictions, i, t) for i, t in _both(ids, said)]
         )
-    wanted = dataclasses.replace(task.wanted("dev"), labels=tasks.labels_of(task, examples))
-    return metrics.score(
-        task,
-        examples,
-        [wanted.label(f"{predictions}: id {i}", text) for i, text in _both(ids, said)],
-    )
+    wanted = task.wanted("dev")
+    classes = [wanted.label(f"{predictions}: id {i}", text) for i, text in _both(ids, said)]
+    strange = set(classes) - {example.label for example in examples}
+    if task.labels is None and strange:  # classes of the training data that this file has none of
+        print(
+            f"{predictions}: {sum(c in strange for c in classes)} predictions are classes that no "
+            f"reference has, so wrong: {', '.join(sorted(map(str, strange))[:5])}",
+            file=sys.stderr,
+        )
+    return metrics.score(task, examples, classes)
+
+
+def _references(task: Task, references: str, predictions: str) -> list[Any]:
+    """The labelled examples: without the rows that official files have broken, as dev is read, or
+    with them where the predictions have them too, as test is."""
+    examples = task.read(references, "dev", carry_on=True)
+    if task.kind in ("classify", "regress"):
+        strange = outputs.ids_of(predictions) - {example.id for example in examples}
+        if strange:
+            every = task.read(references, "test", carry_on=True)
+            if tasks.labelled(every) and strange <= {example.id for example in every}:
+                return every
+    return examples
 
 
 def _task(name: str, columns: Mapping[str, Any]) -> Task:
@@ -90,14 +122,45 @@ def _as_written(layout: Any) -> Any:
     return layout
 
 
-def _tags(task: Task, path: str, examples: list[Any]) -> list[tuple[str, ...]]:
-    """The tags of a file, if its words are those of the references."""
-    columns = task if tables.is_json(path) else dataclasses.replace(task, layout=_COLUMNS)
-    found = columns.read(path, "dev")
-    if len(found) != len(examples):
-        raise UserError(
-            f"{path}: found {len(found)} sentences; the references have {len(examples)}"
+def _tagged(task: Task, path: str, examples: list[TagExample]) -> dict[str, Any]:
+    """The scores of a file of tags, if its words are those of the references."""
+    if tables.is_json(path):
+        said = _sentences(task, path, examples)
+        return metrics.score(task, examples, said)
+    columns = dataclasses.replace(task, layout=_COLUMNS, labels=None)
+    said = _sentences(columns, path, examples)
+    found = metrics.score(task, examples, said)
+    if task.metrics[0] != "entities":
+        return found
+    golds = [example.tags or () for example in examples]
+    if _width(path) > 2:
+        # What finetune and predict write, and conlleval reads: the right tag before the predicted
+        # one, in the scheme of the model. Accuracy depends on the scheme; F1 does not.
+        layout = dataclasses.replace(_COLUMNS, tag=-2)
+        theirs = _sentences(dataclasses.replace(columns, layout=layout), path, examples)
+        if list(map(tags.spans, theirs)) == list(map(tags.spans, golds)):
+            return found | {"accuracy": metrics.token_accuracy(theirs, said)}
+    if _is(golds, "iob1") and not _is(golds, "iob2") and not _is(said, "iob1"):
+        print(
+            f"{path}: tags are not in IOB1 as the references' are; accuracy compares them as they "
+            "are written, F1 by their meaning",
+            file=sys.stderr,
         )
+    return found
+
+
+def _is(sentences: Sequence[Sequence[str]], scheme: str) -> bool:
+    return all(tags.rewrite(said, scheme) == tuple(said) for said in sentences)
+
+
+def _width(path: str) -> int:
+    """Columns of the first word's line."""
+    return next((len(text.split()) for _, text in tables.numbered(path) if text.strip()), 0)
+
+
+def _sentences(task: Task, path: str, examples: list[TagExample]) -> list[tuple[str, ...]]:
+    found = task.read(path, "dev")
+    _check_sentences(path, len(found), examples)
     for gold, guess in zip(examples, found, strict=True):
         if len(gold.words) != len(guess.words):
             raise UserError(
@@ -105,6 +168,59 @@ def _tags(task: Task, path: str, examples: list[Any]) -> list[tuple[str, ...]]:
                 f"references {len(gold.words)}"
             )
     return [example.tags for example in found]
+
+
+def _check_sentences(path: str, count: int, examples: list[TagExample]) -> None:
+    if count != len(examples):
+        raise UserError(f"{path}: found {count} sentences; the references have {len(examples)}")
+
+
+def _entities(task: Task, path: str, examples: list[TagExample]) -> dict[str, Any]:
+    """The scores of CLUENER's JSON lines, in the order of the references.
+
+    {"label": {type: {text: [[first, last], ...]}}}; other keys are not needed. Places are not
+    either: without them, or with wrong ones, the official score alone is given.
+    """
+    lines = list(tables.objects(path))
+    _check_sentences(path, len(lines), examples)
+    found: list[set[metrics.Surface]] = []
+    tagged: list[tuple[str, ...]] = []
+    placed = True
+    wanted = task.wanted("dev")
+    for (line, row), example in zip(lines, examples, strict=True):
+        where, said = f"{path}:{line}", row.get("label")
+        if not isinstance(said, dict):
+            raise UserError(f"{where}: no object 'label', type -> text -> places")
+        for kind, texts in said.items():
+            tagfiles.check_type(where, kind, wanted)
+            if not isinstance(texts, dict | list) or not all(isinstance(t, str) for t in texts):
+                raise UserError(f"{where}: {kind!r} holds no texts")
+        found.append({(kind, text) for kind, texts in said.items() for text in texts})
+        spans = _places(said, "".join(example.words))
+        placed = placed and spans is not None
+        tagged.append(tags.write(tagfiles.apart(spans or []), len(example.words), "iob2"))
+    official = metrics.cluener_official(task, examples, found)
+    if not placed:
+        return {metrics.OFFICIAL: official}
+    return metrics.score(task, examples, tagged) | {metrics.OFFICIAL: official}
+
+
+def _places(said: Mapping[str, Any], sentence: str) -> list[tags.Span] | None:
+    """The entities by their characters; None where one is not where it says."""
+    spans = []
+    for kind, texts in said.items():
+        for text in texts:
+            places = texts[text] if isinstance(texts, dict) else None
+            if not isinstance(places, list) or not places:
+                return None
+            for place in places:
+                if not isinstance(place, list) or [type(at) for at in place] != [int, int]:
+                    return None
+                first, last = place
+                if first < 0 or not text or sentence[first : last + 1] != text:
+                    return None
+                spans.append(tags.Span(kind, first, last + 1))
+    return spans
 
 
 def _choice(path: str, index: str, text: str) -> int:

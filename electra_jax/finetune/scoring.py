@@ -13,6 +13,7 @@ from electra_jax.finetune.forward import Found
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.plan import Split
 from electra_jax.finetune.tasks import Task
+from electra_jax.spec import UserError
 
 
 class Data(Protocol):
@@ -46,13 +47,25 @@ def predictions(data: Data, split: Split, said: Found) -> list[Any]:
         return [data.labels[i] for i in best]
     if kind == "choice":
         return best.tolist()
-    tagged: list[list[str]] = [[] for _ in split.examples]
+    return [[data.labels[i] for i in best[at]] for at in _word_tokens(split)]
+
+
+def probabilities(data: Data, split: Split, said: Found) -> list[np.ndarray]:
+    """Of every example the classes' or choices' probabilities [classes]; of tags [words, classes]."""
+    logits = said["logits"].astype(np.float64)
+    shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares /= shares.sum(axis=-1, keepdims=True)
+    return [shares[at] for at in _word_tokens(split)] if data.task.kind == "tag" else list(shares)
+
+
+def _word_tokens(split: Split) -> list[np.ndarray]:
+    """int [words] of every example: where in the outputs a word's first token stands."""
     made = split.features
     assert made.words is not None
+    found: list[list[np.ndarray]] = [[] for _ in split.examples]
     for row, places in enumerate(made.words):
-        at = split.rows.begin[row] + places
-        tagged[made.example[row]] += [data.labels[i] for i in best[at]]
-    return tagged
+        found[made.example[row]].append(split.rows.begin[row] + places)
+    return [np.concatenate([np.zeros(0, np.int64), *parts]) for parts in found]
 
 
 def spans(split: Split, said: Found) -> Answers:
@@ -105,8 +118,7 @@ def scores(data: Data, split: Split, said: Found) -> dict[str, Any]:
 def write(data: Data, name: str, split: Split, said: Found, folder: Path) -> None:
     """Writes a split's predictions into a folder: the task's files, and its leaderboard's where it has one.
 
-    Questions give NAME/predictions.json, nbest_predictions.json and null_odds.json; tagging
-    NAME.conll; the others NAME.tsv.
+    Questions give a folder NAME (see `outputs.answers`); tagging NAME.conll; the others NAME.tsv.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if data.task.kind == "qa":
@@ -122,19 +134,57 @@ def write(data: Data, name: str, split: Split, said: Found, folder: Path) -> Non
         outputs.leaderboard(where, data.task, name, ids, predictions(data, split, said))
 
 
-def write_file(data: Data, split: Split, said: Found, path: str | Path) -> None:
-    """Writes one file of predictions: JSON id -> text of questions, CoNLL columns of tags, else TSV."""
-    if data.task.kind == "qa":
+def write_file(
+    data: Data, split: Split, said: Found, path: str | Path, with_probabilities: bool = False
+) -> None:
+    """Writes one file of predictions: JSON id -> text of questions, CoNLL columns of tags, else TSV.
+
+    Classes that are numbers have what they mean in a column "name". `with_probabilities`: a column
+    "p_CLASS" for every class or choice; of tags JSON lines (`outputs.tagged_lists`); of questions
+    the n best texts with theirs, and the odds of no answer.
+    """
+    task, ids = data.task, [example.id for example in split.examples]
+    if task.kind == "qa":
         answered, limit = spans(split, said), _limit(data, said)
         texts = answered.texts if limit is None else answered.with_threshold(limit)
-        files.write_json(path, texts)
+        every: dict[str, Any] = {
+            key: {
+                "text": text,
+                "null_odds": answered.null_odds[key],
+                "n_best": answered.n_best[key],
+            }
+            for key, text in texts.items()
+        }
+        files.write_json(path, every if with_probabilities else texts)
         return
     found = predictions(data, split, said)
-    if data.task.kind == "tag":
-        # The tags are the model's own; rewriting them would hide how it writes entities.
-        outputs.tagged(path, split.examples, found, scheme=None)
-    else:
-        outputs.labels(path, [example.id for example in split.examples], found)
+    shares = probabilities(data, split, said) if with_probabilities else []
+    if task.kind == "tag":
+        if with_probabilities:
+            outputs.tagged_lists(path, split.examples, found, data.labels, shares)
+        else:  # the tags are the model's own; rewriting them would hide how it writes entities
+            outputs.tagged(path, split.examples, found, scheme=None)
+        return
+    more: dict[str, list[Any]] = {}
+    if task.kind == "classify" and task.names:
+        more["name"] = [task.names.get(said, said) for said in found]
+    if with_probabilities:
+        names = data.labels or range(len(shares[0]) if shares else 0)
+        columns = np.array(shares).T.tolist()
+        more |= {f"p_{name}": column for name, column in zip(names, columns, strict=True)}
+    if task.kind == "regress":  # every digit: rounded scores tie, which changes rank correlations
+        found = [repr(score) for score in found]
+    outputs.labels(path, ids, found, more)
+
+
+def check_probabilities(task: Task, path: str | Path) -> None:
+    """UserError for a task without probabilities, or a file name that says something else than JSON."""
+    if task.kind == "regress":
+        raise UserError(f"task {task.name} predicts a number, which has no probability")
+    if task.kind == "tag" and not str(path).endswith((".jsonl", ".json")):
+        raise UserError(
+            f"probabilities of tags are JSON lines; give --output {Path(path).with_suffix('.jsonl')}"
+        )
 
 
 def _limit(data: Data, said: Found) -> float | None:

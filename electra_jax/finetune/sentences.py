@@ -6,6 +6,7 @@ from electra_jax.finetune.textfiles import Table
 
 _TSV = {"train": ("train.tsv",), "dev": ("dev.tsv",), "test": ("test.tsv",)}
 _BINARY = ("0", "1")
+_SENTIMENT = {"negative": "0", "positive": "1"}
 # TNEWS's codes and names.
 _NEWS = {
     "100": "news_story",
@@ -134,6 +135,7 @@ TASKS = (
             ("sentence2",),
             id=("id",),
             columns=("sentence1", "sentence2", "label"),
+            rename={"different": "0", "same": "1"},
         ),
         ("accuracy", "f1"),
         "accuracy",
@@ -150,7 +152,7 @@ TASKS = (
     Task(
         "chnsenticorp",
         "classify",
-        Table(("text_a",), id=("qid",)),
+        Table(("text_a",), id=("qid",), rename=_SENTIMENT),
         ("accuracy",),
         "accuracy",
         _TSV,
@@ -161,7 +163,7 @@ TASKS = (
     Task(
         "nsmc",
         "classify",
-        Table(("document",), id=("id",), lenient=True),
+        Table(("document",), id=("id",), rename=_SENTIMENT, lenient=True),
         ("accuracy",),
         "accuracy",
         {

@@ -1,6 +1,7 @@
 """Files of tagged words: CoNLL columns, JSON lists of words and tags, JSON character spans."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from electra_jax.finetune import tables
@@ -126,14 +127,15 @@ class CharacterSpans:
         for line, row in tables.rows(path):
             where = f"{path}:{line}"
             text = wanted.text(row[tables.column(path, row, ("text",))], where, "text")
-            tags = None
+            tags, entities = None, None
             if wanted.labelled or "label" in row:
                 said = row[tables.column(path, row, ("label",))]
-                entities = _character_entities(where, text, said, wanted)
-                kept = _apart(entities)
+                entities = tuple(_character_entities(where, text, said, wanted))
+                kept = apart(entities)
                 overlapping += len(entities) - len(kept)
                 tags = write(kept, len(text), self.scheme)
-            found.append(TagExample(str(row.get("id", len(found))), tuple(text), tags))
+            name = str(row.get("id", len(found)))
+            found.append(TagExample(name, tuple(text), tags, entities))
         if overlapping:
             wanted.notes.append(f"{path}: {overlapping} entities inside longer ones left out")
         return found
@@ -142,7 +144,7 @@ class CharacterSpans:
 def _character_entities(where: str, text: str, said: Any, wanted: Wanted) -> list[Span]:
     entities = []
     for kind, surfaces in said.items():
-        _check_type(where, kind, wanted)
+        check_type(where, kind, wanted)
         for surface, places in surfaces.items():
             for first, last in places:
                 if text[first : last + 1] != surface:
@@ -154,7 +156,7 @@ def _character_entities(where: str, text: str, said: Any, wanted: Wanted) -> lis
     return entities
 
 
-def _apart(entities: list[Span]) -> list[Span]:
+def apart(entities: Sequence[Span]) -> list[Span]:
     """The entities without those that overlap a longer one (of two equal ones, the first stays)."""
     kept: list[Span] = []
     for span in sorted(entities, key=lambda span: span.start - span.stop):
@@ -187,12 +189,13 @@ def _check_entity(where: str, tag: str, wanted: Wanted) -> None:
     if dash:
         if prefix not in ("B", "I", "E", "S"):
             raise UserError(f"{where}: tag {tag!r} begins with none of B- I- E- S-")
-        _check_type(where, kind, wanted)
+        check_type(where, kind, wanted)
     elif tag != "O":
         raise UserError(f"{where}: tag {tag!r} is neither O nor one such as B-PER")
 
 
-def _check_type(where: str, kind: str, wanted: Wanted) -> None:
+def check_type(where: str, kind: str, wanted: Wanted) -> None:
+    """UserError for a type of entity that the task does not know."""
     if wanted.labels is not None:
         types = sorted({label.partition("-")[2] for label in wanted.labels} - {""})
         if kind not in types:

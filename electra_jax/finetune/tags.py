@@ -70,6 +70,11 @@ def rewrite(tags: Sequence[str], scheme: str) -> tuple[str, ...]:
     return write(spans(tags), len(tags), scheme)
 
 
+def types(labels: Iterable[str]) -> tuple[str, ...]:
+    """The types of entity that these tags name, sorted."""
+    return tuple(sorted({parts(label)[1] for label in labels} - {""}))
+
+
 def scheme_labels(types: Iterable[str], scheme: str) -> tuple[str, ...]:
     """Every tag that the scheme has for these types, the outside first."""
     check_choice("scheme", scheme, SCHEMES)

@@ -85,6 +85,12 @@ class Task:
         """The splits that the official layout has: train, dev, test and what else there is."""
         return tuple(self.files)
 
+    @property
+    def names(self) -> dict[str, str]:
+        """Class -> what it means, of classes that are numbers."""
+        rename = getattr(self.layout, "rename", {})
+        return {number: name for name, number in rename.items() if number.isdigit()}
+
     def file(self, data_dir: str | Path, split: str) -> str:
         """The split's file under `data_dir`. Raises UserError that lists the names looked for."""
         if split not in self.files:

@@ -177,6 +177,11 @@ def _space(said: Mapping[str, Any], otherwise: str = "never") -> _Rules:
     return {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": True}
 
 
+def _number(said: Mapping[str, Any], key: str, otherwise: int) -> int:
+    value = said.get(key, otherwise)
+    return value if isinstance(value, int) else otherwise
+
+
 def _albert(said: Mapping[str, Any], table: list[_Rules]) -> Built:
     accents = [] if said.get("keep_accents", False) else _NO_ACCENTS
     lower = _LOWER if said.get("do_lower_case", True) else []
@@ -185,7 +190,7 @@ def _albert(said: Mapping[str, Any], table: list[_Rules]) -> Built:
 
 def _xlnet(said: Mapping[str, Any], table: list[_Rules]) -> Built:
     lower = _LOWER if said.get("do_lower_case", False) else []
-    unk = int(said.get("unk_id", 0))
+    unk = _number(said, "unk_id", 0)
     return [*_QUOTES, *_NO_ACCENTS, *lower, *table], [_SPLIT, _space({})], unk
 
 
@@ -209,7 +214,7 @@ def _deberta(said: Mapping[str, Any], table: list[_Rules]) -> Built:
     return (
         [*lower, _WHITE, {"type": "NFC"}, _STRIP_RIGHT],
         [*marks, _space(said, "first")],
-        str(said.get("unk_id", 1)),
+        str(_number(said, "unk_id", 1)),
     )
 
 

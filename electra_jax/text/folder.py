@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import operator
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,6 @@ _CONFIG, _MAP, _VOCAB, _SPIECE, _MODEL = (
     "config.json",
 )
 _ADD_LINES = "add it as a line of its own (at the end, so that the other ids stay)"
-
 _ADD_TOKENS = "add it with transformers' add_special_tokens"
 
 Found = tuple[dict[str, Any], dict[str, str], bytes | None]  # definition, names, SentencePiece
@@ -33,10 +33,13 @@ def ids(definition: Mapping[str, Any]) -> dict[str, int]:
     when two entries have one id, or when more ids lack an entry than have one.
     """
     vocab = definition["model"]["vocab"]
-    found = dict(vocab) if isinstance(vocab, dict) else {t: i for i, (t, _) in enumerate(vocab)}
-    for token in definition.get("added_tokens") or ():
-        found[token["content"]] = token["id"]
-    ordered = sorted(found, key=found.__getitem__)
+    try:
+        found = dict(vocab) if isinstance(vocab, dict) else {t: i for i, (t, _) in enumerate(vocab)}
+        for token in definition.get("added_tokens") or ():
+            found[token["content"]] = operator.index(token["id"])
+        ordered = sorted(found, key=lambda token: operator.index(found[token]))
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"the vocabulary is damaged ({error}); expected an id a token") from None
     for before, after in itertools.pairwise(ordered):
         if found[before] == found[after]:
             raise UserError(
@@ -111,7 +114,7 @@ def read(path: Path, lowercase: bool | None, strip_accents: bool | None) -> Foun
     entries = _json(path / added.FILE)
     if (path / DEFINITION).is_file() and kind != japanese.CLASS:
         return _from_definition(path, said, entries, kind, lowercase, strip_accents)
-    if (path / _VOCAB).is_file():
+    if (path / _VOCAB).is_file() and kind not in classes.SENTENCEPIECE:
         said["tokenizer_class"] = kind
         return (*from_vocab(path / _VOCAB, said, lowercase, strip_accents, entries), None)
     models = sorted(path.glob("*.model"))
@@ -140,7 +143,7 @@ def write(
     if max_length is not None:
         config["model_max_length"] = max_length
     words = definition.get("words")
-    if words is None:  # else the class has no use for it
+    if words is None:  # transformers' class for those has no use for the file
         full = {
             "version": "1.0",
             "truncation": None,
@@ -157,6 +160,8 @@ def write(
         more = {token: number for token, number in numbers.items() if token not in vocab}
         if more:
             files.write_json(path / added.FILE, more)
+        else:  # of another tokenizer that was saved here
+            (path / added.FILE).unlink(missing_ok=True)
     else:
         config["tokenizer_class"] = "PreTrainedTokenizerFast"  # takes tokenizer.json as it is
         if model_file is not None:
@@ -230,8 +235,8 @@ def _from_model(
         where, to = json.dumps(str(path)), json.dumps(f"{path}-fast")
         raise UserError(
             f"folder {path} has a SentencePiece model but no {DEFINITION}, and is a {kind}, whose ids "
-            "are not read from a model here. Write the file where transformers is installed, and give "
-            f"the new folder:\n  python -c 'from transformers import AutoTokenizer as T; "
+            f"are not read from a model here; where transformers is installed, write {to} and give "
+            "that: python -c 'from transformers import AutoTokenizer as T; "
             f"T.from_pretrained({where}).save_pretrained({to})'"
         )
     proto = spm.parse(model, model.read_bytes())
@@ -256,7 +261,7 @@ def _from_definition(
     model["type"] = model.get("type") or (
         "WordPiece" if "continuing_subword_prefix" in model else "?"
     )
-    _check_kind(where, found)
+    _check_kind(where, found, kind)
     if model["type"] == "WordPiece":
         found["added_tokens"] = added.listed(str(path), found, entries, said)
         names = special.find(where, ids(found), _ADD_TOKENS, _said_names(said))
@@ -269,8 +274,6 @@ def _from_definition(
         vocab.setdefault(names["unk"], ids(found)[names["unk"]])
         kept = added.beyond(found["added_tokens"], vocab, names)
         return _wordpiece(rules.but(lowercase, strip_accents), vocab, names, kept), names, None
-    if kind in classes.BERT:
-        raise UserError(f"{where} is a SentencePiece tokenizer, but the folder says it is a {kind}")
     spiece = path / _SPIECE
     data = spiece.read_bytes() if spiece.is_file() else None
     return (*_sentencepiece(path, where, found, said, entries, kind), data)
@@ -295,12 +298,18 @@ def _sentencepiece(
     return {part: found.get(part) for part in keep}, names
 
 
-def _check_kind(where: str, found: dict[str, Any]) -> None:
-    kind = found["model"]["type"]
-    if kind != "WordPiece" and not (kind in ("Unigram", "BPE") and spm.is_like(found)):
-        what = "byte-level BPE" if kind == "BPE" else kind
+def _check_kind(where: str, found: dict[str, Any], kind: str | None) -> None:
+    """Raises UserError for a model that is not read here, or is not one of the folder's class."""
+    model = found["model"]["type"]
+    if model != "WordPiece" and not (model in ("Unigram", "BPE") and spm.is_like(found)):
+        what = "byte-level BPE" if model == "BPE" else model
         raise UserError(
             f"{where} is a {what} tokenizer; expected WordPiece, or SentencePiece unigram or BPE"
+        )
+    if kind in (classes.SENTENCEPIECE if model == "WordPiece" else classes.BERT):
+        raise UserError(
+            f"{where} is a {model} tokenizer, but the folder says that it is a {kind}; correct "
+            "tokenizer_class in tokenizer_config.json (PreTrainedTokenizerFast takes the file as it is)"
         )
 
 
@@ -320,7 +329,7 @@ def _json(path: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__}; expected a JSON object")

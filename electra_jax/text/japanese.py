@@ -1,10 +1,8 @@
 """The words of transformers' BertJapaneseTokenizer: MeCab's, cut further by WordPiece or into characters.
 
-What stands in the file of a vocabulary is given to the library word by word, so that nothing but the
-words made here decides where a piece may end.
+The library looks up the words found here one by one; it splits and normalises nothing itself.
 """
 
-import itertools
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -141,9 +139,10 @@ class Words:
         places = [(at, at + 1) for at in range(start, start + len(text))]
         words = [text]
         if said.segmenter is not None:
-            prepared = said.segmenter.prepared(text)
-            places = _normalized(text, places, prepared) if prepared != text else places
-            words, text = said.segmenter.words(prepared), prepared
+            if said.segmenter.normalize:
+                places = _normalized(text, places)
+            text = said.segmenter.prepared(text)
+            words = said.segmenter.words(text)
         end = 0
         for word in words:
             begin = text.index(word, end)
@@ -155,29 +154,28 @@ class Words:
                     here = [p for c, p in zip(word, here, strict=True) for _ in c.lower()]
                 word = lower
             if said.characters:
-                composed = unicodedata.normalize("NFKC", word)
-                here = _normalized(word, here, composed) if composed != word else here
-                yield from ((char, [place]) for char, place in zip(composed, here, strict=True))
+                chars = unicodedata.normalize("NFKC", word)
+                here = _normalized(word, here)
+                yield from ((char, [place]) for char, place in zip(chars, here, strict=True))
             else:
                 yield from ((m[0], here[m.start() : m.end()]) for m in re.finditer(r"\S+", word))
 
 
-def _normalized(text: str, places: Sequence[Place], normal: str) -> list[Place]:
-    """The places of the characters of `normal`, the NFKC of `text` whose characters are at `places`.
+def _normalized(text: str, places: list[Place]) -> list[Place]:
+    """The places of the characters of a text's NFKC, from those of the text's own.
 
     The text is taken in the shortest stretches whose normal forms, one after another, are that of
     the whole; each character of a normal form stands for its stretch.
     """
+    if unicodedata.is_normalized("NFKC", text):
+        return places
     found: list[Place] = []
     start = 0
-    for end in itertools.chain(range(1, len(text)), [len(text)]):
-        apart = end == len(text) or _apart(text[start:end], text[end])
-        if apart:
+    for end in range(1, len(text) + 1):
+        if end == len(text) or _apart(text[start:end], text[end]):
             form = unicodedata.normalize("NFKC", text[start:end])
             found += [(places[start][0], places[end - 1][1])] * len(form)
             start = end
-    if len(found) != len(normal):
-        raise AssertionError(f"NFKC of {text!r} is not that of its stretches")
     return found
 
 

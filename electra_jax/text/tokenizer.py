@@ -1,12 +1,12 @@
-"""One Tokenizer over WordPiece and SentencePiece: text to ids, and a folder that says all of it.
+"""One Tokenizer over WordPiece, SentencePiece and Japanese words: text to ids, and a folder that says all of it.
 
 Four ways to encode, all giving the same ids without special tokens:
 
     encode(text) -> list[int]
     encode_batch(texts) -> list[list[int]]      the `tokenizers` library, all the cores it may use
     encode_offsets(texts) -> list[(ids, characters)]  the same, with where each token stands
-    encode_flat(texts) -> (ids, lengths)        numpy, one core, several times faster: a cache of
-                                                words makes up for it (for bulk work in processes)
+    encode_flat(texts) -> (ids, lengths)        numpy, one core, several times faster by a cache of
+                                                words, where the rules allow one (see borders.py)
 
 The name of a special token in the text itself (a literal "[MASK]" in a corpus) is ordinary text
 here, as in the original ELECTRA: raw text never gives a special id, except [UNK] for what the
@@ -21,7 +21,7 @@ import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tokenizers
@@ -136,8 +136,9 @@ class Tokenizer:
         )
         places = [
             (words[word][1][start][0], words[word][1][stop - 1][1])
-            for word, (start, stop) in zip(found.word_ids, found.offsets, strict=True)
-            if word is not None  # never: only special tokens have no word
+            for word, (start, stop) in zip(
+                cast(list[int], found.word_ids), found.offsets, strict=True
+            )
         ]
         return np.array(found.ids, np.int32), np.array(places, np.int32).reshape(-1, 2)
 
@@ -345,9 +346,11 @@ def _word_by_word(definition: Mapping[str, Any], names: Mapping[str, str]) -> di
 
 
 def _built(parts: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    return tokenizers.Tokenizer.from_str(
-        json.dumps({"version": "1.0", "added_tokens": [], **parts})
-    )
+    text = json.dumps({"version": "1.0", "added_tokens": [], **parts})
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # noqa: BLE001 (the library raises nothing narrower)
+        raise UserError(f"the tokenizer's definition is damaged: {error}") from None
 
 
 def _spelt(definition: Mapping[str, Any]) -> list[dict[str, Any]]:

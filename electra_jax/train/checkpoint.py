@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,7 +31,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from electra_jax import files, remote
 from electra_jax.spec import UserError
-from electra_jax.train import arrays
+from electra_jax.train import arrays, unconfirmed
 from electra_jax.train.hush import hush
 
 FOLDER = "checkpoints"
@@ -59,7 +59,10 @@ class Checkpoints:
     def __init__(self, workdir: str | Path, keep_last: int = 3, keep_every: int = 0) -> None:
         hush()
         self.folder = _place(Path(workdir))
-        self._keep = [checkpoint_managers.LatestN(max(1, keep_last))]
+        self._keep: list[Any] = [
+            checkpoint_managers.LatestN(max(1, keep_last)),
+            unconfirmed.NewestConfirmed(lambda: unconfirmed.noted(self.folder)),
+        ]
         if keep_every > 0:
             self._keep.append(checkpoint_managers.EveryNSteps(keep_every))
         self._damaged: set[int] = set()
@@ -113,10 +116,17 @@ class Checkpoints:
         """The steps with a finished checkpoint, ascending, whether readable or not."""
         return _steps(self.folder)
 
-    def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
+    def save(
+        self,
+        step: int,
+        state: Any,
+        meta: dict[str, Any],
+        pending: unconfirmed.Pending | None = None,
+    ) -> None:
         """Copies the state off the devices and returns; the files are written behind.
 
-        `state` is a tree of numeric arrays and may be donated afterwards; `meta` is any JSON.
+        `state` is a tree of numeric arrays and may be donated afterwards; `meta` is any JSON. `pending` names the
+        shards that had not been checked when they were read: the checkpoint is then unconfirmed.
         Raises UserError when this save, or the one before it, met a full or forbidden disk.
         """
         # The loop forbids implicit transfers; this is the place where they are meant.
@@ -130,10 +140,22 @@ class Checkpoints:
             for path, value in arrays.checksums(state).items():
                 table[path]["checksum"] = value
             record = {"format": FORMAT, "step": step, "arrays": table, "meta": meta}
+            if pending and jax.process_index() == 0:
+                unconfirmed.note(self.folder, step, pending)
             items = ocp.args.Composite(
                 state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record)
             )
             manager.save(step, args=items, force=True)
+
+    def confirm(self) -> None:
+        """All data that the checkpoints came of have proved to be whole."""
+        unconfirmed.confirm(self.folder)
+
+    def reject(self, why: Callable[[unconfirmed.Pending], str | None]) -> None:
+        """Moves the unconfirmed checkpoints aside for which `why`, given their pending shards, has a reason."""
+        for step, pending in unconfirmed.noted(self.folder).items():
+            if (reason := why(pending)) and unconfirmed.reject(self.folder, step, reason):
+                _warn(f"checkpoint {self.folder / str(step)} is moved aside: {reason}")
 
     def wait(self) -> None:
         """Returns when the last save is on disk; raises UserError if it could not be."""
@@ -201,16 +223,16 @@ class Checkpoints:
             ) from why
         self._damaged.add(number)
         if jax.process_index() == 0:
-            print(
-                f"warning: checkpoint {self.folder / str(number)} is damaged ({reason}); "
-                "passing over it",
-                file=sys.stderr,
-                flush=True,
-            )
+            _warn(f"checkpoint {self.folder / str(number)} is damaged ({reason}); passing over it")
 
     def read_params(self, step: int | None = None) -> tuple[int, dict[str, Any], dict[str, Any]]:
         """(step, parameters as nested dicts of numpy arrays, meta); UserError where there are none."""
         for number, record in self._good(step, together=False):
+            if number in unconfirmed.noted(self.folder):
+                _warn(
+                    f"checkpoint {self.folder / str(number)} was saved before all data had been checked; "
+                    "the next start of pretrain confirms it or moves it aside"
+                )
             paths = [path for path in record["arrays"] if path.startswith("params/")]
             flat = {path: _read_array(self.folder / str(number), path) for path in paths}
             return number, arrays.nest(flat)["params"], record["meta"]
@@ -265,7 +287,7 @@ def _refuse_foreign(folder: Any) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; expected a folder of checkpoints")
     for path in folder.iterdir() if folder.exists() else ():
-        name = path.name.removesuffix(_DAMAGED)
+        name = path.name.removesuffix(_DAMAGED).removesuffix(unconfirmed.REJECTED)
         ours = path.is_dir() and (name.isdecimal() or _PARTIAL.fullmatch(name))
         if not ours and not name.startswith("."):
             raise UserError(
@@ -356,6 +378,10 @@ def _anywhere(flag: bool) -> bool:
 def _barrier(name: str) -> None:
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def _first_line(error: Exception | None) -> str:

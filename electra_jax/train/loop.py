@@ -32,6 +32,7 @@ from electra_jax.train import (
 from electra_jax.train.away import Home
 from electra_jax.train.checkpoint import Checkpoints
 from electra_jax.train.clock import Clock
+from electra_jax.train.datacheck import DataCheck
 from electra_jax.train.evaluate import Abandoned, held_out
 from electra_jax.train.mesh import MeshSpec
 from electra_jax.train.options import Phase
@@ -72,39 +73,46 @@ def _pretrain(
         program.use_compilation_cache()
         processes.agree("how it was started", _facts(start))
         chosen = program.choose_mesh(run, start.data)
-        devices = mesh.build(MeshSpec(**processes.by_first("mesh", lambda: asdict(chosen))))
+        devices = mesh.build(
+            MeshSpec(**processes.by_first("choosing the mesh", lambda: asdict(chosen)))
+        )
         for phase in phases:
             options.check(run, phase, devices.size)
         programs = [program.build(run, phase, devices) for phase in phases]
+    used = {phase.data.fingerprint: phase.data for phase in phases}
     # The lock makes the folder, so only now.
     with (
         contextlib.ExitStack() as held,
         clock.time("init"),
+        Verification(*used.values()) as verification,
         Checkpoints(folder, run.train.keep_last, run.train.keep_every) as checkpoints,
     ):
-        processes.by_first("lock", lambda: held.enter_context(home.held()))
+        processes.by_first("taking the workdir", lambda: held.enter_context(home.held()))
+        data_check = DataCheck(verification, checkpoints)
+        processes.by_first("looking at checkpoints", data_check.reject_unknown)
         done, state = initial_state(start, programs[0], checkpoints)
         if done > run.train.steps:
             raise UserError(
                 f"train.steps={run.train.steps}, but {folder} has a checkpoint of step {done}; "
                 "choose more steps, or another --workdir"
             )
-        processes.by_first("record", lambda: _begin(home, start, done))
-        used = {phase.data.fingerprint: phase.data for phase in phases}
-        with Verification(*used.values()) as verification, _report(start, done) as report:
+        processes.by_first("writing the record", lambda: _begin(home, start, done))
+        with _report(start, done) as report:
             _announce(report, start, devices, done, state)
             record = workdir.data_record(start.data, run)
-            session = Session(start, record, home, checkpoints, report, clock, verification)
+            session = Session(start, record, home, checkpoints, report, clock, data_check)
             for phase, compiled in zip(phases, programs, strict=True):
                 last = min(phase.last, run.train.ends_at)
                 if done < last:
                     done, state = _train(session, phase, compiled, done, last, state)
                     if done < last:
                         checkpoints.wait()
+                        data_check.look()
                         report.say(
                             f"told to leave: stopped after step {done}, start again to go on"
                         )
                         return False
+            data_check.finish(report.say)
             if done < run.train.steps:
                 report.say(
                     f"train.stop_at={run.train.stop_at} is reached; to go on, raise it or set it to 0"
@@ -146,20 +154,16 @@ class Session:
     checkpoints: Checkpoints
     report: Report | Silence
     clock: Clock
-    verification: Verification
+    data_check: DataCheck
 
     def save(self, done: int, state: State) -> None:
-        """A checkpoint, after everything logged so far is on disk and the data have proved to be whole."""
+        """A checkpoint, after everything logged so far is on disk; unconfirmed while the data are being checked."""
         with self.clock.time("checkpoint"):
-            v = self.verification
-            if v.done < v.total:
-                left = (v.total - v.done) / 1e9
-                self.report.say(f"the save waits for the check of the data: {left:.1f} GB to go")
-            v.settle()
+            pending = self.data_check.pending()
             self.report.flush()
             self.home.send()
             meta = {"config": self.start.config, "data": self.data}
-            self.checkpoints.save(done, state, meta)
+            self.checkpoints.save(done, state, meta, pending)
 
     def evaluate(self, done: int, state: State, phase: Phase, compiled: Program) -> None:
         """Held-out metrics, once per step; nothing where the data have no held-out rows."""
@@ -249,7 +253,7 @@ class OneStepLate:
     def __init__(self, session: Session, compiled: Program, speed: Speed) -> None:
         self._report, self._t = session.report, session.start.run.train
         self._compiled, self._speed = compiled, speed
-        self._verification = session.verification
+        self._data_check = session.data_check
         self._held: tuple[int, Sums] | None = None
 
     def push(self, done: int, sums: Sums) -> None:
@@ -259,7 +263,7 @@ class OneStepLate:
 
     def flush(self) -> None:
         """Logs what is held. Raises UserError after too many steps in a row that were not finite."""
-        self._verification.check()
+        self._data_check.look()
         if self._held is None:
             return
         (done, sums), self._held = self._held, None

@@ -1,12 +1,11 @@
 """One run in several processes: joining them, agreeing before the first step, leaving when one is gone.
 
-What is agreed here goes through the key-value store of jax.distributed, which needs no device: a
-mistake is found before anything is compiled.
+What is agreed goes through the store of store.py, which needs no device: a mistake is found before anything is
+compiled.
 """
 
 import contextlib
 import importlib.util
-import json
 import os
 import sys
 import threading
@@ -21,9 +20,12 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from electra_jax import activity
 from electra_jax.spec import UserError
 from electra_jax.train import preempt
 from electra_jax.train.changes import flat
+from electra_jax.train.store import LostError, index
+from electra_jax.train.store import store as run_store
 
 HEARTBEAT_S = 60  # a process that is silent for so long is lost, and ends all others
 _LINGER_S = 2.0  # the first process holds what the others read: it leaves last
@@ -128,6 +130,7 @@ def joined(how: Plan | None, patience_s: int) -> Iterator[None]:
     if not jax.distributed.is_initialized():
         yield
         return
+    run_store().live()
     try:
         yield
     except BaseException as error:  # noqa: BLE001 - every way out must pass by the shutdown barrier
@@ -166,8 +169,10 @@ def _join(how: Plan, patience_s: int) -> None:
 
 
 def _leave(error: BaseException) -> None:
-    """Says why and ends the process at once."""
+    """Says why, to those who wait for this process, too, and ends it at once."""
     code = 1
+    with contextlib.suppress(ValueError, RuntimeError):  # the store may be what is gone
+        run_store().put(f"ended/{index()}", str(error) or type(error).__name__)
     if isinstance(error, UserError):
         print(f"error: {error}", file=sys.stderr)
         code = 2
@@ -176,8 +181,9 @@ def _leave(error: BaseException) -> None:
         code = 130
     elif isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 1
-    elif isinstance(error, (ValueError, RuntimeError)) and any(
-        word in str(error).lower() for word in _LOST
+    elif isinstance(error, LostError) or (
+        isinstance(error, (ValueError, RuntimeError))
+        and any(word in str(error).lower() for word in _LOST)
     ):
         print(
             f"error: another process of this run is gone ({str(error).splitlines()[0][:200]}); "
@@ -196,29 +202,25 @@ def _leave(error: BaseException) -> None:
 
 def is_first() -> bool:
     """Whether this process writes what a run writes once: metrics, record, lock."""
-    return _index() == 0
+    return index() == 0
 
 
-def _index() -> int:
-    # Not jax.process_index(), which starts the devices, for which all processes have to come.
-    return _store().index if jax.distributed.is_initialized() else 0
-
-
-def agree(what: str, facts: Mapping[str, Any], patience_s: float = 300) -> None:
+def agree(what: str, facts: Mapping[str, Any]) -> None:
     """Raises UserError, in every process, naming the first process whose facts differ from process 0's, and in what.
 
-    `facts` is any JSON; `what` names it, once in the life of a run.
+    `facts` is any JSON; `what` names it, once in the life of a run. A process that is still busy with what comes
+    before is waited for.
     """
     if not jax.distributed.is_initialized():
         return
-    store = _store()
+    store = run_store()
     mine = {"processes": store.count, **facts}
     store.put(f"{what}/{store.index}", mine)
-    first = store.get(f"{what}/0", patience_s)
-    for index in range(1, first["processes"]):
+    first = store.get(f"{what}/0", writer=0)
+    for number in range(1, first["processes"]):
         # Its own first: a process that expects more than there are must not wait for them.
-        for other in dict.fromkeys((store.index, index)):
-            theirs = store.get(f"{what}/{other}", patience_s)
+        for other in dict.fromkeys((store.index, number)):
+            theirs = store.get(f"{what}/{other}", writer=other)
             ours, found = flat(first), flat(theirs)
             wrong = [
                 f"{name}: {ours.get(name)!r} in process 0, {found.get(name)!r} in process {other}"
@@ -232,20 +234,21 @@ def agree(what: str, facts: Mapping[str, Any], patience_s: float = 300) -> None:
                 )
 
 
-def by_first(what: str, action: Callable[[], Any], patience_s: float = 300) -> Any:
+def by_first(what: str, action: Callable[[], Any]) -> Any:
     """What `action` returns (any JSON) in process 0; the others wait for it. Its UserError is raised in all."""
     if not jax.distributed.is_initialized():
         return action()
-    store = _store()
+    store = run_store()
     if store.index == 0:
         try:
-            result = action()
+            with activity.doing(what):
+                result = action()
         except UserError as error:
             store.put(what, {"error": str(error)})
             raise
         store.put(what, {"result": result})
         return result
-    told = store.get(what, patience_s)
+    told = store.get(what, writer=0)
     if "error" in told:
         raise UserError(told["error"])
     return told["result"]
@@ -257,31 +260,3 @@ def same(flag: bool) -> bool:
         return flag
     with jax.transfer_guard("allow"):
         return bool(multihost_utils.broadcast_one_to_all(np.array(flag)))
-
-
-class _Store:
-    """The key-value store of jax.distributed, in JSON."""
-
-    def __init__(self, state: Any) -> None:
-        self._client, self.index, self.count = state.client, state.process_id, state.num_processes
-
-    def put(self, name: str, value: Any) -> None:
-        self._client.key_value_set(f"electra_jax/{name}", json.dumps(value))
-
-    def get(self, name: str, patience_s: float) -> Any:
-        try:
-            text = self._client.blocking_key_value_get(
-                f"electra_jax/{name}", int(patience_s * 1000)
-            )
-        except (ValueError, RuntimeError) as error:
-            raise UserError(
-                f"another process of this run has not said {name!r} within {patience_s:.0f} s; "
-                "see what it printed, and start all of them again"
-            ) from error
-        return json.loads(text)
-
-
-def _store() -> _Store:
-    from jax._src import distributed  # jax offers no public way to its store
-
-    return _Store(distributed.global_state)

@@ -1,7 +1,12 @@
 """The command: files in, results out; killed and resumed; predicting; refusing what cannot work."""
 
+import contextlib
+import io
 import json
 import random
+import shutil
+import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +15,9 @@ import numpy as np
 import pytest
 
 from electra_jax import cli
-from electra_jax.finetune import program
+from electra_jax.finetune import loop, program
+from electra_jax.finetune.options import options
+from electra_jax.finetune.record import Run
 from electra_jax.spec import UserError, load_config
 from electra_jax.train import mesh as meshes
 
@@ -77,8 +84,10 @@ def run(home: Path) -> Callable[..., int]:
 
 @pytest.fixture(scope="module")
 def trained(home: Path, run: Callable[..., int]) -> Path:
-    """Two seeds, trained."""
-    assert run("ft", "--seeds=2") == 0
+    """Two seeds, trained; what was said is in ft.log."""
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        assert run("ft", "--seeds=2") == 0
+    (home / "ft.log").write_text(said.getvalue())
     return home / "ft"
 
 
@@ -99,6 +108,78 @@ def test_every_seed_is_there_with_what_it_predicts(trained):
     assert 100 * right / 30 == pytest.approx(accuracy[0])
     assert (trained / "ensemble/dev.tsv").exists() and results["ensemble"]["classify"]["dev"]
     assert not (trained / "runs/seed0/checkpoints").exists()
+
+
+def test_what_one_answer_reaches_stands_beside_the_scores(trained):
+    """Catches scores without what always giving the most frequent class reaches, or of another file."""
+    results = json.loads((trained / "results.json").read_text())
+    gold = [
+        line.split("\t")[1] for line in (trained.parent / "dev.tsv").read_text().split("\n")[1:-1]
+    ]
+    train = (trained.parent / "train.tsv").read_text()
+    most = max(sorted(WORDS), key=lambda label: train.count(f"\t{label}\n"))
+    one = results["majority"]["classify"]
+    assert one["answer"] == most
+    share = 100 * gold.count(most) / len(gold)
+    assert one["scores"]["dev"]["accuracy"] == pytest.approx(share)
+    table = (trained / "results.md").read_text()
+    assert f"| majority | - | - | {share:.2f} | - |" in table and f"(classify: {most!r})" in table
+    assert f"| dev | accuracy | {share:.2f} |" in table and "no better" not in table
+
+
+def test_what_is_compiled_is_said(trained):
+    """Catches a minute of silence, a count that is off, or a program compiled again for each seed."""
+    said = [
+        line for line in (trained.parent / "ft.log").read_text().splitlines() if "compil" in line
+    ]
+    assert said[0].startswith("up to 2 programs are compiled")
+    assert [line.split(": ")[0] for line in said[1:]] == [
+        "compiling program 1 of up to 2",
+        "compiling program 2 of up to 2",
+    ]
+    assert "training" in said[1] and "prediction, rows of" in said[2]
+
+
+def test_reports_as_pretraining_does(trained, tmp_path, monkeypatch):
+    """Catches section `report` left unread: no TensorBoard events, no Weights & Biases run."""
+    assert list((trained / "runs/seed0/tensorboard").glob("events*"))
+    given = []
+    run = types.SimpleNamespace(log=lambda *a, **k: None, finish=lambda exit_code: None)
+    fake = types.SimpleNamespace(init=lambda **asked: given.append(asked) or run)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    overrides = ["report.wandb=us", "report.tensorboard=False"]
+    asked = options(load_config("finetune:sst2", overrides))
+    plan = types.SimpleNamespace(options=asked, schedule=types.SimpleNamespace(steps=3))
+    group = loop.Group("seed4", (Run("seed4", 4, 1e-4),))
+    with loop._report(plan, group, tmp_path, 0):
+        pass
+    assert given[0]["project"] == "us" and given[0]["config"]["runs"][0]["seed"] == 4
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_a_workdir_of_an_earlier_version_goes_on(trained, home):
+    """Catches a config without section `report`, or a record without the majority, refused."""
+    old = home / "old"
+    shutil.copytree(trained, old)
+    record = json.loads((old / "finetune.json").read_text())
+    del record["config"]["report"], record["majority"]
+    (old / "finetune.json").write_text(json.dumps(record))
+    (old / "results.json").unlink()
+    assert cli.main(["finetune", f"--workdir={old}", "--config.report.tensorboard=False"]) == 0
+    assert json.loads((old / "results.json").read_text())["majority"]["classify"]["scores"]["dev"]
+
+
+def test_probabilities_on_request(trained, home, capsys):
+    """Catches columns of other classes than they say, shares that are logits, a score without majority."""
+    output = home / "shares.tsv"
+    arguments = [f"--workdir={trained}", f"--input={home / 'dev.tsv'}", f"--output={output}"]
+    assert cli.main(["predict", *arguments, "--probabilities"]) == 0
+    assert "majority" in json.loads(capsys.readouterr().out.partition("\n")[2])
+    head, *lines = [line.split("\t") for line in output.read_text().splitlines()]
+    assert head == ["index", "prediction", "p_bad", "p_good"]
+    for _, said, bad, good in lines:
+        assert float(bad) + float(good) == pytest.approx(1, abs=2e-6)
+        assert said == ("bad" if float(bad) > float(good) else "good")
 
 
 @pytest.mark.slow
@@ -201,7 +282,7 @@ def test_a_tokenizer_that_knows_no_word_is_told(home, run, capsys):
 
 def test_recipes_follow_the_width():
     """Catches a model that trains with another size's learning rate (Table 7 of the paper)."""
-    from electra_jax.finetune.options import DECAYS, RATES, by_width, options
+    from electra_jax.finetune.options import DECAYS, RATES, by_width
 
     sizes = (256, 768, 1024)
     assert [by_width(RATES, width) for width in sizes] == [3e-4, 1e-4, 5e-5]

@@ -7,6 +7,7 @@ import pytest
 
 from electra_jax.finetune import metrics, tasks
 from electra_jax.finetune.examples import ChoiceExample, TagExample, TextExample
+from electra_jax.finetune.tags import Span
 from electra_jax.spec import UserError
 
 
@@ -104,3 +105,25 @@ def test_scores_of_tasks():
         metrics.score(tasks.get("ner"), sentence, [("B-PER",)])
     with pytest.raises(UserError, match="1 predictions for 4 examples"):
         metrics.score(tasks.get("cola"), texts("0110"), ["0"])
+
+
+def test_cluener_official_by_hand():
+    """Catches positions that count, a surface counted twice, overlaps lost, types weighed by size."""
+    task = tasks.get("cluener")
+    spans = (Span("name", 0, 2), Span("name", 3, 5), Span("game", 0, 5))
+    words = tuple("ab,ab")
+    gold = [TagExample("0", words, ("O",) * 5, spans), TagExample("1", ("x", "y"), ("B-book", "O"))]
+    found = [{("name", "ab"), ("game", "ab,ab"), ("scene", "ab")}, {("book", "xy")}]
+    assert metrics.cluener_official(task, gold, found) == pytest.approx(20)  # name, game of ten
+    assert metrics.cluener_official(
+        task, gold, [{("name", "ab")}, {("book", "x"), ("book", "y")}]
+    ) == (pytest.approx((100 + 100 * 2 / 3) / 10))
+    said = metrics.score(task, gold, [("B-name", "I-name", "O", "O", "O"), ("B-book", "O")])
+    assert said["cluener_official"] == pytest.approx(20) and said["f1"] == pytest.approx(200 / 3)
+
+
+def test_bioes_is_read_as_it_means():
+    """Catches neighbours of one type joined, as conlleval does, which knows no S- (docs/tasks.md)."""
+    gold = [["S-PER", "S-PER", "B-LOC", "E-LOC", "B-LOC", "E-LOC"]]
+    found = metrics.entities(gold, [["B-PER", "B-PER", "B-LOC", "I-LOC", "B-LOC", "I-LOC"]])
+    assert found["f1"] == 100 and found["there"] == 4

@@ -32,7 +32,8 @@ def test_official_names(tmp_path):
 
 
 def test_answers(tmp_path):
-    """Catches SQuAD files that its scripts cannot read, or a threshold that is not applied."""
+    """Catches SQuAD files that its scripts cannot read, a threshold that is not applied, and one
+    that empties the texts from which the scripts find the best threshold."""
     found = Answers(
         {"q": "ä"}, {"q": [{"text": "ä", "probability": 1.0, "score": 2.0}]}, {"q": 1.5}
     )
@@ -41,7 +42,8 @@ def test_answers(tmp_path):
     assert json.loads((tmp_path / "null_odds.json").read_text()) == {"q": 1.5}
     assert json.loads((tmp_path / "nbest_predictions.json").read_text())["q"][0]["text"] == "ä"
     outputs.answers(tmp_path, found, threshold=1)
-    assert json.loads((tmp_path / "predictions.json").read_text()) == {"q": ""}
+    assert json.loads((tmp_path / "predictions.json").read_text()) == {"q": "ä"}
+    assert json.loads((tmp_path / "thresholded.json").read_text()) == {"q": ""}
 
 
 def test_tagged(tmp_path, made):

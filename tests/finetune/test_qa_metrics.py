@@ -89,3 +89,23 @@ def test_cmrc_by_hand():
     assert said["f1"] == pytest.approx(100 * (1 + 0.5 + 0.8) / 4)
     assert said["average"] == pytest.approx((said["exact_match"] + said["f1"]) / 2)
     assert said["missing"] == 1
+
+
+@pytest.mark.parametrize(("there", "f1"), [(True, 200 / 3), (False, 80)])
+def test_cmrc_splits_sentences_as_the_script_does(monkeypatch, there, f1):
+    """Catches words without sentences before them, and a result that does not say so."""
+    nltk = pytest.importorskip("nltk.tokenize")
+    from nltk.tokenize.punkt import PunktSentenceTokenizer
+
+    def with_sentences(text):
+        if not there:
+            raise LookupError("punkt_tab")
+        sentences = PunktSentenceTokenizer().tokenize(text)  # of "C.L. Max" as with NLTK's data
+        return [word for one in sentences for word in nltk.NLTKWordTokenizer().tokenize(one)]
+
+    monkeypatch.setattr(nltk, "word_tokenize", with_sentences)
+    one = qa_metrics.cmrc({"a": ["Max Nikias"]}, {"a": "C.L. Max Nikias"})
+    assert one["f1"] == pytest.approx(f1)
+    assert ("differs" in one) is not there
+    assert there or "1 of 1 questions" in one["differs"]
+    assert "differs" not in qa_metrics.cmrc({"c": ["我a.b。"]}, {"c": "我"})

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from electra_jax import cli
+from electra_jax.finetune import outputs
+from electra_jax.finetune.answers import Answers
 
 
 def run(capsys, *arguments):
@@ -31,6 +33,16 @@ def test_own_columns(made, capsys):
     flags = ["--task", "classify", "--text", "t", "--label", "y", "--id", "name"]
     status, found, _ = run(capsys, *flags, "--references", gold, "--predictions", guess)
     assert status == 0 and found["accuracy"] == 50
+
+
+def test_classes_that_the_references_lack(made, capsys):
+    """Catches a rare class of the training data, predicted where dev has none, refused: it is wrong."""
+    gold = made("g.csv", "id,t,y\n0,a,red\n1,b,red\n")
+    guess = made("p.tsv", "index\tprediction\n0\tred\n1\tblue\n")
+    flags = ["--task", "classify", "--text", "t", "--label", "y", "--references", gold]
+    status, found, said = run(capsys, *flags, "--predictions", guess)
+    assert status == 0 and found["accuracy"] == 50
+    assert "1 predictions are classes that no reference has, so wrong: blue" in said
 
 
 def test_numbers_and_choices(made, capsys):
@@ -89,3 +101,65 @@ def test_unknown_task(made, capsys):
     assert status == 2 and "Did you mean 'squad1'?" in said
     status, said, _ = run(capsys, "--task", "sst2", "--label", "y", *files)
     assert status == 2 and "knows its columns" in said
+
+
+def test_accuracy_in_the_scheme_of_the_file(made, capsys):
+    """Catches IOB2 predictions held against IOB1 references, tag by tag: not what finetune says."""
+    gold = made("gold.txt", "EU I-ORG\nx O\n\nBob I-PER\n")
+    flags = ["--task", "ner", "--references", gold, "--predictions"]
+    both = made("both.conll", "EU B-ORG B-ORG\nx O O\n\nBob B-PER I-PER\n")
+    _, found, said = run(capsys, *flags, both)
+    assert found["accuracy"] == pytest.approx(200 / 3) and found["f1"] == 100 and not said
+    other = made("other.conll", "EU B-LOC B-ORG\nx O O\n\nBob B-PER I-PER\n")
+    assert run(capsys, *flags, other)[1]["accuracy"] == pytest.approx(200 / 3)
+    alone = made("alone.conll", "EU B-ORG\nx O\n\nBob I-PER\n")
+    _, found, said = run(capsys, *flags, alone)
+    assert found["accuracy"] == pytest.approx(200 / 3) and "not in IOB1" in said
+
+
+def test_cluener_files(made, capsys):
+    """Catches a submission refused for want of texts or places, and overlaps that do not count."""
+    label = {"name": {"ab": [[0, 1]]}, "game": {"abc": [[0, 2]]}}
+    gold = made("dev.json", json.dumps({"text": "abcd", "label": label}))
+    flags = ["--task", "cluener", "--references", gold, "--predictions"]
+    _, found, _ = run(capsys, *flags, made("a.json", json.dumps({"label": label})))
+    assert found["cluener_official"] == pytest.approx(20) and found["f1"] == 100
+    nowhere = {"name": {"ab": [[7, 9]], "cd": []}, "game": ["abc"]}
+    _, found, _ = run(capsys, *flags, made("b.json", json.dumps({"id": 0, "label": nowhere})))
+    assert found == {"cluener_official": pytest.approx((100 * 2 / 3 + 100) / 10)}
+    status, said, _ = run(capsys, *flags, made("c.json", '{"label": {"nam": {"ab": []}}}'))
+    assert status == 2 and "c.json:1: unknown label 'nam'. Did you mean 'name'" in said
+    status, said, _ = run(capsys, *flags, made("d.json", '{"label": []}'))
+    assert status == 2 and "d.json:1: no object 'label'" in said
+
+
+def test_mrqa_without_detected_answers(made, capsys):
+    """Catches references refused for want of places that scoring does not need."""
+    qas = [{"qid": "a", "question": "?", "answers": ["Cat", "dog"]}]
+    gold = made("dev.jsonl", json.dumps({"context": "a cat", "qas": qas}))
+    guess = made("p.json", '{"a": "the dog"}')
+    flags = ["--task", "mrqa", "--references", gold, "--predictions", guess]
+    assert run(capsys, *flags)[1]["f1"] == 100
+
+
+def test_the_best_threshold_needs_the_raw_texts(tmp_path, made, capsys):
+    """Catches our predictions.json emptied by our own threshold, of which null odds make 0."""
+    qas = [{"id": "a", "question": "?", "answers": [{"text": "cat", "answer_start": 2}]}]
+    text = json.dumps({"data": [{"paragraphs": [{"context": "a cat", "qas": qas}]}]})
+    gold, found = made("dev.json", text), Answers({"a": "cat"}, {"a": []}, {"a": 3.0})
+    outputs.answers(tmp_path, found, threshold=0.0)
+    odds = ["--null-odds", str(tmp_path / "null_odds.json")]
+    flags = ["--task", "squad2", "--references", gold, "--predictions"]
+    _, said, _ = run(capsys, *flags, str(tmp_path / "predictions.json"), *odds)
+    assert (said["best_exact"], said["best_exact_thresh"], said["exact"]) == (100, 3, 0)
+    assert run(capsys, *flags, str(tmp_path / "thresholded.json"))[1]["exact"] == 0
+
+
+def test_rows_that_a_test_split_keeps(made, capsys):
+    """Catches predictions of a test file refused where dev leaves its broken rows out."""
+    gold = made("ratings.txt", "id\tdocument\tlabel\n1\tgood\t1\n2\t\t0\n3\tbad\t0\n")
+    flags = ["--task", "nsmc", "--references", gold, "--predictions"]
+    dev = made("dev.tsv", "index\tprediction\n1\t1\n3\t1\n")
+    assert run(capsys, *flags, dev)[1] == {"accuracy": 50}
+    test = made("test.tsv", "index\tprediction\n1\t1\n2\t0\n3\t1\n")
+    assert run(capsys, *flags, test)[1] == {"accuracy": pytest.approx(200 / 3)}

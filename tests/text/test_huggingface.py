@@ -241,7 +241,7 @@ def test_models_without_special_tokens(small_corpus, tmp_path):
         UserError, match=r"has no \[PAD\] \(or <pad>\), \[MASK\] .*--control_symbols"
     ):
         tokenizer.load(foreign(tmp_path, small_corpus))
-    with pytest.raises(UserError, match=r"of type 3 \(word or char\); expected unigram or bpe"):
+    with pytest.raises(UserError, match=r"of type 3 \(word\); expected unigram, bpe or char"):
         tokenizer.load(foreign(tmp_path, small_corpus, model_type="word", hard_vocab_limit=False))
 
 
