@@ -45,8 +45,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _vocab(options: argparse.Namespace) -> None:
-    from electra_jax.text import vocab
+    from electra_jax.text import mecab, vocab
 
+    segmenter = mecab.Segmenter(dictionary=options.dictionary) if options.segmenter else None
     vocab.train(
         options.input,
         options.kind,
@@ -58,6 +59,7 @@ def _vocab(options: argparse.Namespace) -> None:
         text_key=options.text_key,
         language=options.language,
         max_word=options.max_word,
+        segmenter=segmenter,
     )
     print(f"wrote {options.output}: {options.kind}, {options.size:,} tokens")
 

@@ -40,6 +40,17 @@ def vocab(command: Command) -> None:
     )
     _rules(c)
     c.add_argument(
+        "--segmenter",
+        choices=("mecab",),
+        help="WordPiece over the words of Japanese text that MeCab finds (extra ja)",
+    )
+    c.add_argument(
+        "--dictionary",
+        choices=("unidic_lite", "ipadic", "unidic"),
+        default="unidic_lite",
+        help="of MeCab (default: unidic_lite)",
+    )
+    c.add_argument(
         "--sample-bytes",
         type=at_least(1),
         metavar="N",
@@ -117,8 +128,10 @@ def prepare(command: Command) -> None:
     )
     c.add_argument(
         "--segmenter",
-        choices=("jieba",),
-        help="words of Chinese text for whole-word masking (default: every character is a word)",
+        choices=("jieba", "mecab"),
+        help="jieba: words of Chinese text for whole-word masking (default: every character is a word); "
+        "mecab: words of Japanese text for WordPiece, remembered in the tokenizer's folder (a folder "
+        "made with it needs no flag)",
     )
     _lowercase(c, default=None)
     c.add_argument(

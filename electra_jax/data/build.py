@@ -15,7 +15,7 @@ from electra_jax import files
 from electra_jax.data import deal, examples, fingerprint, record, shards, words, work
 from electra_jax.data import dedup as duplicates
 from electra_jax.spec import UserError
-from electra_jax.text import documents
+from electra_jax.text import documents, mecab
 from electra_jax.text.tokenizer import Tokenizer
 from electra_jax.text.tokenizer import load as load_tokenizer
 
@@ -86,7 +86,8 @@ def prepare(
 
     Documents are held out by naming `valid_inputs`, else each with probability `valid_fraction` (at
     least one, unless that is 0). `segments` and `overflow` are those of `examples.Plan`; with a
-    `segmenter` ("jieba") the word starts of Chinese are those of its words. `dedup` ("exact" or
+    `segmenter` "jieba" the word starts of Chinese are those of its words; with "mecab" WordPiece gets
+    the words that MeCab finds. `dedup` ("exact" or
     "near") leaves out copies of earlier documents; `pack` puts short rows together, several documents in
     one, each with positions and attention of its own. The same inputs, tokenizer, options and seed
     give the same bytes for any number of `workers` (None: one a core). An `engine` does the work
@@ -100,12 +101,19 @@ def prepare(
         raise UserError(f"valid fraction {valid_fraction} makes no sense; expected 0 to 0.5")
     if workers is not None and workers < 1:
         raise UserError(f"{workers} workers make no sense; expected at least 1")
-    if segmenter is not None:
+    if segmenter not in (None, "mecab"):
         words.load_segmenter(segmenter)
     if dedup is not None:
         duplicates.check(dedup)
     files.refuse_existing(output)
-    loaded = load_tokenizer(tokenizer, lowercase, strip_accents, language, max_word)
+    loaded = load_tokenizer(
+        tokenizer,
+        lowercase,
+        strip_accents,
+        language,
+        max_word,
+        mecab.Segmenter() if segmenter == "mecab" else None,
+    )
     paths, valid_paths = _inputs(inputs, valid_inputs, text_key)
     stored = documents.size([*paths, *valid_paths])
     workers = workers or min(_cores(), 1 + stored // _WORTH_A_WORKER)
@@ -122,7 +130,7 @@ def prepare(
     with files.new_folder(output) as folder, files.disk_errors(output):
         _save_tokenizer(loaded, folder / "tokenizer", seq_len)
         corpus = Corpus(paths, valid_paths, text_key, held_out, dropped, stored)
-        job = work.Job(loaded, plan, seed, segmenter, pack)
+        job = work.Job(loaded, plan, seed, None if segmenter == "mecab" else segmenter, pack)
         rows_per_shard = shards.rows_per_shard(seq_len, loaded.size, stored)
         work_here = functools.partial(_by_processes, workers)
         written, counts = (engine or work_here)(corpus, job, folder, rows_per_shard)

@@ -27,7 +27,7 @@ import numpy as np
 import tokenizers
 
 from electra_jax.spec import UserError
-from electra_jax.text import borders, cache, folder, japanese, rules, special, spm, wordpiece
+from electra_jax.text import borders, cache, folder, japanese, mecab, rules, special, spm, wordpiece
 from electra_jax.text.special import SpecialIds
 
 _TOGETHER = 100  # words given to the library as one text; a call a word costs twice as much
@@ -80,6 +80,11 @@ class Tokenizer:
     def strip_accents(self) -> bool:
         """Whether accents are removed before the vocabulary is looked up."""
         return self.normalize("\u00e9") == "e"
+
+    @property
+    def cuts_words(self) -> bool:
+        """Whether a segmenter finds the words (Japanese); an entry with ## goes on in one."""
+        return self._words is not None
 
     @property
     def max_word(self) -> int | None:
@@ -216,6 +221,7 @@ def load(
     strip_accents: bool | None = None,
     language: str | None = None,
     max_word: int | None = None,
+    segmenter: mecab.Segmenter | None = None,
 ) -> Tokenizer:
     """Reads our folder, a Hugging Face folder, a `vocab.txt`, or a SentencePiece `.model`.
 
@@ -223,10 +229,13 @@ def load(
     `vocab.txt`; `strip_accents` None beside a given `lowercase` means the same as `lowercase`, as
     in BERT. `language` "tr" or "az": a lower-cased I is the dotless i, and \u0130 the dotted one.
     `max_word`: longer words are unknown to WordPiece (None: as the folder says, 100 for a `vocab.txt`).
-    A SentencePiece model carries its own rules, which these arguments cannot change. Raises
+    `segmenter`: WordPiece gets its words, as in transformers' BertJapaneseTokenizer; a folder of that
+    class keeps its own. A SentencePiece model carries its own rules, which these arguments cannot change. Raises
     UserError for what is missing, damaged, unsupported, or lacks a special token.
     """
     loaded = _load(Path(path), lowercase, strip_accents)
+    if segmenter is not None:
+        loaded = _segmented(loaded, segmenter, strip_accents)
     return loaded if (language, max_word) == (None, None) else _but(loaded, language, max_word)
 
 
@@ -248,19 +257,27 @@ def _load(path: Path, lowercase: bool | None, strip_accents: bool | None) -> Tok
     return _with_own_rules(path, Tokenizer(*found), lowercase, strip_accents)
 
 
+def _segmented(
+    loaded: Tokenizer, segmenter: mecab.Segmenter, strip_accents: bool | None
+) -> Tokenizer:
+    """The tokenizer with the segmenter's words in place of BERT's; case as it is, accents stay."""
+    if loaded.cuts_words:
+        return loaded
+    if loaded.kind != "wordpiece" or strip_accents:
+        what = "strip_accents" if loaded.kind == "wordpiece" else f"a {loaded.kind} tokenizer"
+        raise UserError(f"--segmenter mecab is for WordPiece that keeps accents, not for {what}")
+    words = japanese.Options(segmenter, lowercase=loaded.lowercase)
+    return Tokenizer(japanese.over(loaded.definition, loaded.names["unk"], words), loaded.names)
+
+
 def _but(loaded: Tokenizer, language: str | None, max_word: int | None) -> Tokenizer:
     """The tokenizer with these rules in place of its own."""
     rules.check_language(language)
     wordpiece.check_max_word(max_word)
     definition = loaded.definition
     if loaded.kind == "wordpiece" and "words" not in definition:
-        own = wordpiece.own_rules("the tokenizer", definition)
-        own = own._replace(
-            dotted=own.dotted or (language is not None and own.lowercase),
-            max_word=max_word or own.max_word,
-        )
-        changed = own.definition(definition["model"]["vocab"], loaded.names["unk"])
-        return Tokenizer({**definition, **changed}, loaded.names)
+        changed = wordpiece.but(definition, loaded.names["unk"], language is not None, max_word)
+        return Tokenizer(changed, loaded.names)
     what = "BertJapaneseTokenizer" if "words" in definition else "SentencePiece tokenizer"
     if max_word is not None:
         raise UserError(f"--max-word is for WordPiece; a {what} has its own; leave the flag out")

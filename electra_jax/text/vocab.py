@@ -20,7 +20,9 @@ from electra_jax.text import (
     alphabet,
     documents,
     effect,
+    japanese,
     lost,
+    mecab,
     rules,
     sample,
     special,
@@ -62,6 +64,7 @@ def train(
     text_key: str = "text",
     language: str | None = None,
     max_word: int | None = None,
+    segmenter: mecab.Segmenter | None = None,
 ) -> None:
     """Writes a tokenizer folder with exactly `size` entries, [PAD] [UNK] [CLS] [SEP] [MASK] first.
 
@@ -69,25 +72,26 @@ def train(
     they are rare, as in English; that has the original BERT's rule. `language` ("tr", "az") has a
     dotless i. Words of WordPiece with more than `max_word` characters (None: 100) are unknown when
     they are encoded. With `sample_bytes` the vocabulary is trained on an even sample of the corpus of
-    that size. What the rules change and what is lost is said on stderr.
+    that size. With a `segmenter` the words of WordPiece are those that it finds (Japanese). What the
+    rules change and what is lost is said on stderr.
 
     Raises UserError for bad input, a `size` that the text does not allow (naming those that it does),
     or an `output` that exists.
     """
-    check_choice("--kind", kind, KINDS)
-    if not LEAST <= size <= MOST:
-        raise UserError(f"--size {size} is not {LEAST} to {MOST:,}")
     wanted = rules.Rules(lowercase=lowercase, accents=accents or "keep", language=language)
-    wordpiece.check_max_word(max_word)
-    if max_word is not None and kind != "wordpiece":
-        raise UserError(f"--max-word is for --kind wordpiece; {kind} has no limit, so leave it out")
-    if sample_bytes is not None and sample_bytes <= 0:
-        raise UserError(f"--sample-bytes {sample_bytes}; expected a positive number of bytes")
+    _check(kind, size, max_word, sample_bytes)
+    if segmenter and (kind != "wordpiece" or wanted.accents != "keep" or language or max_word):
+        raise UserError(
+            "--segmenter mecab is for --kind wordpiece that keeps accents, without --language and "
+            "--max-word, as transformers' BertJapaneseTokenizer is"
+        )
     files.refuse_existing(output)
     paths = documents.expand(inputs)
     documents.check(paths, text_key)
     texts = sample.Paragraphs(paths, text_key, sample_bytes)
-    if kind == "wordpiece":
+    if segmenter is not None:
+        trainer = _japanese(texts, japanese.Options(segmenter, lowercase=lowercase))
+    elif kind == "wordpiece":
         automatic = accents is None and lowercase
         trainer = _wordpiece(texts, wanted, automatic, max_word or wordpiece.MAX_WORD)
     else:
@@ -103,6 +107,17 @@ def train(
         ) from None
     with files.new_folder(output) as folder:
         trained.save(folder)
+
+
+def _check(kind: str, size: int, max_word: int | None, sample_bytes: int | None) -> None:
+    check_choice("--kind", kind, KINDS)
+    if not LEAST <= size <= MOST:
+        raise UserError(f"--size {size} is not {LEAST} to {MOST:,}")
+    wordpiece.check_max_word(max_word)
+    if max_word is not None and kind != "wordpiece":
+        raise UserError(f"--max-word is for --kind wordpiece; {kind} has no limit, so leave it out")
+    if sample_bytes is not None and sample_bytes <= 0:
+        raise UserError(f"--sample-bytes {sample_bytes}; expected a positive number of bytes")
 
 
 class _Trainer(NamedTuple):
@@ -171,28 +186,74 @@ def _wordpiece(
     counts = alphabet.normalized(found, normalize)
 
     def train(size: int) -> Tokenizer:
-        characters = alphabet.choose(counts, size, forms)
-        entries = sorted(entry for character in characters for entry in forms(character))
-        trainer = tokenizers.trainers.WordPieceTrainer(
-            vocab_size=size,
-            min_frequency=2,  # a merge seen once is no pattern
-            show_progress=sys.stderr.isatty(),
-            special_tokens=_SPECIAL + entries,
-            limit_alphabet=len(characters),
-            initial_alphabet=characters,
-            continuing_subword_prefix=wordpiece.PREFIX,
-        )
-        library = tokenizer.backend(blank, _NAMES)
-        library.train_from_iterator(texts, trainer)
-        ids = library.get_vocab(with_added_tokens=False)
-        trained = sorted(ids, key=ids.__getitem__)
-        if len(trained) < size:  # nothing left to merge: rarer characters fill the rest
-            trained += [e for c in alphabet.ranked(counts) for e in forms(c) if e not in ids]
-            if len(trained) < size:
-                raise _Refused(LEAST, len(trained))
-        return Tokenizer(own.definition(trained[:size], _NAMES["unk"]), _NAMES)
+        entries = _pieces(texts, size, tokenizer.backend(blank, _NAMES), counts, forms)
+        return Tokenizer(own.definition(entries, _NAMES["unk"]), _NAMES)
 
     return _Trainer(train, total)
+
+
+def _japanese(texts: Iterable[str], options: japanese.Options) -> _Trainer:
+    """WordPiece over the words that MeCab finds."""
+    words = japanese.Words(options, ())
+    cut = _Cut(texts, words)
+    raw, _ = _count(texts, compose=True)
+    wanted = rules.Rules(lowercase=options.lowercase)
+    counts, total = _count(cut, compose=False)
+    _say(effect.lines(raw, wanted.normalize, "keep"))
+    counts.pop(" ", None)
+
+    def forms(character: str) -> list[str]:
+        return [character, f"{wordpiece.PREFIX}{character}"]
+
+    def train(size: int) -> Tokenizer:
+        library = tokenizers.Tokenizer(tokenizers.models.WordPiece({}, unk_token=_NAMES["unk"]))
+        library.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+        entries = _pieces(cut, size, library, counts, forms)
+        return Tokenizer(japanese.definition(entries, _NAMES["unk"], options), _NAMES)
+
+    return _Trainer(train, total)
+
+
+class _Cut:
+    """Texts with a blank between words; may be iterated more than once."""
+
+    def __init__(self, texts: Iterable[str], words: Callable[[str], list[str]]) -> None:
+        self._texts, self._words = texts, words
+
+    def __iter__(self) -> Iterator[str]:
+        return (" ".join(self._words(text)) for text in self._texts)
+
+
+def _pieces(
+    texts: Iterable[str],
+    size: int,
+    library: tokenizers.Tokenizer,
+    counts: dict[str, int],
+    forms: Callable[[str], list[str]],
+) -> list[str]:
+    """The `size` entries that the library's trainer finds in the words of `library`.
+
+    `counts` are those of the characters, `forms` their entries. Raises _Refused for a size too large.
+    """
+    characters = alphabet.choose(counts, size, forms)
+    entries = sorted(entry for character in characters for entry in forms(character))
+    trainer = tokenizers.trainers.WordPieceTrainer(
+        vocab_size=size,
+        min_frequency=2,  # a merge seen once is no pattern
+        show_progress=sys.stderr.isatty(),
+        special_tokens=_SPECIAL + entries,
+        limit_alphabet=len(characters),
+        initial_alphabet=characters,
+        continuing_subword_prefix=wordpiece.PREFIX,
+    )
+    library.train_from_iterator(texts, trainer)
+    ids = library.get_vocab(with_added_tokens=False)
+    trained = sorted(ids, key=ids.__getitem__)
+    if len(trained) < size:  # nothing left to merge: rarer characters fill the rest
+        trained += [e for c in alphabet.ranked(counts) for e in forms(c) if e not in ids]
+        if len(trained) < size:
+            raise _Refused(LEAST, len(trained))
+    return trained[:size]
 
 
 def _count(

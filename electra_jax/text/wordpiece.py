@@ -168,6 +168,15 @@ def own_rules(where: str, found: Mapping[str, Any]) -> Rules:
     )
 
 
+def but(found: Mapping[str, Any], unk: str, dotted: bool, max_word: int | None) -> dict[str, Any]:
+    """A definition with the dotless i, if asked for, and another longest word, if one is given."""
+    own = own_rules("the tokenizer", found)
+    own = own._replace(
+        dotted=own.dotted or (dotted and own.lowercase), max_word=max_word or own.max_word
+    )
+    return {**found, **own.definition(found["model"]["vocab"], unk)}
+
+
 def check_max_word(characters: int | None) -> None:
     """Raises UserError for a longest word that is not 1 to MOST_WORD characters (None is all right)."""
     if characters is not None and not 1 <= characters <= MOST_WORD:

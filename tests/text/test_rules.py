@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from electra_jax.spec import UserError
-from electra_jax.text import effect, lost, rules, tokenizer, vocab, wordpiece
+from electra_jax.text import effect, lost, mecab, rules, tokenizer, vocab, wordpiece
 from electra_jax.text.rules import Rules
 
 # A sentence of each language, with what its marks tell apart.
@@ -199,3 +199,28 @@ def test_long_words_are_bounded(tmp_path):
         vocab.train([path], "unigram", 40, tmp_path / "tok", max_word=200)
     unigram = train(tmp_path, PROTEIN, "unigram")
     assert unigram.special.unk not in unigram.encode(PROTEIN)
+
+
+def test_japanese_words_by_mecab(tmp_path):
+    """Catches MeCab's words that are trained on and then forgotten, or cut otherwise in `load`."""
+    pytest.importorskip("fugashi")
+    corpus = [write(tmp_path / "a.txt", f"{TEXTS['japanese']} 東京都に住む。")]
+    segmenter = mecab.Segmenter(dictionary="ipadic")
+    vocab.train(corpus, "wordpiece", 70, tmp_path / "tok", lowercase=False, segmenter=segmenter)
+    loaded = tokenizer.load(tmp_path / "tok")
+    assert loaded.cuts_words and loaded.strip_accents is False and not loaded.lowercase
+    text = "ガラスの東京都"
+    found = loaded.tokens(loaded.encode(text))
+    pieces = "".join(token if token.startswith("##") else f" {token}" for token in found)
+    assert pieces.replace("##", "").split() == segmenter(text)
+    for wrong in ({"language": "tr"}, {"accents": "bert"}, {"max_word": 200}):
+        with pytest.raises(UserError, match="--segmenter mecab is for"):
+            vocab.train(corpus, "wordpiece", 70, tmp_path / "x", segmenter=segmenter, **wrong)
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "vocab.txt").write_bytes((tmp_path / "tok" / "vocab.txt").read_bytes())
+    bare = tokenizer.load(tmp_path / "bare" / "vocab.txt", lowercase=False, segmenter=segmenter)
+    assert bare.hash == loaded.hash
+    with pytest.raises(UserError, match="not for a unigram tokenizer"):
+        unigram = train(tmp_path, TEXTS["japanese"], "unigram")
+        unigram.save(tmp_path / "unigram")
+        tokenizer.load(tmp_path / "unigram", segmenter=segmenter)
