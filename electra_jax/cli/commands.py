@@ -45,8 +45,9 @@ def _run(options: argparse.Namespace) -> int:
 
 def _vocab(options: argparse.Namespace) -> None:
     from electra_jax import remote
-    from electra_jax.text import vocab
+    from electra_jax.text import mecab, vocab
 
+    segmenter = mecab.Segmenter(dictionary=options.dictionary) if options.segmenter else None
     with remote.output(options.output) as folder:
         vocab.train(
             options.input,
@@ -54,9 +55,12 @@ def _vocab(options: argparse.Namespace) -> None:
             options.size,
             folder,
             lowercase=options.lowercase,
-            strip_accents=options.strip_accents,
+            accents=options.accents,
             sample_bytes=options.sample_bytes,
             text_key=options.text_key,
+            language=options.language,
+            max_word=options.max_word,
+            segmenter=segmenter,
         )
     print(f"wrote {options.output}: {options.kind}, {options.size:,} tokens")
 
@@ -85,6 +89,8 @@ def _prepare(options: argparse.Namespace) -> None:
             workers=options.workers,
             lowercase=options.lowercase,
             strip_accents=options.strip_accents,
+            language=options.language,
+            max_word=options.max_word,
             segmenter=options.segmenter,
             dedup=options.dedup,
             engine=engine,
