@@ -107,6 +107,8 @@ def train(
         ) from None
     with files.new_folder(output) as folder:
         trained.save(folder)
+    for line in trainer.said:
+        print(line, file=sys.stderr)
 
 
 def _check(kind: str, size: int, max_word: int | None, sample_bytes: int | None) -> None:
@@ -121,10 +123,12 @@ def _check(kind: str, size: int, max_word: int | None, sample_bytes: int | None)
 
 
 class _Trainer(NamedTuple):
-    """`train(size)` gives a vocabulary of text of so many characters, or raises _Refused."""
+    """`train(size)` gives a vocabulary of text of so many characters, or raises _Refused; `said` is what
+    the user should know of its rules."""
 
     train: Callable[[int], Tokenizer]
     characters: int
+    said: Sequence[str]
 
 
 class _Refused(Exception):
@@ -181,7 +185,7 @@ def _wordpiece(
     blank = own.definition(_SPECIAL, _NAMES["unk"])
     backend = tokenizer.backend(blank, _NAMES)
     normalize = backend.normalizer.normalize_str
-    _say([*effect.lines(found, normalize, wanted.accents), *long.lines(total)])
+    said = [*effect.lines(found, normalize, wanted.accents), *long.lines(total)]
     forms = functools.cache(functools.partial(alphabet.forms, backend=backend))
     counts = alphabet.normalized(found, normalize)
 
@@ -189,7 +193,7 @@ def _wordpiece(
         entries = _pieces(texts, size, tokenizer.backend(blank, _NAMES), counts, forms)
         return Tokenizer(own.definition(entries, _NAMES["unk"]), _NAMES)
 
-    return _Trainer(train, total)
+    return _Trainer(train, total, said)
 
 
 def _japanese(texts: Iterable[str], options: japanese.Options) -> _Trainer:
@@ -199,7 +203,7 @@ def _japanese(texts: Iterable[str], options: japanese.Options) -> _Trainer:
     raw, _ = _count(texts, compose=True)
     wanted = rules.Rules(lowercase=options.lowercase)
     counts, total = _count(cut, compose=False)
-    _say(effect.lines(raw, wanted.normalize, "keep"))
+    said = list(effect.lines(raw, wanted.normalize, "keep"))
     counts.pop(" ", None)
 
     def forms(character: str) -> list[str]:
@@ -211,7 +215,7 @@ def _japanese(texts: Iterable[str], options: japanese.Options) -> _Trainer:
         entries = _pieces(cut, size, library, counts, forms)
         return Tokenizer(japanese.definition(entries, _NAMES["unk"], options), _NAMES)
 
-    return _Trainer(train, total)
+    return _Trainer(train, total, said)
 
 
 class _Cut:
@@ -274,11 +278,6 @@ def _count(
     return counts.by_character(), total
 
 
-def _say(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(line, file=sys.stderr)
-
-
 def _sentencepiece(texts: Iterable[str], kind: str, wanted: rules.Rules) -> _Trainer:
     import sentencepiece
 
@@ -290,7 +289,7 @@ def _sentencepiece(texts: Iterable[str], kind: str, wanted: rules.Rules) -> _Tra
         normalize = sentencepiece.SentencePieceNormalizer(
             rule_name=built_in, add_dummy_prefix=False, escape_whitespaces=False
         ).normalize
-    _say(effect.lines(found, normalize, wanted.accents))
+    said = list(effect.lines(found, normalize, wanted.accents))
 
     def train(size: int) -> Tokenizer:
         options = _options(kind, size, alphabet.choose(counts, size))
@@ -317,7 +316,7 @@ def _sentencepiece(texts: Iterable[str], kind: str, wanted: rules.Rules) -> _Tra
         data = proto.SerializeToString(deterministic=True)
         return tokenizer.from_model("the trained model", proto, data)
 
-    return _Trainer(train, total)
+    return _Trainer(train, total, said)
 
 
 def _options(kind: str, size: int, characters: Sequence[str]) -> dict[str, Any]:
