@@ -136,10 +136,16 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from electra_jax.train import evaluate
+    from electra_jax.train import baselines, evaluate
 
     values = evaluate.evaluate_workdir(options.workdir, step=options.step, data=options.data)
     print(json.dumps(values, indent=2))
+    _note(baselines.worse(values))
+
+
+def _note(text: str | None) -> None:
+    if text:
+        print(text, file=sys.stderr)
 
 
 def _export(options: argparse.Namespace) -> None:

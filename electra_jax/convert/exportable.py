@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from electra_jax import remote
 from electra_jax.convert.card import Facts
 from electra_jax.data import fingerprint
+from electra_jax.data.source import open_prepared
 from electra_jax.model.electra import Dimensions
 from electra_jax.spec import UserError
-from electra_jax.train import arrays, checkpoint, imported, workdir
-from electra_jax.train.options import run_spec
+from electra_jax.train import arrays, baselines, checkpoint, imported, workdir
+from electra_jax.train.options import RunSpec, run_spec
 
 # Settings that a reader of the card asks for first.
 SETTINGS = (
@@ -81,7 +83,7 @@ def _of_run(folder: Path, step: int | None) -> Exportable:
     facts = Facts(
         step=at,
         data=_data_facts(run.data.path, meta["data"]),
-        metrics=held_out_metrics(folder, at),
+        metrics=_beside_counting(held_out_metrics(folder, at), run, meta["data"]),
         settings={key: flat_config[key] for key in SETTINGS if key in flat_config},
         commands=[
             f"electra-jax pretrain --workdir {folder.name}",
@@ -123,6 +125,22 @@ def _data_facts(path: str, data: dict[str, Any]) -> dict[str, Any]:
             if isinstance(count, int) and name != "rows":
                 facts[f"{split} {name.replace('_', ' ')}"] = f"{count:,}"
     return facts
+
+
+def _beside_counting(
+    metrics: dict[str, float], run: RunSpec, data: dict[str, Any]
+) -> dict[str, float]:
+    """The metrics and what counting tokens achieves, where an older run did not write that; its data may be gone."""
+    if not metrics or "mlm_loss_unigram" in metrics or remote.is_remote(run.data.path):
+        return metrics
+    try:
+        there = open_prepared(run.data.path)
+    except UserError:
+        return metrics
+    if there.fingerprint != data["fingerprint"]:
+        return metrics
+    rows = run.train.batch * run.train.eval_batches
+    return metrics | baselines.baselines_of(there, run.objective, rows)
 
 
 def held_out_metrics(folder: Path, step: int) -> dict[str, float]:

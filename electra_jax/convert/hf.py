@@ -13,7 +13,7 @@ from electra_jax.model.electra import Dimensions
 from electra_jax.model.layers import padded_vocab
 from electra_jax.spec import UserError, check_choice
 from electra_jax.text import tokenizer as tokenizers
-from electra_jax.train import away, imported
+from electra_jax.train import away, baselines, imported
 
 
 def export(workdir: str | Path, output: str | Path, step: int | None = None) -> list[str]:
@@ -57,6 +57,8 @@ def _export(workdir: Path, output: str, step: int | None, name: str) -> list[str
                 path / "README.md", card(role, architecture, shape, parameters, found.facts)
             )
             written.append(role)
+    if told := baselines.worse(found.facts.metrics):
+        print(told, file=sys.stderr)
     return written
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from electra_jax import files
-from electra_jax.data import deal, examples, fingerprint, record, shards, words, work
+from electra_jax.data import baselines, deal, examples, fingerprint, record, shards, words, work
 from electra_jax.data import dedup as duplicates
 from electra_jax.spec import UserError
 from electra_jax.text import documents
@@ -160,6 +160,7 @@ def prepare(
             "shards": written,
         }
         fingerprint.write(folder, info)
+        baselines.write(folder)
     _mention(counts["train"] + counts["valid"], segmenter)
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from electra_jax.data import baselines as counting
 from electra_jax.data.loader import Loader
 from electra_jax.data.verify import Verification
 from electra_jax.model.electra import count_parameters
@@ -19,6 +20,7 @@ from electra_jax.spec import UserError
 from electra_jax.train import (
     arrays,
     away,
+    baselines,
     changes,
     fit,
     imported,
@@ -147,6 +149,7 @@ class Session:
     report: Report | Silence
     clock: Clock
     verification: Verification
+    counted: dict[str, counting.Counted | None] = field(default_factory=dict)  # by fingerprint
 
     def save(self, done: int, state: State) -> None:
         """A checkpoint, after everything logged so far is on disk and the data have proved to be whole."""
@@ -170,6 +173,7 @@ class Session:
             t = self.start.run.train
             # The last one is not given up: no later start would make up for it.
             give_up = preempt.heard if done < t.steps else lambda: False
+            counted = self._counted(phase)
             try:
                 values = held_out(
                     compiled,
@@ -179,11 +183,25 @@ class Session:
                     phase.batch,
                     t.eval_batches,
                     give_up,
+                    counted,
                 )
             except Abandoned:
                 return  # the next start makes up for it
+            if counted is not None:
+                rows = phase.batch * t.eval_batches
+                objective = self.start.run.objective
+                values |= baselines.baselines_of(phase.data, objective, rows, counted)
             self.report.write(done, "valid", values)
             self.report.say(f"step {done} held-out  {summary(values)}")
+            if done == t.steps and (told := baselines.worse(values)):
+                self.report.say(told)
+
+    def _counted(self, phase: Phase) -> counting.Counted | None:
+        """What counting tokens achieves on the held-out rows, for the process that reports."""
+        name = phase.data.fingerprint
+        if processes.is_first() and name not in self.counted:
+            self.counted[name] = counting.of(phase.data)
+        return self.counted.get(name)
 
 
 def initial_state(start: Start, compiled: Program, checkpoints: Checkpoints) -> tuple[int, State]:

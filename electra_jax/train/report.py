@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from electra_jax import files
+from electra_jax.data.baselines import MODELS
 from electra_jax.spec import UserError
 
 METRICS = "metrics.jsonl"
@@ -200,8 +201,17 @@ def _key(line: bytes) -> tuple[int, str] | None:
 
 def summary(values: Mapping[str, Any]) -> str:
     """The few values a person watches, for the progress line."""
-    known = [(form, values[name]) for name, form in _SHOWN.items() if values.get(name) is not None]
-    return "  ".join(form.format(float(value)) for form, value in known)
+    known = [(name, form) for name, form in _SHOWN.items() if values.get(name) is not None]
+    return "  ".join(
+        form.format(float(values[name])) + _beside(values, name) for name, form in known
+    )
+
+
+def _beside(values: Mapping[str, Any], name: str) -> str:
+    """What counting tokens achieves, in brackets."""
+    there = {model: values.get(f"{name}_{model}") for model in MODELS}
+    told = ", ".join(f"{model} {value:.3f}" for model, value in there.items() if value is not None)
+    return f" ({told})" if told else ""
 
 
 def _plain(value: Any) -> Any:
