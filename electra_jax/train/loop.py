@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -52,13 +53,13 @@ def pretrain(
 ) -> bool:
     """Trains the run of a workdir: a new run from `config`, or the one that is there.
 
-    Without a config, `overrides` ("section.key=value") apply to the config the workdir keeps. True when it came to
+    `overrides` ("section.key=value") apply to the config, or else to that which the workdir keeps. True when it came to
     the step where this start ends (train.stop_at or the last), False when SIGTERM, heard inside
     `preempt.listening()`, ended it before, its state saved. Raises UserError, before anything is compiled, for
     options, data or a workdir that do not fit together, and in training when too many steps in a row are not finite.
     """
     with away.opened(folder) as home:
-        return _pretrain(home, config, overrides, allow_change)
+        return _pretrain(home, config, overrides, allow_change, str(folder))
 
 
 def _pretrain(
@@ -66,6 +67,7 @@ def _pretrain(
     config: Mapping[str, Any] | None,
     overrides: Sequence[str],
     allow_change: Sequence[str],
+    name: str,
 ) -> bool:
     clock, folder = Clock(), home.folder
     start = workdir.open_run(config, folder, overrides, allow_change)
@@ -104,14 +106,21 @@ def _pretrain(
                     if done < last:
                         checkpoints.wait()
                         report.say(
-                            f"told to leave: stopped after step {done}, start again to go on"
+                            f"told to leave: stopped after step {done}; to go on: {_command(name)}"
                         )
                         return False
             if done < run.train.steps:
                 report.say(
-                    f"train.stop_at={run.train.stop_at} is reached; to go on, raise it or set it to 0"
+                    f"train.stop_at={run.train.stop_at} is reached; to go on, raise it or set it to 0: "
+                    f"{_command(name)} --config.train.stop_at=0"
                 )
     return True
+
+
+def _command(name: str) -> str:
+    """What starts the run of this workdir again."""
+    several = " (in every process, with its flags)" if jax.process_count() > 1 else ""
+    return f"electra-jax pretrain --workdir {shlex.quote(name)}{several}"
 
 
 def _begin(home: Home, start: Start, done: int) -> None:
@@ -232,7 +241,13 @@ def _train(
     if preempt.agreed(first):
         return first, state
     done = first
-    with loader as batches, clock.time("step"), jax.transfer_guard("disallow"):
+    session.report.unpause()
+    with (
+        preempt.interruptible(),
+        loader as batches,
+        clock.time("step"),
+        jax.transfer_guard("disallow"),
+    ):
         for step, batch in _waiting(batches, clock):
             state, sums = train_step(state, batch)
             done = step + 1
@@ -313,6 +328,8 @@ def _announce(
         f"{parameters:,} trainable parameters; {data.rows['train']:,} rows of {data.seq_len} tokens; "
         f"batch {run.train.batch} on {devices.size} x {devices.devices.flat[0].device_kind}"
     )
+    if start.note:
+        report.say(f"note: {start.note}")
     for change in start.changes:
         report.say(f"changed at step {first}: {change}")
     if first == run.train.steps:

@@ -64,7 +64,7 @@ class Report:
         self._wandb = _wandb_run(self.workdir, wandb, config or {}) if wandb else None
         self._bar = tqdm(total=total, initial=start, unit="step", disable=None, dynamic_ncols=True)
         self._start, self._total = start, total
-        self._began = time.monotonic()
+        self._began = self._moved = time.monotonic()
         self._printed = -math.inf
 
     def __enter__(self) -> Self:
@@ -103,17 +103,25 @@ class Report:
 
     def progress(self, step: int, text: str = "") -> None:
         """Moves the progress bar to `step`; where there is no terminal, a plain line now and then."""
+        self._moved = now = time.monotonic()
         if not self._bar.disable:
             if text:
                 self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(step - self._bar.n)
             return
-        now = time.monotonic()
         last = self._total is not None and step >= self._total
         if text and (last or now - self._printed >= _QUIET_S):
             self._printed = now
             of = f"/{self._total}" if self._total is not None else ""
             self.say(f"step {step}{of}  {text}{self._eta(step, now)}")
+
+    def unpause(self) -> None:
+        """What was done since the last step, such as compiling, says nothing about the time of those that follow."""
+        now = time.monotonic()
+        self._began += now - self._moved
+        self._moved = now
+        if not self._bar.disable:
+            self._bar.unpause()
 
     def _eta(self, step: int, now: float) -> str:
         if self._total is None or step <= self._start or step >= self._total:
@@ -162,6 +170,9 @@ class Silence:
         """Nothing."""
 
     def progress(self, step: int, text: str = "") -> None:
+        """Nothing."""
+
+    def unpause(self) -> None:
         """Nothing."""
 
     def say(self, text: str) -> None:
