@@ -26,7 +26,7 @@ def listed(command: str) -> str:
         said = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
         if f"electra-jax {command} --config {name}" in said:
             found[name] = said.splitlines()[0]
-    width = max(map(len, found))
+    width = max(map(len, found), default=0)
     return "\n".join(f"  {name:{width}}  {line}" for name, line in found.items())
 
 
