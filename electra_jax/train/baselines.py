@@ -63,21 +63,25 @@ def worse(values: Mapping[str, Any]) -> str | None:
     """A line that names the figures by which this model is worse than counting tokens; None when there are none."""
     found = []
     for figure, higher in HIGHER_IS_BETTER.items():
-        model = values.get(figure)
+        if figure not in values:
+            continue
+        model = values[figure] if _finite(values[figure]) else -np.inf if higher else np.inf
         beside = {name: values.get(f"{figure}_{name}") for name in MODELS}
-        better = {
-            name: value
+        told = ", ".join(
+            f"{name} {value:.3f}"
             for name, value in beside.items()
-            if value is not None
-            and model is not None
-            and (value > model if higher else value < model)
-        }
-        if better:
-            told = ", ".join(f"{name} {value:.3f}" for name, value in better.items())
-            found.append(f"{figure} {model:.3f} ({told})")
+            if _finite(value) and (value > model if higher else value < model)
+        )
+        if told:
+            shown = f"{model:.3f}" if np.isfinite(model) else "not finite"
+            found.append(f"{figure} {shown} ({told})")
     if not found:
         return None
     return f"note: worse than counting tokens: {'; '.join(found)}; see Baselines in docs/metrics.md"
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and bool(np.isfinite(value))
 
 
 def unigram_auc(counted: Counted, ids: np.ndarray, replaced: np.ndarray) -> float:

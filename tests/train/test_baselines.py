@@ -145,6 +145,9 @@ def test_a_model_that_learned_nothing_is_named():
     )
     assert baselines.worse(values | {"mlm_loss": 4.0, "disc_auc": 0.6}) is None
     assert baselines.worse({"mlm_loss": 9.0}) is None  # nothing to compare with
+    for nothing in (None, float("nan")):  # as files and loops have it
+        assert "mlm_loss not finite (uni" in baselines.worse(values | {"mlm_loss": nothing})
+        assert baselines.worse({"disc_auc": nothing, "disc_auc_unigram": nothing}) is None
 
 
 def test_of_a_folder(prepared, prepared_folder, config):
