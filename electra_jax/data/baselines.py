@@ -37,9 +37,7 @@ class Counted:
     tokens_N: np.ndarray  # int32
     loss_MxN: np.ndarray  # float32, nats; models in the order of MODELS
     hits_MxN: np.ndarray  # int32, tokens that are the most probable one
-    log_unigram_V: (
-        np.ndarray
-    )  # float32, 0 for the special tokens: nobody needs a model to know them
+    log_unigram_V: np.ndarray  # float32, 0 for special tokens, which are known to be original
 
     def over(self, rows: int) -> dict[str, tuple[float, float]]:
         """By model: (loss in nats, accuracy) a token of the first `rows` held-out rows."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import numpy as np
@@ -80,7 +80,7 @@ def worse(values: Mapping[str, Any]) -> str | None:
     return f"note: worse than counting tokens: {'; '.join(found)}; see Baselines in docs/metrics.md"
 
 
-def _finite(value: float | None) -> bool:
+def _finite(value: float | None) -> TypeGuard[float]:
     return value is not None and bool(np.isfinite(value))
 
 

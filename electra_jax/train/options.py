@@ -57,13 +57,9 @@ class TrainSpec:
     checkpoint_every: int  # steps between two checkpoints
     keep_last: int  # how many of the newest checkpoints stay
     keep_every: int  # keep checkpoints at multiples of this for good; 0: none
-    max_skipped: (
-        int  # how many steps in a row may have a loss that is not finite; more stop the run
-    )
+    max_skipped: int  # steps in a row that may have a loss that is not finite; more end the run
     stop_at: int = 0  # step at which this start saves and ends, to go on later; 0: the last one
-    phases: tuple[
-        PhaseSpec, ...
-    ] = ()  # stretches on other data or batches; empty: one, of all the steps
+    phases: tuple[PhaseSpec, ...] = ()  # stretches on other data or batches; empty: there is one
 
     def __post_init__(self) -> None:
         for name in (
