@@ -13,6 +13,7 @@ import difflib
 import importlib.util
 import inspect
 import math
+import os
 import re
 import traceback
 import types
@@ -193,13 +194,15 @@ def _run_config(path: Path, arg: str | None) -> ml_collections.ConfigDict:
 
 def _fault(path: Path, error: BaseException) -> str:
     """Where in the file, and what: one line."""
-    found = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in found if frame.filename == str(path)]
-    if isinstance(error, SyntaxError) and error.filename == str(path):
+    # Python names the file by its absolute path, however it was given.
+    file, found = os.path.abspath(path), traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in found if os.path.abspath(frame.filename) == file]
+    own_syntax = isinstance(error, SyntaxError) and os.path.abspath(error.filename or "") == file
+    if own_syntax:
         lines.append(error.lineno)
     where = f"config file {path}, line {lines[-1]}" if lines else f"config file {path}"
     try:
-        said = " ".join(str(error).split())
+        said = " ".join(str(error.msg if own_syntax else error).split())
     except Exception:  # noqa: BLE001 - an error that cannot say what it is
         said = ""
     return f"{where}: {type(error).__name__}{': ' if said else ''}{said}"

@@ -133,7 +133,19 @@ def trained(made: Path) -> Path:
             ["prepare", "--input", "x", "--tokenizer", "t", "--seq-len", "4", "--output", "o"],
             "at least 8",
         ),
-        (["prepare", "--valid-fraction", "1"], "below 1"),
+        (["prepare", "--valid-fraction", "0.6"], "0.6 is not 0 to 0.5"),
+        (
+            "vocab --input x --kind wordpiece --size 9 --output o --dictionary ipadic".split(),
+            "--dictionary ipadic is for --segmenter mecab",
+        ),
+        (
+            "prepare --input x --tokenizer t --seq-len 9 --output o --beam-options=--a=1".split(),
+            "are for --runner beam",
+        ),
+        (
+            ["pretrain", "--config", "finetune", "--workdir", "w"],
+            "--config finetune is for electra-jax finetune; here one of:\n  base ",
+        ),
         (["prepare", "--valid-input", "x", "--valid-fraction", "0.1"], "not allowed with"),
         (["pretrain", "--config", "tiny"], "--workdir"),
         (["pretrain", "--workdir", "w", "--conifg=tiny"], "Did you mean '--config'"),

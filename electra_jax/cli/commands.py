@@ -45,9 +45,16 @@ def _run(options: argparse.Namespace) -> int:
 
 def _vocab(options: argparse.Namespace) -> None:
     from electra_jax import remote
+    from electra_jax.spec import UserError
     from electra_jax.text import mecab, vocab
 
-    segmenter = mecab.Segmenter(dictionary=options.dictionary) if options.segmenter else None
+    segmenter, dictionary = None, options.dictionary
+    if options.segmenter:
+        segmenter = mecab.Segmenter(dictionary=dictionary or mecab.DEFAULT)
+    elif dictionary:
+        raise UserError(
+            f"--dictionary {dictionary} is for --segmenter mecab; give both, or leave it out"
+        )
     with remote.output(options.output) as folder:
         vocab.train(
             options.input,
@@ -68,12 +75,15 @@ def _vocab(options: argparse.Namespace) -> None:
 def _prepare(options: argparse.Namespace) -> None:
     from electra_jax import remote
     from electra_jax.data import build, source
+    from electra_jax.spec import UserError
 
     engine = None
     if options.runner == "beam":
         from electra_jax.data import beam
 
         engine = beam.engine(options.beam_options)
+    elif options.beam_options:
+        raise UserError("--beam-options are for --runner beam; give both, or leave them out")
     with remote.output(options.output) as folder:
         build.prepare(
             options.input,
