@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from electra_jax import files
 from electra_jax.finetune import groups, loop, plan, record, results
-from electra_jax.finetune.options import Options, options
+from electra_jax.finetune.options import TYPES, Options, options
 from electra_jax.finetune.plan import Plan
 from electra_jax.finetune.program import Program
 from electra_jax.spec import UserError, apply_override, to_dict
@@ -156,7 +156,7 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
 def _overridden(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     changed = ConfigDict(config).lock()
     for override in overrides:
-        apply_override(changed, override)
+        apply_override(changed, override, TYPES)
     return _plain(changed)
 
 
