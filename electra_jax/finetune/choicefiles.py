@@ -3,6 +3,7 @@
 import dataclasses
 import glob
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -75,8 +76,10 @@ class Race:
             context = wanted.text(row.get("article"), where, "article")
             questions, options = row.get("questions"), row.get("options")
             answers = row.get("answers")
-            if not isinstance(questions, list) or not isinstance(options, list):
-                raise UserError(f"{where}: expected the lists 'questions' and 'options'")
+            if not all(isinstance(part, list) for part in (questions, options, answers or [])):
+                raise UserError(f"{where}: expected the lists 'questions', 'options' and 'answers'")
+            if not all(isinstance(choices, list) for choices in options):
+                raise UserError(f"{where}: expected a list of choices for every question")
             if answers is None and wanted.labelled:
                 raise UserError(f"{where}: no list 'answers'")
             counts = {len(questions), len(options), len(answers or questions)}
@@ -113,10 +116,13 @@ def _example(
     here: str,
     context: str,
     question: str,
-    options: list[Any],
+    options: Any,
     label: int | None,
     cloze: bool = False,
 ) -> ChoiceExample:
+    if not isinstance(options, list) or not isinstance(question, str | None):
+        raise UserError(f"{where}: expected a question that is a text, and a list of choices")
+    question = question or ""
     if len(options) < 2:
         raise UserError(f"{where}: found {len(options)} choices; expected two or more")
     texts = [wanted.text(option, where, "choice") for option in options]
@@ -130,7 +136,7 @@ def _right(where: str, said: Any, count: int, first: int, labelled: bool) -> int
     text = str(said).strip()
     if len(text) == 1 and "A" <= text <= "Z":
         number = ord(text) - ord("A")
-    elif text.lstrip("-").isdigit():
+    elif re.fullmatch("[0-9]{1,9}", text):
         number = int(text) - first
     else:
         number = -1

@@ -14,7 +14,7 @@ from electra_jax.train.optim import OptimSpec
 RATES = ((512, 3e-4), (1023, 1e-4), (None, 5e-5))
 DECAYS = ((1023, 0.8), (None, 0.9))
 SHORTEST = 8  # tokens of a row
-MOST_SEED = 2**62  # what the random numbers take, with room to count up
+MOST_SEED = 2**32 - 1  # what the random numbers take
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,8 @@ class TrainOptions:
         for name in ("accumulation", "patience", "examples", "max_skipped"):
             if getattr(self, name) < 0:
                 raise UserError(f"train.{name}={getattr(self, name)} must not be negative")
+        last = self.seed + self.seeds - 1
+        check_range("train.seed + train.seeds - 1", last, f"[0, {MOST_SEED}]")
         if self.epochs is not None and self.epochs <= 0:
             raise UserError(f"train.epochs={self.epochs} must be above 0")
         if any(rate <= 0 for rate in self.sweep):
@@ -192,7 +194,9 @@ class DataOptions:
     score_range: tuple[float, float] | None
     words: str | None
     tags: str | None
-    scheme: str | None  # of the entity tags that are learned; None: plain tags, such as parts of speech
+    scheme: (
+        str | None
+    )  # of the entity tags that are learned; None: plain tags, such as parts of speech
     question: str | None
     context: str | None
     answer: str | None

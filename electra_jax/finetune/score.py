@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from electra_jax.finetune import custom, metrics, outputs, qa_metrics, tables, tasks
-from electra_jax.finetune.tagfiles import Conll, TagLists
+from electra_jax.finetune.tagfiles import Conll
 from electra_jax.finetune.tasks import Task
 from electra_jax.spec import UserError, unknown_name
 
@@ -29,8 +29,10 @@ def score(
     """
     task = _task(name, columns or {})
     if task.kind == "tag":  # as written: conlleval's token accuracy depends on it
-        task = dataclasses.replace(task, layout=_as_written(task.layout), labels=None)
+        task = dataclasses.replace(task, layout=tasks.as_written(task.layout), labels=None)
     examples = task.read(references, "dev", carry_on=True)
+    if task.kind == "tag":
+        task = tasks.for_tags(task, [tag for example in examples for tag in example.tags])
     ids = [example.id for example in examples]
     if len(set(ids)) < len(ids):
         twice = next(key for key in ids if ids.count(key) > 1)
@@ -81,18 +83,9 @@ def _task(name: str, columns: Mapping[str, Any]) -> Task:
 _COLUMNS = Conll(scheme=None)
 
 
-def _as_written(layout: Any) -> Any:
-    """The layout, without a rewriting of tags where it has one."""
-    if isinstance(layout, Conll | TagLists):
-        return dataclasses.replace(layout, scheme=None)
-    if isinstance(layout, custom.Either):
-        return dataclasses.replace(layout, yes=_as_written(layout.yes), no=_as_written(layout.no))
-    return layout
-
-
 def _tags(task: Task, path: str, examples: list[Any]) -> list[tuple[str, ...]]:
     """The tags of a file, if its words are those of the references."""
-    columns = task if tables.is_json(path) else dataclasses.replace(task, layout=_COLUMNS)
+    columns = task if tables.has_lists(path) else dataclasses.replace(task, layout=_COLUMNS)
     found = columns.read(path, "dev")
     if len(found) != len(examples):
         raise UserError(
