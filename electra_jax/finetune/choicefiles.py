@@ -76,11 +76,11 @@ class Race:
             context = wanted.text(row.get("article"), where, "article")
             questions, options = row.get("questions"), row.get("options")
             answers = row.get("answers")
-            if not all(isinstance(part, list) for part in (questions, options, answers or [])):
-                raise UserError(f"{where}: expected the lists 'questions', 'options' and 'answers'")
+            if not isinstance(questions, list) or not isinstance(options, list):
+                raise UserError(f"{where}: expected the lists 'questions' and 'options'")
             if not all(isinstance(choices, list) for choices in options):
                 raise UserError(f"{where}: expected a list of choices for every question")
-            if answers is None and wanted.labelled:
+            if not isinstance(answers, list) and (answers is not None or wanted.labelled):
                 raise UserError(f"{where}: no list 'answers'")
             counts = {len(questions), len(options), len(answers or questions)}
             if len(counts) > 1:

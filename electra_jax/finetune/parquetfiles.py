@@ -47,7 +47,7 @@ def records(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
                     values = _texts(row)
                     yield number, {key: named.get(key, _same)(values[key]) for key in values}
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: row {number} or soon after is not UTF-8: {error}") from None
+        raise UserError(f"{path}: a text near row {number} is not UTF-8: {error}") from None
     except (pa.ArrowException, OSError) as error:
         what = str(error).partition("\n")[0]
         raise UserError(f"{path} is no readable Parquet file after row {number}: {what}") from None

@@ -218,9 +218,9 @@ def _examples(
     if task.kind in ("classify", "tag"):
         labels = tasks.labels_of(task, examples["train"])
         task = tasks.with_labels(task, labels)
-        for key, name in (("data.positive", task.positive), ("data.negative", task.negative)):
-            if name is not None and name not in labels:
-                raise unknown_label(key, name, labels)
+        for key, label in (("data.positive", task.positive), ("data.negative", task.negative)):
+            if label is not None and label not in labels:
+                raise unknown_label(key, label, labels)
     for name, where in wheres.items():
         if name != "train":
             examples[name] = task.read(where, name, asked.carry_on)

@@ -89,7 +89,10 @@ def task_of(found: Mapping[str, Any], name: str, asked: DataOptions) -> Task:
 
 def _with_range(task: Task, bounds: Sequence[float] | None) -> Task:
     """The task with the range of the scores that it was trained on, in which predictions are."""
-    return task if bounds is None else dataclasses.replace(task, score_range=tuple(bounds))
+    if bounds is None:
+        return task
+    low, high = bounds
+    return dataclasses.replace(task, score_range=(low, high))
 
 
 def _runs(

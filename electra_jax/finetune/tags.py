@@ -86,7 +86,7 @@ def _ends(before: tuple[str, str], here: tuple[str, str]) -> bool:
 def write(entities: Iterable[Span], length: int, scheme: str) -> tuple[str, ...]:
     """The tags of a sentence of `length` words; entities must not overlap."""
     check_choice("scheme", scheme, SCHEMES)
-    begin, inside, end, single = _LETTERS[scheme]
+    begin, inside, end, single = tuple(_LETTERS[scheme])
     tags = [OUTSIDE] * length
     previous = None
     for kind, start, stop in sorted(entities, key=lambda span: span.start):

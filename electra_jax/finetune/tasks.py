@@ -242,8 +242,12 @@ def for_tags(task: Task, found: Iterable[str]) -> Task:
     its score is their accuracy."""
     if task.kind != "tag" or "entities" not in task.metrics or tags.mark_entities(found):
         return task
-    plain = {"metrics": ("token_accuracy",), "main_metric": "accuracy"}
-    return dataclasses.replace(task, layout=as_written(task.layout), **plain)
+    return dataclasses.replace(
+        task,
+        layout=as_written(task.layout),
+        metrics=("token_accuracy",),
+        main_metric="accuracy",
+    )
 
 
 def as_written(layout: Any) -> Any:
