@@ -216,12 +216,13 @@ def _fault(path: Path, error: BaseException) -> str:
     # Python names the file by its absolute path, however it was given.
     file, found = os.path.abspath(path), traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in found if os.path.abspath(frame.filename) == file]
-    own_syntax = isinstance(error, SyntaxError) and os.path.abspath(error.filename or "") == file
-    if own_syntax:
+    what: object = error
+    if isinstance(error, SyntaxError) and os.path.abspath(error.filename or "") == file:
         lines.append(error.lineno)
+        what = error.msg  # without the place
     where = f"config file {path}, line {lines[-1]}" if lines else f"config file {path}"
     try:
-        said = " ".join(str(error.msg if own_syntax else error).split())
+        said = " ".join(str(what).split())
     except Exception:  # noqa: BLE001 - an error that cannot say what it is
         said = ""
     return f"{where}: {type(error).__name__}{': ' if said else ''}{said}"
