@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-MACHINE = ("--name", "e", "--zone", "z", "--type", "v5e-8")
+MACHINE = ("--name", "e", "--zone", "us-west4-a", "--type", "v5e-8")
 RUN = ("--config", "small", "--workdir", "gs://bucket/run", "--config.data.path=gs://bucket/data")
 
 
@@ -118,7 +118,7 @@ def test_commands_may_be_given_twice(world):
     assert world.lines("created") == ["e"]
     assert "READY" in world.run("tpu.sh", "status", *MACHINE).stdout
     for word in ("is deleted", "there is no e"):
-        done = world.run("tpu.sh", "delete", "--name", "e", "--zone", "z")
+        done = world.run("tpu.sh", "delete", "--name", "e", "--zone", "us-west4-a")
         assert done.returncode == 0 and word in done.stdout
 
 
@@ -143,7 +143,7 @@ def test_every_host_of_every_slice_gets_its_part(world):
     """Catches a pod slice of which only one host trains, and slices asked for one by one."""
     world.program(0)
     done = world.run(
-        "tpu.sh", "run", "--name", "e", "--zone", "z", "--type", "v5e-16", "--slices", "2", "--", *RUN,
+        "tpu.sh", "run", "--name", "e", "--zone", "us-west4-a", "--type", "v5e-16", "--slices", "2", "--", *RUN,
         "--config.mesh.data=4", "--config.mesh.fsdp=8", FAKE_WORKERS="2",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
@@ -171,7 +171,7 @@ def test_a_machine_that_somebody_deleted_stays_deleted(world):
         world.wait_for(process, "step 1")
         (pid,) = world.state.glob("hosts/e/0/.electra_jax/pid")
         number = pid.read_text().strip()
-        assert world.run("tpu.sh", "delete", "--name", "e", "--zone", "z").returncode == 0
+        assert world.run("tpu.sh", "delete", "--name", "e", "--zone", "us-west4-a").returncode == 0
         world.run_shell(f"kill -KILL -- -{number}")
         rest, _ = process.communicate(timeout=30)
     assert process.returncode == 2 and "was deleted" in rest
@@ -188,7 +188,7 @@ def test_a_machine_that_somebody_deleted_stays_deleted(world):
 )
 def test_generations(world, type_, accelerator, runtime):
     """Catches a generation whose machines come up with software that cannot drive them."""
-    done = world.run("tpu.sh", "create", "--name", "e", "--zone", "z", "--type", type_, "--dry-run")
+    done = world.run("tpu.sh", "create", "--name", "e", "--zone", "us-west4-a", "--type", type_, "--dry-run")
     assert f"--accelerator-type={accelerator}" in done.stdout
     assert f"--runtime-version={runtime}" in done.stdout
 
@@ -213,17 +213,17 @@ def test_a_dry_run_shows_every_command_and_gives_none(world):
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (("run", "--zone", "z", "--type", "v5e-8"), "--name"),
+        (("run", "--zone", "us-west4-a", "--type", "v5e-8"), "--name"),
         (("run", "--name", "e", "--type", "v5e-8"), "--zone"),
-        (("create", "--name", "e", "--zone", "z"), "--type"),
-        (("create", "--name", "e", "--zone", "z", "--type", "v9-8"), "v5e"),
+        (("create", "--name", "e", "--zone", "us-west4-a"), "--type"),
+        (("create", "--name", "e", "--zone", "us-west4-a", "--type", "v9-8"), "v5e"),
         (("run", *MACHINE, "--spot", "--", "--workdir", "run"), "gs://"),
-        (("run", "--name", "e", "--zone", "z", "--type", "v5e-16", "--", "--workdir", "run"), "gs://"),
+        (("run", "--name", "e", "--zone", "us-west4-a", "--type", "v5e-16", "--", "--workdir", "run"), "gs://"),
         (("run", *MACHINE), "--workdir"),
         (("run", *MACHINE, "--direct", "--slices", "2", "--", *RUN), "--direct"),
         (("run", *MACHINE, "--slices", "0", "--", *RUN), "--slices 0"),
         (("run", *MACHINE, "--slices", "1.5", "--", *RUN), "--slices 1.5"),
-        (("create", "--name", "e", "--zone", "z", "--type", "v3-8", "--slices", "2"), "v4 and later"),
+        (("create", "--name", "e", "--zone", "us-west4-a", "--type", "v3-8", "--slices", "2"), "v4 and later"),
         (("run", *MACHINE, "--slices", "2", "--", *RUN, "--config.mesh.fsdp=16"), "8 devices of a slice"),
         (("run", *MACHINE[:-1], "v5p-8", "--", *RUN, "--config.mesh.fsdp", "8"), "4 devices of a slice"),
         (("run", *MACHINE, "--slices", "3", "--", *RUN, "--config.mesh.data=8"), "no multiple of the 3"),

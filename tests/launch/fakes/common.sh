@@ -5,9 +5,12 @@
 set -euo pipefail
 program=$(basename "$0")
 mkdir -p "$FAKE"
+exec 8>"$FAKE/$program.lock" # hosts are called at the same time
+flock 8
 calls=$(($(cat "$FAKE/$program.n" 2>/dev/null || echo 0) + 1))
 echo "$calls" >"$FAKE/$program.n"
 printf '%s %s\n' "$program" "$*" >>"$FAKE/calls"
+exec 8>&-
 listed() { grep -qxF "$calls" "$FAKE/$program.$1" 2>/dev/null; }
 if listed fail_at; then
   echo "ERROR: ($program) UNAVAILABLE: the service is not available" >&2
