@@ -104,14 +104,6 @@ machine_flags() {
   flags+=(${create_flags[@]+"${create_flags[@]}"})
 }
 
-# A step of a request that may have been taken before: what is there is used.
-once() {
-  local out
-  if [ -n "$DRY_RUN" ]; then "$@"; return; fi
-  if out=$("$@" 2>&1); then return; fi
-  grep -qiE 'already exists|ALREADY_EXISTS' <<<"$out" || { say "$out"; return 1; }
-}
-
 request() {
   local flags place
   machine_flags
@@ -131,13 +123,6 @@ request() {
     group resize "$name" --size="$host_count"
 }
 
-# What is not there any more is not missed.
-gone() {
-  local out
-  if [ -n "$DRY_RUN" ]; then "$@"; return; fi
-  if out=$("$@" 2>&1); then return; fi
-  grep -qiE 'NOT_FOUND|not found' <<<"$out" || { say "$out"; return 1; }
-}
 remove() {
   if ! several; then try zonal instances delete "$name" --quiet; return; fi
   try gone group delete "$name" --quiet &&

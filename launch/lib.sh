@@ -44,6 +44,21 @@ try() {
   return "$code"
 }
 
+# A step that creates and may have been taken before: what is there is used.
+once() {
+  local out
+  if [ -n "$DRY_RUN" ]; then "$@"; return; fi
+  if out=$("$@" 2>&1); then return; fi
+  grep -qiE 'already exists|ALREADY_EXISTS' <<<"$out" || { say "$out"; return 1; }
+}
+# The same for deleting: what is not there any more is not missed.
+gone() {
+  local out
+  if [ -n "$DRY_RUN" ]; then "$@"; return; fi
+  if out=$("$@" 2>&1); then return; fi
+  grep -qiE 'NOT_FOUND|not found' <<<"$out" || { say "$out"; return 1; }
+}
+
 pause() { [ -n "$DRY_RUN" ] || sleep "$POLL"; }
 
 need() { [ -n "$DRY_RUN" ] || command -v "$1" >/dev/null || die "$1 is not installed; $2"; }

@@ -40,7 +40,9 @@ def test_spot_machines_are_replaced_until_the_run_is_finished(world, machine):
     assert done.returncode == 0, done.stdout
     assert len(world.lines("starts")) == 3
     assert world.lines("created") == ["e", "e"] and world.lines("deleted") == ["e"]
-    assert given(world, " create e", "--provisioning-model=SPOT", "--instance-termination-action=STOP")
+    assert given(
+        world, " create e", "--provisioning-model=SPOT", "--instance-termination-action=STOP"
+    )
 
 
 @pytest.mark.parametrize("survivor", [75, 134])
@@ -102,7 +104,10 @@ def test_machines_of_every_type(world, type_, machine, hosts):
     assert done.returncode == 0, done.stdout
     assert f"--machine-type={machine} " in done.stdout
     assert ("tpu-tpu7x" if "tpu7x" in type_ else "v5e-v5p-v6e") in done.stdout
-    assert "--provisioning-model=RESERVATION_BOUND --reservation-affinity=specific --reservation=r" in done.stdout
+    assert (
+        "--provisioning-model=RESERVATION_BOUND --reservation-affinity=specific --reservation=r"
+        in done.stdout
+    )
     if hosts > 1:
         assert f"--size={hosts} " in done.stdout
         assert "--template=projects/p/regions/us-east5/instanceTemplates/e" in done.stdout
@@ -132,7 +137,9 @@ def test_a_dry_run_shows_every_command_and_gives_none(world, machine):
     ]
     assert "--no-address" in dry.stdout and "--network=n" in dry.stdout
     assert "--provisioning-model=FLEX_START --max-run-duration=7d" in dry.stdout
-    assert all("--tunnel-through-iap" in line for line in done if " ssh " in line or " scp " in line)
+    assert all(
+        "--tunnel-through-iap" in line for line in done if " ssh " in line or " scp " in line
+    )
 
 
 def test_a_machine_by_flex_start_is_asked_for_again_when_its_time_is_over(world):

@@ -188,7 +188,9 @@ def test_a_machine_that_somebody_deleted_stays_deleted(world):
 )
 def test_generations(world, type_, accelerator, runtime):
     """Catches a generation whose machines come up with software that cannot drive them."""
-    done = world.run("tpu.sh", "create", "--name", "e", "--zone", "us-west4-a", "--type", type_, "--dry-run")
+    done = world.run(
+        "tpu.sh", "create", "--name", "e", "--zone", "us-west4-a", "--type", type_, "--dry-run"
+    )
     assert f"--accelerator-type={accelerator}" in done.stdout
     assert f"--runtime-version={runtime}" in done.stdout
 
