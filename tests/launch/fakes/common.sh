@@ -28,3 +28,9 @@ flag() {
     case $argument in "--$wanted="*) printf '%s' "${argument#*=}" ;; esac
   done
 }
+# Another machine: it has no variables of the caller but those of the fakes.
+elsewhere() { # elsewhere HOME COMMAND
+  local home=$1
+  shift
+  env -i HOME="$home" PATH="$PATH" FAKE="$FAKE" ELECTRA_TAIL_SECONDS="${ELECTRA_TAIL_SECONDS:-1}" "$@"
+}
