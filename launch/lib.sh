@@ -176,7 +176,7 @@ inherit_variables() {
   variables=()
   while IFS= read -r name; do
     case $name in
-      HF_HOME | HF_*_CACHE | WANDB_*DIR | WANDB__*) ;;
+      HF_HOME | HF_TOKEN_PATH | HF_*_CACHE | WANDB_*DIR | WANDB__*) ;;
       ELECTRA_JAX_CACHE | JAX_COMPILATION_CACHE_DIR | WANDB_?* | HF_?*) add_variable "$name" ;;
     esac
   done < <(compgen -e)

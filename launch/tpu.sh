@@ -43,7 +43,8 @@
 #
 # A machine without an address in the world, and what the program is told:
 #   --internal-ips       no external addresses; the network needs Cloud NAT to install, Private Google Access for gs://
-#   --tunnel-through-iap reach hosts through the Identity-Aware Proxy (implied by --internal-ips)
+#   --tunnel-through-iap reach hosts through the Identity-Aware Proxy (implied by --internal-ips); with --direct
+#                        by gcloud's alpha commands
 #   --ssh-flag FLAG      another flag for gcloud's ssh and scp, e.g. --internal-ip from a machine in the network
 #   --env NAME=VALUE     an environment variable of the program; --env NAME: with its value here. Without asking,
 #                        these are passed on if they are set here: ELECTRA_JAX_CACHE, JAX_COMPILATION_CACHE_DIR,
@@ -152,15 +153,18 @@ remove() {
   fi
 }
 
-# A command on hosts: of the one machine, or of the slices of a queued resource.
+# A command on hosts. Those of a single machine are asked for by its own name, but the proxy is only known to the
+# commands of queued resources, and to the alpha ones of machines that were not queued for.
 to_hosts() { # to_hosts ssh|scp NODE WORKER ARGUMENTS
-  local verb=$1 node=$2 worker=$3
+  local verb=$1 node=$2 worker=$3 kind=tpu-vm track=$track flags=()
   shift 3
-  if [ "$slices" -eq 1 ]; then
-    tpu tpu-vm "$verb" "$@" --worker="$worker" ${ssh_flags[@]+"${ssh_flags[@]}"} </dev/null
-  else
-    tpu queued-resources "$verb" "$@" --node="$node" --worker="$worker" ${ssh_flags[@]+"${ssh_flags[@]}"} </dev/null
-  fi
+  case " ${ssh_flags[*]-} " in
+    *" --tunnel-through-iap "*) if [ -n "$direct" ]; then track=alpha; else kind=queued-resources; fi ;;
+  esac
+  if [ "$slices" -gt 1 ]; then kind=queued-resources; fi
+  if [ "$kind" = queued-resources ]; then flags+=(--node="$node"); fi
+  flags+=(--worker="$worker" ${ssh_flags[@]+"${ssh_flags[@]}"})
+  tpu "$kind" "$verb" "$@" "${flags[@]}" </dev/null
 }
 on_all() { to_hosts ssh all all "$name" --command="$1"; }
 on_first() { to_hosts ssh 0 0 "$name" --command="$1"; }

@@ -124,7 +124,7 @@ ensure() {
         say "asking for $name ($type${spot:+, spot}${flex:+, flex-start for $duration}, $slices slice(s)) in $zone"
         # A lost answer is not a lost machine: whatever gcloud says, look again. A request by flex-start that
         # ran out of time without a failure is one more wait in the queue.
-        if ! request; then pause; elif [ -n "$flex" ]; then asked=0; fi
+        if ! request; then pause; elif [ -n "$flex" ]; then asked=0; pause; fi
         continue
         ;;
       PREEMPTED | FAILED)
