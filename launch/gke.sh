@@ -287,6 +287,7 @@ train() {
     gs://*) ;;
     *) die "a pod's disk vanishes with it; give -- --workdir gs://BUCKET/run" ;;
   esac
+  check_mesh "$type" "$slices" "$@"
   need kubectl "see kubernetes.io/docs/tasks/tools"
   inherit_variables
   if [ -n "$DRY_RUN" ]; then

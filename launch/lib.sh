@@ -267,3 +267,31 @@ deep() { # deep AxBxC: a slice of v4, v5p or tpu7x
 no_shape() { # no_shape TYPE
   die "--type '$1' is unknown; v5e-1, -4, -8, -16, -32, -64, -128, -256 and the same of v6e; v4-8, -16, -32, -64 and from there multiples of 128, and the same of v5p and tpu7x; or a shape, as in v5p:4x4x8"
 }
+
+# JAX devices of a slice: the two cores of v4 and v5p are one, those of tpu7x are two.
+devices() { # devices TYPE
+  local known generation chips _
+  if known=$(shape "$1"); then
+    read -r generation _ chips _ <<<"$known"
+    if [ "$generation" = tpu7x ]; then chips=$((2 * chips)); fi
+    printf '%s' "$chips"
+  else
+    printf '%s' "${1##*-}"
+  fi
+}
+
+# A mesh that electra-jax would refuse when the machine already costs.
+check_mesh() { # check_mesh TYPE SLICES ARGUMENTS
+  local type=$1 slices=$2 fsdp data size
+  shift 2
+  fsdp=$(argument --config.mesh.fsdp "$@") data=$(argument --config.mesh.data "$@") size=$(devices "$type")
+  if [[ $fsdp =~ ^[1-9][0-9]*$ ]] && [ $((size % fsdp)) -ne 0 ]; then
+    die "--config.mesh.fsdp=$fsdp does not divide the $size devices of a slice of $type, inside which it lies"
+  fi
+  if [[ $data =~ ^[1-9][0-9]*$ ]] && [ $((size * slices % data)) -ne 0 ]; then
+    die "--config.mesh.data=$data does not divide the $((size * slices)) devices of $slices slice(s) of $type"
+  fi
+  if [[ $data =~ ^[1-9][0-9]*$ ]] && [ $((data % slices)) -ne 0 ]; then
+    die "--config.mesh.data=$data is no multiple of the $slices slices, which it spans"
+  fi
+}

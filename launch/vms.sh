@@ -257,18 +257,6 @@ check() {
   need gcloud "see cloud.google.com/sdk/docs/install"
 }
 
-# JAX devices of a slice: the two cores of v4 and v5p are one, those of tpu7x are two.
-devices() {
-  local known generation chips _
-  if known=$(shape "$type"); then
-    read -r generation _ chips _ <<<"$known"
-    if [ "$generation" = tpu7x ]; then chips=$((2 * chips)); fi
-    printf '%s' "$chips"
-  else
-    printf '%s' "${type##*-}"
-  fi
-}
-
 check_create() {
   [ -n "$type" ] || die "--type is missing, e.g. --type v5e-8"
   check_kinds "$spot" "$flex" "$reserved" "${reservation:+--reservation}"
@@ -291,23 +279,8 @@ check_workdir() {
   workdir=$(workdir_of "$@")
   [ -n "$workdir" ] || die "which run? Give -- --workdir gs://BUCKET/run"
   case $workdir in gs://*) return ;; esac
-  if [ -n "$spot$flex" ] || [ "$slices" -gt 1 ] || [ "$(devices)" -gt 8 ]; then
+  if [ -n "$spot$flex" ] || [ "$slices" -gt 1 ] || [ "$(devices "$type")" -gt 8 ]; then
     die "--workdir $workdir is on a disk that one host has and that vanishes with the machine; give gs://BUCKET/..."
-  fi
-}
-
-# A mesh that electra-jax would refuse when the machine already costs.
-check_mesh() {
-  local fsdp data size
-  fsdp=$(argument --config.mesh.fsdp "$@") data=$(argument --config.mesh.data "$@") size=$(devices)
-  if [[ $fsdp =~ ^[1-9][0-9]*$ ]] && [ $((size % fsdp)) -ne 0 ]; then
-    die "--config.mesh.fsdp=$fsdp does not divide the $size devices of a slice of $type, inside which it lies"
-  fi
-  if [[ $data =~ ^[1-9][0-9]*$ ]] && [ $((size * slices % data)) -ne 0 ]; then
-    die "--config.mesh.data=$data does not divide the $((size * slices)) devices of $slices slice(s) of $type"
-  fi
-  if [[ $data =~ ^[1-9][0-9]*$ ]] && [ $((data % slices)) -ne 0 ]; then
-    die "--config.mesh.data=$data is no multiple of the $slices slices, which it spans"
   fi
 }
 
@@ -318,7 +291,7 @@ case $command in
     ensure
     [ -n "$DRY_RUN" ] || say "$name is ready; it costs until: $me delete --name $name --zone $zone"
     ;;
-  run | resume) check; check_create; check_workdir "$@"; check_mesh "$@"; inherit_variables; train "$@" ;;
+  run | resume) check; check_create; check_workdir "$@"; check_mesh "$type" "$slices" "$@"; inherit_variables; train "$@" ;;
   logs) check; on_first 'bash .electra_jax/host.sh follow' ;;
   stop) check; try on_all 'bash .electra_jax/host.sh stop' ;;
   status) check; if [ -n "$DRY_RUN" ]; then describe; else ask_status; fi ;;

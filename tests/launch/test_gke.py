@@ -125,6 +125,25 @@ def test_the_manifest_is_yaml(world):
         assert container["resources"]["limits"]["google.com/tpu"] == 8
 
 
+def test_a_pod_installs_what_its_image_lacks(world, tmp_path):
+    """Catches 1.7 GB fetched by a pod whose image has the package, and one failed attempt that ends a pod without."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "pip").write_text(
+        f'#!/usr/bin/env bash\necho "pip $*" >>{world.state}/calls\n'
+        f"ln -s {FAKES}/electra-jax {FAKES}/common.sh {tools}/\n"
+    )
+    (tools / "pip").chmod(0o755)
+    dry = world.run("gke.sh", "run", "--type", "v5e-8", "--dry-run", "--", *BUCKET)
+    command = _pod(dry.stdout)["containers"][0]["command"]
+    environment = {"PATH": f"{tools}:/usr/bin:/bin", "FAKE": str(world.state)}
+    world.program(0, 0)
+    for _ in range(2):  # the second start finds it
+        subprocess.run(command, env=environment, cwd=world.home, check=True, capture_output=True)
+    assert world.lines("calls") == ["pip install --quiet electra_jax[tpu,gcs]"]
+    assert len(world.lines("starts")) == 2
+
+
 def test_several_slices_are_a_set_of_jobs(world):
     """Catches slices that do not wait for each other, and jobs that differ from the job of one slice."""
     arguments = ("--type", "v5p:2x2x2", "--dry-run", "--", *BUCKET)
@@ -135,6 +154,8 @@ def test_several_slices_are_a_set_of_jobs(world):
     assert job["replicas"] == 3
     assert one["template"]["spec"].pop("subdomain") == "electra"
     assert job["template"]["spec"] == one
+    (gone,) = one["podFailurePolicy"]["rules"][0]["onPodConditions"]
+    assert gone["status"] == "True"  # a Job has this by default, a JobSet refuses to be without
     assert one["template"]["spec"]["containers"][0]["command"][-2:] == ["--join-timeout", "7200"]
     world.program(75, 0)
     done = world.run("gke.sh", "run", "--slices", "3", *arguments[:2], "--", *BUCKET)
@@ -238,6 +259,11 @@ def test_an_image_is_built_with_the_wheel(world):
         (("run", "--type", "v5e-8", "--spot=no", "--", *BUCKET), "no follows no option"),
         (("run", "--type", "v5e-8", "--", "--workdir", "run"), "gs://"),
         (("run", "--", *BUCKET), "--type"),
+        (("run", "--type", "tpu7x-8", "--", *BUCKET, "--config.mesh.fsdp=16"), "8 devices"),
+        (
+            ("run", "--type", "v5e-16", "--slices=3", "--", *BUCKET, "--config.mesh.data=16"),
+            "3 slices",
+        ),
         (("pool", *POOL[:-1], "us-east5", "--type", "v5e-8"), "us-east5-a"),
         (("pool", "--type", "v5e-8", "--zone", "us-east5-a"), "--cluster"),
         (("create", "--cluster", "c", "--region", "west"), "west"),
