@@ -104,13 +104,10 @@ check_type() {
 check() {
   check_name "$name"
   count --slices "$slices"
-  [[ $MAX_RESTARTS =~ ^[0-9]{1,4}$ ]] || die "--max-restarts $MAX_RESTARTS is not a count"
+  check_restarts
   [[ $disk =~ ^[1-9][0-9]{0,5}[MGT]i$ ]] || die "--disk $disk is not a size as Kubernetes writes it, e.g. 40Gi or 1Ti"
   check_kinds "$spot" "$flex" "${reservation:+--reservation}"
-  case $reservation in
-    '' | projects/*/reservations/?*) ;;
-    */* | *' '*) die "--reservation $reservation is neither a name nor projects/PROJECT/reservations/NAME" ;;
-  esac
+  check_reservation "$reservation"
 }
 
 # A string as YAML and JSON write it.

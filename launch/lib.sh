@@ -87,8 +87,17 @@ check_zone() {
 }
 # What clouds and clusters take for a name.
 check_name() {
-  [[ $1 =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] ||
-    die "--name $1: small letters, digits and - only, a letter first, at most 40 of them"
+  [[ $1 =~ ^[a-z]([-a-z0-9]{0,59}[a-z0-9])?$ ]] ||
+    die "--name $1: small letters, digits and - only, a letter first, at most 61 of them"
+}
+check_reservation() { # check_reservation NAME|PATH|NOTHING
+  case $1 in
+    '' | projects/*/reservations/?*) ;;
+    */* | *' '*) die "--reservation $1 is neither a name nor projects/PROJECT/.../reservations/NAME" ;;
+  esac
+}
+check_restarts() {
+  [[ $MAX_RESTARTS =~ ^(0|[1-9][0-9]{0,4})$ ]] || die "--max-restarts $MAX_RESTARTS is not a count"
 }
 # One way to be given a machine: at most one of these words is not empty.
 check_kinds() {

@@ -47,6 +47,7 @@ create() {
 }
 
 train() {
+  check_restarts
   [ -n "$(workdir_of "$@")" ] || die "which run? Give -- --workdir FOLDER"
   [ -n "$DRY_RUN" ] || [ -x "$home/env/bin/electra-jax" ] || die "nothing is installed in $home; run: launch/local.sh create"
   local code child began stopped

@@ -250,7 +250,7 @@ check() {
   check_name "$name"
   check_zone "$zone"
   count --slices "$slices"
-  [[ $MAX_RESTARTS =~ ^[0-9]+$ ]] || die "--max-restarts $MAX_RESTARTS is not a count"
+  check_restarts
   check_machine
   # Without an address in the world there are two ways to a host, and one of them needs a machine in the same network.
   if [ -n "$internal" ] && [ ${#ssh_flags[@]} -eq 0 ]; then ssh_flags=(--tunnel-through-iap); fi
@@ -267,10 +267,7 @@ check_create() {
   elif [ -n "$duration" ]; then
     die "--max-run-duration $duration goes with --flex-start"
   fi
-  case $reservation in
-    '' | projects/*/reservations/?*) ;;
-    */* | *' '*) die "--reservation $reservation is neither a name nor projects/PROJECT/.../reservations/NAME" ;;
-  esac
+  check_reservation "$reservation"
   check_offer
   [ "${from%.whl}" = "$from" ] || [ -e "$from" ] || die "no wheel $from; make it with: python -m build --wheel"
 }
