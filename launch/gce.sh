@@ -61,7 +61,7 @@ topology='' host_count=1 machine='' image=''
 several() { [ "$host_count" -gt 1 ]; }
 
 status() {
-  local state states running=0
+  local state states listed=0 running=0
   if ! several; then
     state=$(field zonal instances describe "$name" --format='value(status)') || return
     word "$state"
@@ -72,12 +72,19 @@ status() {
   case $state in NONE | 0) echo NONE; return ;; esac
   states=$(group list-instances "$name" --format='value(instanceStatus)') || return
   for state in $states; do
+    listed=$((listed + 1))
     case $(word "$state") in
       READY) running=$((running + 1)) ;;
       PREEMPTED) echo PREEMPTED; return ;;
     esac
   done
-  if [ "$running" -eq "$host_count" ]; then echo READY; else echo WAITING; fi
+  if [ "$running" -eq "$host_count" ]; then
+    echo READY
+  elif [ -n "$created" ] && [ "$listed" -lt "$host_count" ]; then
+    echo PREEMPTED # a host that was there has vanished, as those of flex-start do when their time is over
+  else
+    echo WAITING
+  fi
 }
 word() { # word STATE-OF-AN-INSTANCE
   case $1 in

@@ -178,7 +178,11 @@ add_variable() { # add_variable NAME=VALUE|NAME
       ;;
   esac
   case $1 in *$'\n'*) die "--env $name: its value has several lines, which cannot be passed on" ;; esac
-  variables+=("$1")
+  local others=() variable
+  for variable in ${variables[@]+"${variables[@]}"}; do
+    [ "${variable%%=*}" = "$name" ] || others+=("$variable")
+  done
+  variables=(${others[@]+"${others[@]}"} "$1") # the last one counts
 }
 inherit_variables() {
   local explicit=(${variables[@]+"${variables[@]}"}) name
@@ -189,7 +193,7 @@ inherit_variables() {
       ELECTRA_JAX_CACHE | JAX_COMPILATION_CACHE_DIR | WANDB_?* | HF_?*) add_variable "$name" ;;
     esac
   done < <(compgen -e)
-  variables+=(${explicit[@]+"${explicit[@]}"}) # last, so that they win
+  for name in ${explicit[@]+"${explicit[@]}"}; do add_variable "$name"; done
 }
 variable_names() {
   local variable names=''

@@ -175,15 +175,13 @@ check_machine() {
   [ -z "$flex$reservation" ] || [ -z "$direct" ] || die "${flex:---reservation} is only to be had through the queue: leave out --direct"
 }
 check_offer() {
+  [[ $type =~ ^[a-z0-9]+(-[1-9][0-9]*|:[0-9x]+)$ ]] || die "--type $type does not end in the size of a slice, as v5e-8 does"
   case $type in
     tpu7x-* | tpu7x:*) die "--type $type: the Cloud TPU API has no TPU7x; use launch/gce.sh (one slice) or launch/gke.sh" ;;
     v[23]-*)
       [ "$slices" -eq 1 ] || die "--slices $slices of $type: slices of v2 and v3 cannot be joined; v4 and later can"
       ;;
-    *)
-      [ -n "$runtime" ] || shape "$type" >/dev/null || no_shape "$type"
-      [[ $type =~ ^[a-z0-9]+(-[1-9][0-9]*|:[0-9x]+)$ ]] || die "--type $type does not end in the size of a slice, as v5e-8 does"
-      ;;
+    *) [ -n "$runtime" ] || shape "$type" >/dev/null || no_shape "$type" ;;
   esac
 }
 

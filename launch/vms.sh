@@ -1,7 +1,8 @@
 # shellcheck shell=bash disable=SC2034
 # What tpu.sh and gce.sh share: from a machine to a finished run. They read it as their last line, after
 # they have said how their cloud is asked:
-#   status                  prints NONE, WAITING, READY, PREEMPTED or FAILED; fails when gcloud cannot tell
+#   status                  prints NONE, WAITING, READY, PREEMPTED or FAILED; fails when gcloud cannot tell. $created
+#                           is not empty while a machine that was seen ready should be there
 #   request, remove         asks for the machine; gives it back
 #   explain                 why a request failed, if the cloud knows
 #   on_all COMMAND, on_first COMMAND, to_all FILE...    run on every host or the first; copy to ~/.electra_jax of all
@@ -271,12 +272,21 @@ check_create() {
   check_offer
   [ "${from%.whl}" = "$from" ] || [ -e "$from" ] || die "no wheel $from; make it with: python -m build --wheel"
 }
+several_hosts() {
+  local known hosts _
+  if known=$(shape "$type"); then
+    read -r _ _ _ hosts _ <<<"$known"
+    [ "$((hosts * slices))" -gt 1 ]
+  else
+    [ "$((${type##*-} * slices))" -gt 8 ]
+  fi
+}
 check_workdir() {
   local workdir
   workdir=$(workdir_of "$@")
   [ -n "$workdir" ] || die "which run? Give -- --workdir gs://BUCKET/run"
   case $workdir in gs://*) return ;; esac
-  if [ -n "$spot$flex" ] || [ "$slices" -gt 1 ] || [ "$(devices "$type")" -gt 8 ]; then
+  if [ -n "$spot$flex" ] || several_hosts; then
     die "--workdir $workdir is on a disk that one host has and that vanishes with the machine; give gs://BUCKET/..."
   fi
 }

@@ -169,6 +169,21 @@ def test_a_machine_by_flex_start_is_asked_for_again_when_its_time_is_over(world)
         world.program("wait")
 
 
+def test_a_slice_whose_host_has_vanished_is_replaced(world):
+    """Catches a script that waits for ever for the hosts of a slice whose time by flex-start was over."""
+    world.program("wait", 0)
+    with world.start("gce.sh", "run", *PAIR, "--flex-start", "--", *RUN) as process:
+        world.wait_for(process, "step 1")
+        (pid,) = world.state.glob("hosts/e-x1/0/.electra_jax/pid")
+        number = pid.read_text().strip()
+        for kind in ("instances", "nodes"):
+            (world.state / kind / "e-x1").unlink()
+        world.run_shell(f"kill -KILL -- -{number}")
+        rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, rest
+    assert "PREEMPTED" in rest and world.lines("created") == ["e", "e"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
