@@ -4,9 +4,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,11 +12,12 @@ from tqdm import tqdm
 
 from electra_jax import __version__
 from electra_jax.data.source import Prepared
-from electra_jax.plan import advise, compare, cost, local, report, topology
+from electra_jax.plan import advise, compare, cost, local, report, target
 from electra_jax.plan.advise import Outcome, Trial
 from electra_jax.plan.cost import Machine
 from electra_jax.plan.step import Compiled, TooLarge, compile_step, settle
 from electra_jax.plan.stretches import Stretch, stretches
+from electra_jax.plan.target import Target
 from electra_jax.train.options import RunSpec, run_spec
 
 _NOT_HERE = (
@@ -26,20 +25,6 @@ _NOT_HERE = (
     "train.accumulation, takes less"
 )
 MOST_COMPILES = 4  # of one topology, that of the config included; its phases share them
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a topology's name stands for."""
-
-    name: str
-    also: str  # its other spelling, in brackets
-    devices: Sequence[jax.Device]
-    machine: Callable[[], Machine]
-    limit: int  # bytes of memory of a device
-    local: bool
-    chips: int = 0  # 0: not counted in chips
-    slices: int = 1
 
 
 def plan(
@@ -61,17 +46,16 @@ def plan(
     run = run_spec(config)
     parts = stretches(config_name, run, seq_len, vocab_size)
     for name in topologies:
-        if name != topology.CPU:
-            topology.parse(name)  # all names before the first is looked up
-    targets = [aim(name, run) for name in topologies]
-    settled = [[_settled(part, target) for part in parts] for target in targets]
+        target.check(name)  # all names before the first is looked up
+    targets = [target.aim(name, run) for name in topologies]
+    settled = [[_settled(part, aimed) for part in parts] for aimed in targets]
     done = []
-    for ready, target in zip(settled, targets, strict=True):
+    for ready, aimed in zip(settled, targets, strict=True):
         share = max(1, min(compiles, MOST_COMPILES) // len(parts))
         plans: list[dict[str, Any]] = []
         done.append(plans)
         for part in ready:
-            plans.append(weigh_on(config_name, part, target, share))
+            plans.append(weigh_on(config_name, part, aimed, share))
             if not as_json:
                 print(report.text(plans[-1]), flush=True)
         if len(parts) > 1:
@@ -86,36 +70,6 @@ def plan(
 def _settled(part: Stretch, target: Target) -> Stretch:
     memory = None if target.local else target.limit
     return dataclasses.replace(part, run=settle(part.run, part.data, target.devices, memory))
-
-
-def aim(name: str, run: RunSpec) -> Target:
-    """The devices of a topology's name; UserError for an unknown one, or where a TPU's compiler is missing."""
-    if name == topology.CPU:
-        return _here(run)
-    found = topology.parse(name)
-    return Target(
-        name=found.name,
-        also=f" ({found.accelerator})",
-        devices=topology.devices(found),
-        machine=lambda: cost.tpu(found),
-        limit=int(found.chip.available_gib * 2**30),
-        local=False,
-        chips=found.chips,
-        slices=found.slices,
-    )
-
-
-def _here(run: RunSpec) -> Target:
-    devices = jax.devices()
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Target(
-        name=topology.CPU,
-        also="",
-        devices=devices,
-        machine=lambda: local.machine(run.model.dtype, len(devices)),
-        limit=memory // len(devices),
-        local=True,
-    )
 
 
 def weigh_on(config_name: str, part: Stretch, target: Target, compiles: int) -> dict[str, Any]:

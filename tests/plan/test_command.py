@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from electra_jax import cli
-from electra_jax.plan import command, local, report
+from electra_jax.plan import command, local, report, target
 from electra_jax.plan.step import compile_step, settle
 from electra_jax.plan.stretches import Stretch, described
 from electra_jax.spec import load_config
@@ -34,7 +34,7 @@ def weighed():
         load_config("tiny", [flag.removeprefix("--config.") for flag in SMALL]).to_dict()
     )
     data = described("tiny", "", None, 500)
-    here = command.aim("cpu", run)
+    here = target.aim("cpu", run)
     two = dataclasses.replace(here, devices=here.devices[:2], chips=1)  # as on tpu7x
     run = settle(run, data, two.devices, None)
     made = []
