@@ -121,7 +121,10 @@ def trained(made: Path) -> Path:
             ["vocab", "--input", "x", "--kind", "wordpeice", "--size", "9", "--output", "o"],
             "'wordpiece'",
         ),
-        (["vocab", "--input", "x", "--kind", "bpe", "--size", "0", "--output", "o"], "too small"),
+        (
+            ["vocab", "--input", "x", "--kind", "bpe", "--size", "0", "--output", "o"],
+            "not 6 to 5,000,000",
+        ),
         (
             ["vocab", "--input", "x", "--kind", "bpe", "--size", "many", "--output", "o"],
             "whole number",

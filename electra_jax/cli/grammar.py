@@ -79,6 +79,22 @@ def at_least(minimum: int) -> Callable[[str], int]:
     return parse
 
 
+def between(least: int, most: int) -> Callable[[str], int]:
+    """Parses a whole number in a range, ends included."""
+
+    def parse(text: str) -> int:
+        digits = text.strip().lstrip("+-").replace("_", "")
+        if not digits.isdecimal():
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+        value = int(text) if len(digits) < 20 else most + 1
+        if not least <= value <= most:
+            shown = text if len(text) < 30 else f"{text[:20]}... ({len(text)} characters)"
+            raise argparse.ArgumentTypeError(f"{shown} is not {least:,} to {most:,}")
+        return value
+
+    return parse
+
+
 def fraction(text: str) -> float:
     """Parses a number of at least 0 and below 1."""
     try:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from electra_jax.cli.grammar import Command, at_least, fraction
+from electra_jax.cli.grammar import Command, at_least, between, fraction
 
 
 def vocab(command: Command) -> None:
@@ -14,9 +14,42 @@ def vocab(command: Command) -> None:
     )
     _text(c)
     c.add_argument("--kind", required=True, choices=("wordpiece", "unigram", "bpe"))
-    c.add_argument("--size", required=True, type=at_least(1), help="tokens, special ones included")
+    c.add_argument(
+        "--size",
+        required=True,
+        type=between(6, 5_000_000),
+        metavar="N",
+        help="tokens, special ones included: 6 to 5,000,000, and what the text allows",
+    )
     c.add_argument("--output", required=True, help="new folder for the tokenizer")
-    _case(c, lowercase=True)
+    _lowercase(c, default=True)
+    accents = c.add_mutually_exclusive_group()
+    accents.add_argument(
+        "--accents",
+        choices=("keep", "strip", "bert"),
+        help="keep: every mark stays; strip: accents of Latin, Greek and Cyrillic letters vanish; bert: "
+        "every mark of every script vanishes, as in the original uncased BERT (default: keep, but bert "
+        "for lower-cased WordPiece of text with hardly any, as English)",
+    )
+    accents.add_argument(
+        "--keep-accents",
+        dest="accents",
+        action="store_const",
+        const="keep",
+        help="the same as --accents keep",
+    )
+    _rules(c)
+    c.add_argument(
+        "--segmenter",
+        choices=("mecab",),
+        help="WordPiece over the words of Japanese text that MeCab finds (extra ja)",
+    )
+    c.add_argument(
+        "--dictionary",
+        choices=("unidic_lite", "ipadic", "unidic"),
+        default="unidic_lite",
+        help="of MeCab (default: unidic_lite)",
+    )
     c.add_argument(
         "--sample-bytes",
         type=at_least(1),
@@ -101,10 +134,20 @@ def prepare(command: Command) -> None:
     )
     c.add_argument(
         "--segmenter",
-        choices=("jieba",),
-        help="words of Chinese text for whole-word masking (default: every character is a word)",
+        choices=("jieba", "mecab"),
+        help="jieba: words of Chinese text for whole-word masking (default: every character is a word); "
+        "mecab: words of Japanese text for WordPiece, remembered in the tokenizer's folder (a folder "
+        "made with it needs no flag)",
     )
-    _case(c, lowercase=None)
+    _lowercase(c, default=None)
+    c.add_argument(
+        "--keep-accents",
+        dest="strip_accents",
+        action="store_const",
+        const=False,
+        help="keep accents in lower case, too (default: as the tokenizer says)",
+    )
+    _rules(c)
 
 
 def _text(command: argparse.ArgumentParser) -> None:
@@ -121,20 +164,27 @@ def _text(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _case(command: argparse.ArgumentParser, lowercase: bool | None) -> None:
-    note = "" if lowercase else " (default: as the tokenizer says)"
+def _lowercase(command: argparse.ArgumentParser, default: bool | None) -> None:
+    note = "" if default else " (default: as the tokenizer says)"
     command.add_argument(
         "--no-lowercase",
         dest="lowercase",
         action="store_const",
         const=False,
-        default=lowercase,
+        default=default,
         help=f"keep upper case, and accents with it{note}",
     )
+
+
+def _rules(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--keep-accents",
-        dest="strip_accents",
-        action="store_const",
-        const=False,
-        help=f"keep accents in lower case, too{note}",
+        "--language",
+        choices=("tr", "az"),
+        help="lower-case I to the dotless i and \u0130 to i, as Turkish and Azerbaijani do",
+    )
+    command.add_argument(
+        "--max-word",
+        type=between(1, 5000),
+        metavar="N",
+        help="WordPiece: longer words become [UNK] (default: as the tokenizer says, else 100 characters)",
     )

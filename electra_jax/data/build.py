@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from electra_jax import files
 from electra_jax.data import (
+    baselines,
     deal,
     examples,
     fingerprint,
@@ -25,7 +26,7 @@ from electra_jax.data import (
 from electra_jax.data import dedup as duplicates
 from electra_jax.data.corpus import Corpus
 from electra_jax.spec import UserError
-from electra_jax.text import documents
+from electra_jax.text import documents, mecab
 from electra_jax.text.tokenizer import Tokenizer
 from electra_jax.text.tokenizer import load as load_tokenizer
 
@@ -58,13 +59,16 @@ def prepare(
     engine: Engine | None = None,
     pack: bool = False,
     join_lines: bool = False,
+    language: str | None = None,
+    max_word: int | None = None,
 ) -> None:
     """Writes the folder `output` of rows of `seq_len` tokens that `source.open_prepared` reads.
 
     Held out are `valid_inputs`, else documents drawn until they have `valid_fraction` of the text, the
     long ones cut at paragraphs (at least one, unless that is 0). With `join_lines` a paragraph is what
     stands between blank lines. `segments` and `overflow` are those of `examples.Plan`; with a
-    `segmenter` ("jieba") the word starts of Chinese are those of its words. `dedup` ("exact" or
+    `segmenter` "jieba" the word starts of Chinese are those of its words; with "mecab" WordPiece gets
+    the words that MeCab finds. `dedup` ("exact" or
     "near") leaves out copies of earlier documents; `pack` puts short rows together, several documents in
     one, each with positions and attention of its own. The same inputs, tokenizer, options and seed
     give the same bytes for any number of `workers` (None: one a core). An `engine` does the work
@@ -78,12 +82,19 @@ def prepare(
         raise UserError(f"valid fraction {valid_fraction} makes no sense; expected 0 to 0.5")
     if workers is not None and workers < 1:
         raise UserError(f"{workers} workers make no sense; expected at least 1")
-    if segmenter is not None:
+    if segmenter not in (None, "mecab"):
         words.load_segmenter(segmenter)
     if dedup is not None:
         duplicates.check(dedup)
     files.refuse_existing(output)
-    loaded = load_tokenizer(tokenizer, lowercase, strip_accents)
+    loaded = load_tokenizer(
+        tokenizer,
+        lowercase,
+        strip_accents,
+        language,
+        max_word,
+        mecab.Segmenter() if segmenter == "mecab" else None,
+    )
     paths, valid_paths = _inputs(inputs, valid_inputs, text_key)
     corpus = Corpus(paths=paths, valid_paths=valid_paths, text_key=text_key, join_lines=join_lines)
     stored, identities = corpus.stored, corpus.identities()
@@ -93,7 +104,7 @@ def prepare(
     with files.new_folder(output) as folder, files.disk_errors(output):
         _save_tokenizer(loaded, folder / "tokenizer", seq_len)
         corpus = _chosen(corpus, dedup, 0 if valid_paths else valid_fraction, seed, workers)
-        job = work.Job(loaded, plan, seed, segmenter, pack)
+        job = work.Job(loaded, plan, seed, None if segmenter == "mecab" else segmenter, pack)
         rows_per_shard = shards.rows_per_shard(seq_len, loaded.size, stored)
         work_here = functools.partial(_by_processes, workers)
         written, counts = (engine or work_here)(corpus, job, folder, rows_per_shard)
@@ -139,6 +150,7 @@ def prepare(
             "shards": written,
         }
         fingerprint.write(folder, info)
+        baselines.write(folder)
     notes.after(counts, job, None if valid_paths else valid_fraction)
 
 

@@ -13,6 +13,9 @@ from electra_jax.text.tokenizer import Tokenizer
 
 # Shares of all tokens above which a word to the user is due.
 _CHINESE, _UNKNOWN = 0.005, 0.05
+# Share of all characters above which words that are too long are worth a note; tokens of kana for one of a Chinese
+# character from which text is taken as Japanese.
+_TOO_LONG, _JAPANESE = 0.001, 0.2
 
 # Held-out rows below which a difference between two models may be chance.
 FEWEST_ROWS = 500
@@ -52,18 +55,8 @@ def after(
     `valid_fraction` is None where the held-out split has inputs of its own.
     """
     total = counts["train"] + counts["valid"]
-    tokens = max(1, total["tokens"])
-    if job.segmenter is None and total["chinese_tokens"] > _CHINESE * tokens:
-        _say(
-            f"{total['chinese_tokens'] / tokens:.1%} of the tokens are Chinese. Without a "
-            "segmenter each Chinese character counts as a word, so whole-word masking will mask "
-            "single characters there; segmenter jieba finds the words"
-        )
-    if total["unknown_tokens"] > _UNKNOWN * tokens:
-        _say(
-            f"{total['unknown_tokens'] / tokens:.1%} of the tokens are unknown to the "
-            "vocabulary ([UNK]); is it one for this language and alphabet?"
-        )
+    _chinese(total, job)
+    _unknown(total, job.tokenizer.max_word)
     if total["null_texts"]:
         _say(f"{total['null_texts']:,} records without a text (null) were skipped")
     if total["empty_articles"]:
@@ -77,6 +70,37 @@ def after(
             f"between paragraphs){pack}"
         )
     _few_rows(counts, valid_fraction)
+
+
+def _chinese(total: "collections.Counter[str]", job: work.Job) -> None:
+    tokens, chinese = max(1, total["tokens"]), total["chinese_tokens"]
+    # Japanese and Korean write with Chinese characters, too; jieba knows the words of Chinese alone.
+    others = total["kana_tokens"] >= _JAPANESE * chinese or total["hangul_tokens"] >= chinese
+    if job.segmenter is None and chinese > _CHINESE * tokens and not others:
+        _say(
+            f"{chinese / tokens:.1%} of the tokens are Chinese. Without a "
+            "segmenter each Chinese character counts as a word, so whole-word masking will mask "
+            "single characters there; segmenter jieba finds the words"
+        )
+
+
+def _unknown(total: "collections.Counter[str]", max_word: int | None) -> None:
+    tokens, characters = max(1, total["tokens"]), max(1, total["characters"])
+    too_long = total["too_long_characters"]
+    unknown = total["unknown_characters"] - too_long
+    if too_long > _TOO_LONG * characters:
+        _say(
+            f"{too_long / characters:.1%} of the characters are in words of more than {max_word} "
+            "characters, each of which becomes one [UNK]; give --max-word N, or use a unigram or bpe "
+            "vocabulary, which has no such limit"
+        )
+    share = max(total["unknown_tokens"] / tokens, unknown / characters)
+    if share > _UNKNOWN and unknown > too_long:
+        _say(
+            f"{total['unknown_tokens'] / tokens:.1%} of the tokens, for {unknown / characters:.1%} of "
+            "the characters, are unknown to the vocabulary ([UNK]); is it one for this language and "
+            "alphabet?"
+        )
 
 
 def _few_rows(counts: dict[str, "collections.Counter[str]"], valid_fraction: float | None) -> None:

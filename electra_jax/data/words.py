@@ -9,7 +9,7 @@ import numpy as np
 from electra_jax.spec import UserError, check_choice
 from electra_jax.text.tokenizer import Tokenizer
 
-SEGMENTERS = ("jieba",)
+SEGMENTERS = ("jieba",)  # besides MeCab, which is part of a tokenizer
 
 # Unicode blocks of Chinese characters; WordPiece makes each of them a token (Devlin et al., 2019).
 _HAN = (
@@ -29,14 +29,22 @@ def is_han(char: str) -> bool:
 
 
 class Words:
-    """Tells which tokens begin a word. `han_V` marks the tokens that begin with a Chinese
-    character; these begin a word each, unless a segmenter is given that knows better."""
+    """Tells which tokens begin a word.
+
+    `han_V` marks the tokens that begin with a Chinese character; these begin a word each, unless a
+    segmenter is given that knows better, or the tokenizer has one. `kana_V` and `hangul_V` mark those
+    that begin with a letter of Japanese or Korean alone.
+    """
 
     def __init__(self, tokenizer: Tokenizer, segmenter: str | None = None) -> None:
         tokens = tokenizer.tokens(range(tokenizer.size))
         bare = [token.removeprefix("##").removeprefix("\u2581") for token in tokens]
         self.han_V = np.array([bool(token) and is_han(token[0]) for token in bare])
-        self._starts_V = np.asarray(tokenizer.starts_V, bool) | self.han_V
+        self.kana_V = np.array(["\u3040" <= token[:1] <= "\u30ff" for token in bare], bool)
+        self.hangul_V = np.array([_is_hangul(token[:1]) for token in bare], bool)
+        self._starts_V = np.asarray(tokenizer.starts_V, bool)
+        if not tokenizer.cuts_words:
+            self._starts_V = self._starts_V | self.han_V
         self._han_of = {i: _han(bare[i]) for i in np.flatnonzero(self.han_V).tolist()}
         self._segment = load_segmenter(segmenter) if segmenter else None
 
@@ -92,6 +100,11 @@ def load_segmenter(name: str) -> Callable[[str], list[str]]:
         ) from None
     jieba.setLogLevel(logging.WARNING)
     return jieba.lcut
+
+
+def _is_hangul(char: str) -> bool:
+    """Whether a character is Korean, as a syllable or a letter."""
+    return "\uac00" <= char <= "\ud7a3" or "\u1100" <= char <= "\u11ff"
 
 
 def _han(text: str) -> str:

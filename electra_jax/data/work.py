@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from electra_jax.data import examples, packing, record, words
+from electra_jax.text import lost
 from electra_jax.text.tokenizer import Tokenizer
 
 # What is counted for each split.
@@ -24,6 +25,11 @@ COUNTS = (
     "tokens",
     "unknown_tokens",
     "chinese_tokens",
+    "kana_tokens",
+    "hangul_tokens",
+    "characters",
+    "unknown_characters",
+    "too_long_characters",
     "rows",
     "packed_rows",
     "single_segment_rows",
@@ -80,6 +86,7 @@ class Maker:
         self._job, self._tokenizer = job, job.tokenizer
         self._dtype = record.dtype_for(self._tokenizer.size)
         self._words = words.Words(self._tokenizer, job.segmenter)
+        self._lost = lost.Lost(self._tokenizer)
 
     def __call__(self, block: Block) -> Made:
         """The records of a block's documents, in their order."""
@@ -118,11 +125,14 @@ class Maker:
                 tokens=len(here_M),
                 unknown_tokens=int(np.count_nonzero(here_M == special.unk)),
                 chinese_tokens=int(np.count_nonzero(self._words.han_V[here_M])),
+                kana_tokens=int(np.count_nonzero(self._words.kana_V[here_M])),
+                hangul_tokens=int(np.count_nonzero(self._words.hangul_V[here_M])),
                 document_parts=int(np.count_nonzero(parts_D[held_out_D == in_split])),
                 **_row_counts(of_split),
             )
             for length in sizes_D[held_out_D == in_split].tolist():
                 counts[split][f"{_LENGTH}{_rounded(length)}"] += 1
+            counts[split].update(self._characters(block, in_split, lines, lengths_P, ids_N))
             built_RxFxL = examples.assemble(
                 of_split, tokens_N, starts_N, plan.seq_len, special, self._dtype
             )
@@ -134,6 +144,33 @@ class Maker:
             records[split] = record.encode(built_RxFxL)
         counts["train"].update(block.skipped)
         return Made(records, counts)
+
+    def _characters(
+        self,
+        block: Block,
+        in_split: bool,
+        lines: Sequence[str],
+        lengths_P: np.ndarray,
+        ids_N: np.ndarray,
+    ) -> dict[str, int]:
+        """Counts of the characters of a split's lines, and of those that became [UNK]."""
+        held_out = (
+            h for h, document in zip(block.held_out, block.documents, strict=True) for _ in document
+        )
+        ends_P = np.cumsum(lengths_P)
+        unknowns_N = np.concatenate(([0], np.cumsum(ids_N == self._tokenizer.special.unk)))
+        has_unknown_P = unknowns_N[ends_P] > unknowns_N[ends_P - lengths_P]
+        total, losing = 0, []
+        for line, of_valid, loses in zip(lines, held_out, has_unknown_P.tolist(), strict=True):
+            if of_valid == in_split:
+                total += len(line)
+                losing += [line] if loses else []
+        loss = self._lost.count(losing)
+        return {
+            "characters": total,
+            "unknown_characters": loss.unknown,
+            "too_long_characters": loss.too_long,
+        }
 
 
 def median_length(counts: Mapping[str, int]) -> int:

@@ -18,6 +18,7 @@ from electra_jax.plan.cost import Machine
 from electra_jax.plan.step import Compiled, TooLarge, compile_step, settle
 from electra_jax.plan.stretches import Stretch, stretches
 from electra_jax.plan.target import Target
+from electra_jax.train import sensible
 from electra_jax.train.options import RunSpec, run_spec
 
 _NOT_HERE = (
@@ -44,6 +45,7 @@ def plan(
     # The compiler of a TPU works without one; an accelerator that is attached has no part in this.
     jax.config.update("jax_platforms", "cpu")
     run = run_spec(config)
+    sensible.check_ranges(config)
     parts = stretches(config_name, run, seq_len, vocab_size)
     for name in topologies:
         target.check(name)  # all names before the first is looked up

@@ -1,6 +1,6 @@
 """Which characters a vocabulary holds: counted exactly, after normalisation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tokenizers
@@ -28,19 +28,24 @@ class CharacterCounts:
         counts = np.bincount(points)
         self._counts_C[: len(counts)] += counts
 
-    def normalized(self, normalize: Callable[[str], str]) -> dict[str, int]:
-        """The counts of the characters that `normalize` makes of them, without spaces.
+    def by_character(self) -> dict[str, int]:
+        """character -> how often it passed by."""
+        points = np.flatnonzero(self._counts_C).tolist()
+        # Half a surrogate pair is no character.
+        return {chr(p): int(self._counts_C[p]) for p in points if not 0xD800 <= p < 0xE000}
 
-        BERT's normaliser works on single characters, so counting before it loses nothing.
-        """
-        counts: dict[str, int] = {}
-        for point in np.flatnonzero(self._counts_C):
-            if 0xD800 <= point < 0xE000:
-                continue  # half a surrogate pair: no character
-            for character in normalize(chr(point)):
-                if not character.isspace():
-                    counts[character] = counts.get(character, 0) + int(self._counts_C[point])
-        return counts
+
+def normalized(counts: Mapping[str, int], normalize: Callable[[str], str]) -> dict[str, int]:
+    """The counts of the characters that `normalize` makes of those counted, without spaces.
+
+    The rules work on single characters (of composed text), so counting before them loses nothing.
+    """
+    found: dict[str, int] = {}
+    for before, count in counts.items():
+        for character in normalize(before):
+            if not character.isspace():
+                found[character] = found.get(character, 0) + count
+    return found
 
 
 def ranked(counts: dict[str, int]) -> list[str]:

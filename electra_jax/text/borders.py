@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import tokenizers
 
+from electra_jax.text import wordpiece
 from electra_jax.text.spm import SPACE
 
 _COLLAPSED = ("^ +| +$", ""), (" {2,}", " ")  # rules on blanks that make several of them one
@@ -57,12 +58,15 @@ def find(definition: Mapping[str, Any], normalize: Callable[[str], str]) -> Bord
     """The borders that the rules of a definition prove; `normalize` applies its normaliser."""
     added = [t["content"] for t in definition.get("added_tokens") or () if not t["special"]]
     if definition["model"]["type"] == "WordPiece":
-        chinese = definition["normalizer"]["handle_chinese_chars"]
+        rules = wordpiece.own_rules("the tokenizer", definition)
         if any(c.isspace() for word in added for c in word + normalize(word)):
             return Borders(())
         if added:
             return Borders((between_spaces,))
-        if chinese:
+        if rules.latin_accents:  # its NFC makes one character of "<" and the mark after it
+            cut = between_spaces_and_ideographs if rules.chinese_chars else between_spaces
+            return Borders((cut,))
+        if rules.chinese_chars:
             return Borders((between_spaces_and_ideographs, words_marks_and_ideographs))
         return Borders((between_spaces, words_and_marks))
     if added or not _blanks_are_borders(definition):

@@ -154,7 +154,7 @@ def write(
         }
         files.write_text(path / DEFINITION, json.dumps(full, ensure_ascii=False) + "\n")
     if definition["model"]["type"] == "WordPiece":
-        config |= _words_said(words) if words is not None else _rules_said(definition["normalizer"])
+        config |= _words_said(words) if words is not None else _rules_said(definition)
         vocab = definition["model"]["vocab"]
         files.write_text(path / _VOCAB, "".join(f"{token}\n" for token in _in_order(vocab)))
         more = {token: number for token, number in numbers.items() if token not in vocab}
@@ -179,14 +179,16 @@ def _all_added(
     return sorted((*ours, *others), key=lambda token: token["id"])
 
 
-def _rules_said(rules: Mapping[str, Any]) -> dict[str, Any]:
-    """BERT's rules as `tokenizer_config.json` says them. Without cleaning they are no class's."""
-    as_class = rules.get("clean_text", True)
+def _rules_said(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """BERT's rules as `tokenizer_config.json` says them. Others are no class's: `tokenizer.json` alone has them."""
+    rules = wordpiece.own_rules("the tokenizer", definition)
+    if not rules.are_berts:
+        return {"tokenizer_class": "PreTrainedTokenizerFast"}
     return {
-        "tokenizer_class": "ElectraTokenizer" if as_class else "PreTrainedTokenizerFast",
-        "do_lower_case": rules["lowercase"],
-        "strip_accents": rules["strip_accents"],
-        "tokenize_chinese_chars": rules["handle_chinese_chars"],
+        "tokenizer_class": "ElectraTokenizer" if rules.clean_text else "PreTrainedTokenizerFast",
+        "do_lower_case": rules.lowercase,
+        "strip_accents": rules.strip_accents,
+        "tokenize_chinese_chars": rules.chinese_chars,
     }
 
 

@@ -79,6 +79,11 @@ def definition(
     return {**found, **({"added_tokens": list(added)} if added else {})}
 
 
+def over(found: Mapping[str, Any], unk: str, words: Options) -> dict[str, Any]:
+    """A definition of WordPiece with these words in place of BERT's."""
+    return definition(found["model"]["vocab"], unk, words, found.get("added_tokens") or ())
+
+
 class Words:
     """Splits texts into what the library looks up, each by itself."""
 

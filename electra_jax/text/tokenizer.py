@@ -27,7 +27,7 @@ import numpy as np
 import tokenizers
 
 from electra_jax.spec import UserError
-from electra_jax.text import borders, cache, folder, japanese, special, spm, wordpiece
+from electra_jax.text import borders, cache, folder, japanese, mecab, rules, special, spm, wordpiece
 from electra_jax.text.special import SpecialIds
 
 _TOGETHER = 100  # words given to the library as one text; a call a word costs twice as much
@@ -74,12 +74,23 @@ class Tokenizer:
         """Whether case is removed before the vocabulary is looked up."""
         if self._words is not None:
             return self._words.options.lowercase
-        return self._normalize("A") != "A"
+        return self.normalize("A") != "A"
 
     @property
     def strip_accents(self) -> bool:
         """Whether accents are removed before the vocabulary is looked up."""
-        return self._normalize("\u00e9") == "e"
+        return self.normalize("\u00e9") == "e"
+
+    @property
+    def cuts_words(self) -> bool:
+        """Whether a segmenter finds the words (Japanese); an entry with ## goes on in one."""
+        return self._words is not None
+
+    @property
+    def max_word(self) -> int | None:
+        """The most characters of a word that can be looked up; longer ones are unknown. None: no limit."""
+        limit = self.definition["model"].get("max_input_chars_per_word")
+        return None if self.kind != "wordpiece" else int(limit)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special tokens."""
@@ -161,7 +172,7 @@ class Tokenizer:
         """`_encode_whole`, behind a cache of words for every kind of border there is."""
         if self._words is not None:
             return cache.WordCache(self._encode_words, self._words).encode
-        found = borders.find(self.definition, self._normalize)
+        found = borders.find(self.definition, self.normalize)
         encode = self._encode_words if found.cuts else self._encode_whole
         for cut in reversed(found.cuts):
             encode = cache.WordCache(encode, cut, found.joins, self._encode_whole).encode
@@ -188,7 +199,8 @@ class Tokenizer:
             lengths.append(np.bincount(word_of_id, minlength=len(group)))
         return np.concatenate(ids), np.concatenate(lengths)
 
-    def _normalize(self, text: str) -> str:
+    def normalize(self, text: str) -> str:
+        """The text as the vocabulary is looked up in it: case and accents as the rules say."""
         normalizer = self._backend.normalizer
         return text if normalizer is None else normalizer.normalize_str(text)
 
@@ -204,16 +216,30 @@ class Tokenizer:
 
 
 def load(
-    path: str | Path, lowercase: bool | None = None, strip_accents: bool | None = None
+    path: str | Path,
+    lowercase: bool | None = None,
+    strip_accents: bool | None = None,
+    language: str | None = None,
+    max_word: int | None = None,
+    segmenter: mecab.Segmenter | None = None,
 ) -> Tokenizer:
     """Reads our folder, a Hugging Face folder, a `vocab.txt`, or a SentencePiece `.model`.
 
     `lowercase` and `strip_accents` None mean what the folder says, and uncased for a bare
     `vocab.txt`; `strip_accents` None beside a given `lowercase` means the same as `lowercase`, as
-    in BERT. A SentencePiece model carries its own rules, which these arguments cannot change.
-    Raises UserError for what is missing, damaged, unsupported, or lacks a special token.
+    in BERT. `language` "tr" or "az": a lower-cased I is the dotless i, and \u0130 the dotted one.
+    `max_word`: longer words are unknown to WordPiece (None: as the folder says, 100 for a `vocab.txt`).
+    `segmenter`: WordPiece gets its words, as in transformers' BertJapaneseTokenizer; a folder of that
+    class keeps its own. A SentencePiece model carries its own rules, which these arguments cannot
+    change. Raises UserError for what is missing, damaged, unsupported, or lacks a special token.
     """
-    path = Path(path)
+    loaded = _load(Path(path), lowercase, strip_accents)
+    if segmenter is not None:
+        loaded = _segmented(loaded, segmenter, strip_accents)
+    return loaded if (language, max_word) == (None, None) else _but(loaded, language, max_word)
+
+
+def _load(path: Path, lowercase: bool | None, strip_accents: bool | None) -> Tokenizer:
     if not path.exists():
         raise UserError(
             f"tokenizer {path} does not exist; expected a folder written by electra-jax vocab or "
@@ -229,6 +255,38 @@ def load(
         _refuse_listing(path)
         found = (*folder.from_vocab(path, {}, lowercase, strip_accents), None)
     return _with_own_rules(path, Tokenizer(*found), lowercase, strip_accents)
+
+
+def _segmented(
+    loaded: Tokenizer, segmenter: mecab.Segmenter, strip_accents: bool | None
+) -> Tokenizer:
+    """The tokenizer with the segmenter's words in place of BERT's; case as it is, accents stay."""
+    if loaded.cuts_words:
+        return loaded
+    if loaded.kind != "wordpiece" or strip_accents:
+        what = "strip_accents" if loaded.kind == "wordpiece" else f"a {loaded.kind} tokenizer"
+        raise UserError(f"--segmenter mecab is for WordPiece that keeps accents, not for {what}")
+    words = japanese.Options(segmenter, lowercase=loaded.lowercase)
+    return Tokenizer(japanese.over(loaded.definition, loaded.names["unk"], words), loaded.names)
+
+
+def _but(loaded: Tokenizer, language: str | None, max_word: int | None) -> Tokenizer:
+    """The tokenizer with these rules in place of its own."""
+    rules.check_language(language)
+    wordpiece.check_max_word(max_word)
+    definition = loaded.definition
+    if loaded.kind == "wordpiece" and "words" not in definition:
+        changed = wordpiece.but(definition, loaded.names["unk"], language is not None, max_word)
+        return Tokenizer(changed, loaded.names)
+    what = "BertJapaneseTokenizer" if "words" in definition else "SentencePiece tokenizer"
+    if max_word is not None:
+        raise UserError(f"--max-word is for WordPiece; a {what} has its own; leave the flag out")
+    if loaded.lowercase and loaded.normalize("I") != "\u0131":
+        raise UserError(
+            f"this {what} carries its own rules, without the dotless i of --language {language}; leave "
+            f"the flag out, or train another with electra-jax vocab --language {language}"
+        )
+    return loaded
 
 
 def _refuse_listing(path: Path) -> None:

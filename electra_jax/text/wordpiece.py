@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from electra_jax.spec import UserError
+from electra_jax.text import rules
 
 # Longer words become [UNK]: the limit of the `tokenizers` library and of Hugging Face's fast
 # tokenizers. The original ELECTRA allowed 200; words of 101 to 200 characters differ.
 MAX_WORD = 100
+# The most that may be asked for: the library's time grows with the cube of a word's length, to several
+# seconds for one word of this many characters.
+MOST_WORD = 5000
 PREFIX = "##"
 # What the library takes for white space at the end of a line of a vocabulary.
 _WHITE = (
@@ -75,23 +79,58 @@ def definition(
 
 
 class Rules(NamedTuple):
-    """BERT's options of case, accents, ideographs and unusual characters; `strip_accents` None: as case."""
+    """BERT's options of case, accents, ideographs and unusual characters; `strip_accents` None: as case.
+
+    Before them come the rules that BERT has not: `latin_accents`, accents vanish in Latin, Greek and
+    Cyrillic alone (see text/rules.py; `strip_accents` is False then), and `dotted`, the small letters of
+    I and \u0130 are the dotless and the dotted i. Words longer than `max_word` characters are unknown.
+    """
 
     lowercase: bool = True
     strip_accents: bool | None = None
     chinese_chars: bool = True
     clean_text: bool = True
+    latin_accents: bool = False
+    dotted: bool = False
+    max_word: int = MAX_WORD
+
+    @property
+    def are_berts(self) -> bool:
+        """Whether transformers' BERT classes, which go by their options alone, have the same rules."""
+        return not (self.latin_accents or self.dotted) and self.max_word == MAX_WORD
 
     def but(self, lowercase: bool | None, strip_accents: bool | None) -> "Rules":
         """The rules with what was asked for in their place; accents follow a case that was asked for."""
         if lowercase is not None:
-            return self._replace(lowercase=lowercase, strip_accents=strip_accents)
-        return self if strip_accents is None else self._replace(strip_accents=strip_accents)
+            dotted = self.dotted and lowercase
+            return self._replace(
+                lowercase=lowercase, strip_accents=strip_accents, latin_accents=False, dotted=dotted
+            )
+        if strip_accents is None:
+            return self
+        return self._replace(strip_accents=strip_accents, latin_accents=False)
 
     def definition(self, tokens: Sequence[str] | Mapping[str, int], unk: str) -> dict[str, Any]:
         """See `definition`."""
         strip = self.lowercase if self.strip_accents is None else self.strip_accents
-        return definition(tokens, unk, self.lowercase, strip, self.chinese_chars, self.clean_text)
+        found = definition(tokens, unk, self.lowercase, strip, self.chinese_chars, self.clean_text)
+        found["model"]["max_input_chars_per_word"] = self.max_word
+        before = rules.steps("strip" if self.latin_accents else "keep", self.dotted)
+        if before:
+            all_steps = [*before, found["normalizer"]]
+            found["normalizer"] = {"type": "Sequence", "normalizers": all_steps}
+        return found
+
+
+def for_text(wanted: rules.Rules, max_word: int) -> Rules:
+    """WordPiece's rules of a vocabulary that we train."""
+    return Rules(
+        lowercase=wanted.lowercase,
+        strip_accents=wanted.accents == "bert",
+        latin_accents=wanted.accents == "strip",
+        dotted=wanted.dotted,
+        max_word=max_word,
+    )
 
 
 def said_rules(said: Mapping[str, Any]) -> Rules:
@@ -105,28 +144,58 @@ def said_rules(said: Mapping[str, Any]) -> Rules:
 
 
 def own_rules(where: str, found: Mapping[str, Any]) -> Rules:
-    """The rules in a WordPiece `tokenizer.json`. Raises UserError when they are not BERT's."""
+    """The rules in a WordPiece `tokenizer.json`. Raises UserError when they are neither BERT's nor ours."""
     normalizer, splitter = found.get("normalizer") or {}, found.get("pre_tokenizer") or {}
-    kinds = normalizer.get("type"), splitter.get("type")
-    if kinds != ("BertNormalizer", "BertPreTokenizer"):
+    steps = _steps(normalizer)
+    own = rules.read_steps(steps[:-1])
+    kinds = steps[-1].get("type"), splitter.get("type")
+    if kinds != ("BertNormalizer", "BertPreTokenizer") or own is None:
         raise UserError(
-            f"{where}: WordPiece with normalizer {kinds[0]} and pre-tokenizer {kinds[1]}; expected "
-            "BertNormalizer and BertPreTokenizer"
+            f"{where}: WordPiece with normalizer {normalizer.get('type')} and pre-tokenizer "
+            f"{kinds[1]}; expected BertNormalizer and BertPreTokenizer"
         )
-    strip = normalizer.get("strip_accents")
+    accents, dotted = own
+    berts = steps[-1]
+    strip = berts.get("strip_accents")
     return Rules(
-        bool(normalizer.get("lowercase")),
+        bool(berts.get("lowercase")),
         None if strip is None else bool(strip),
-        bool(normalizer.get("handle_chinese_chars")),
-        bool(normalizer.get("clean_text")),
+        bool(berts.get("handle_chinese_chars")),
+        bool(berts.get("clean_text")),
+        accents == "strip",
+        dotted,
+        found["model"]["max_input_chars_per_word"],
     )
+
+
+def but(found: Mapping[str, Any], unk: str, dotted: bool, max_word: int | None) -> dict[str, Any]:
+    """A definition with the dotless i, if asked for, and another longest word, if one is given."""
+    own = own_rules("the tokenizer", found)
+    own = own._replace(
+        dotted=own.dotted or (dotted and own.lowercase), max_word=max_word or own.max_word
+    )
+    return {**found, **own.definition(found["model"]["vocab"], unk)}
+
+
+def check_max_word(characters: int | None) -> None:
+    """Raises UserError for a longest word that is not 1 to MOST_WORD characters (None is all right)."""
+    if characters is not None and not 1 <= characters <= MOST_WORD:
+        raise UserError(
+            f"--max-word {characters} is not 1 to {MOST_WORD:,}; for longer words train a vocabulary "
+            "of --kind unigram or bpe, which have no limit"
+        )
+
+
+def _steps(normalizer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    in_turn = normalizer.get("type") == "Sequence" and normalizer.get("normalizers")
+    return in_turn or [normalizer]
 
 
 def check_model(where: str, model: Mapping[str, Any]) -> None:
     """Raises UserError when a WordPiece model of a `tokenizer.json` is not like BERT's."""
     prefix, longest = model.get("continuing_subword_prefix"), model.get("max_input_chars_per_word")
-    if (prefix, longest) != (PREFIX, MAX_WORD):
+    if prefix != PREFIX or not isinstance(longest, int) or not 1 <= longest < 2**31:
         raise UserError(
             f"{where}: WordPiece with prefix {prefix!r} and words of at most {longest} characters; "
-            f"expected {PREFIX!r} and {MAX_WORD}"
+            f"expected {PREFIX!r} and a number of at least 1"
         )

@@ -63,6 +63,7 @@ def test_chinese_characters_are_words_in_sentencepiece_too():
         size=5,
         tokens=lambda ids: [pieces[i] for i in ids],
         starts_V=np.array([1, 1, 0, 0, 0], bool),
+        cuts_words=False,
     )
     found = words.Words(loaded).starts([], np.array([]), np.arange(5))
     assert found.tolist() == [True, True, True, False, True]
@@ -75,3 +76,16 @@ def test_a_missing_segmenter_is_an_error_with_the_remedy(monkeypatch):
         words.load_segmenter("jieba")
     with pytest.raises(UserError, match="jieba"):
         words.load_segmenter("jeiba")
+
+
+def test_words_of_a_segmenter_in_the_tokenizer():
+    """Catches Japanese words that MeCab found, taken apart at every Chinese character."""
+    pieces = ["東", "##京", "##都", "の", "空"]
+    loaded = types.SimpleNamespace(
+        size=5,
+        tokens=lambda ids: [pieces[i] for i in ids],
+        starts_V=np.array([1, 0, 0, 1, 1], bool),
+        cuts_words=True,
+    )
+    found = words.Words(loaded).starts([], np.array([]), np.arange(5))
+    assert found.tolist() == [True, False, False, True, True]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from electra_jax.text import borders, tokenizer
 from electra_jax.text.tokenizer import Tokenizer
+from electra_jax.text.wordpiece import Rules
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCéüß東京都語特あパガラス猫한글각12.,!-_'が"
@@ -39,6 +40,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "accents": {"do_lower_case": True, "strip_accents": False},
     "no-chinese": {"tokenize_chinese_chars": False},
     "cased-no-chinese": {"tokenize_chinese_chars": False, "do_lower_case": False},
+}
+# Rules that no class of transformers has.
+RULES: dict[str, Rules] = {
+    "latin-accents": Rules(strip_accents=False, latin_accents=True),
+    "cased-latin-accents": Rules(lowercase=False, latin_accents=True, chinese_chars=False),
+    "turkish": Rules(strip_accents=False, dotted=True),
+    "turkish-long": Rules(dotted=True, latin_accents=True, strip_accents=False, max_word=150),
+    "long": Rules(max_word=150),
+    "short": Rules(lowercase=False, max_word=3),
 }
 MODELS: dict[str, dict[str, Any]] = {
     "unigram": {},
@@ -104,6 +114,7 @@ def sentencepiece_model(path: Path, said: dict[str, Any]) -> Path:
 
 
 KINDS = [*OPTIONS, *(f"{name}-added" for name in OPTIONS), *MODELS]
+KINDS += [*RULES, *(f"{name}-added" for name in RULES)]
 KINDS += [f"added-{number}" for number in range(1, len(ADDED) + 1)]
 # White space and controls of all sorts, marks, what joins graphemes before and after a blank, letters
 # that lower case or normal forms change in number, ideographs, and what ADDED can match.
@@ -131,7 +142,11 @@ def make(tmp_path_factory) -> Callable[[str], Tokenizer]:
         if kind.startswith("added-"):
             return tokenizer.load(wordpiece(place, {}, added=int(kind[-1])))
         name = kind.removesuffix("-added")
-        return tokenizer.load(wordpiece(place, OPTIONS[name], added=name != kind))
+        if name in OPTIONS:
+            return tokenizer.load(wordpiece(place, OPTIONS[name], added=name != kind))
+        plain = tokenizer.load(wordpiece(place, {}, added=name != kind))
+        changed = RULES[name].definition(plain.definition["model"]["vocab"], "[UNK]")
+        return Tokenizer({**plain.definition, **changed}, plain.names)
 
     return made
 
@@ -189,9 +204,11 @@ def test_where_the_cache_works(make):
 
     def cuts(kind: str) -> int:
         loaded = make(kind)
-        return len(borders.find(loaded.definition, loaded._normalize).cuts)
+        return len(borders.find(loaded.definition, loaded.normalize).cuts)
 
     assert {kind: cuts(kind) for kind in OPTIONS} == dict.fromkeys(OPTIONS, 2)
+    ours = {name: 1 if rules.latin_accents else 2 for name, rules in RULES.items()}
+    assert {kind: cuts(kind) for kind in RULES} == ours
     assert cuts("added-2") == cuts("added-4") == 1 and cuts("added-1") == cuts("added-3") == 0
     whole = {"unigram-keeps-blanks", "unigram-no-prefix", "unigram-whole", "bpe-keeps-blanks"}
     assert {kind for kind in MODELS if not cuts(kind)} == whole
