@@ -26,7 +26,7 @@ class Target:
     slices: int = 1
 
 
-def check(name: str) -> None:
+def check_name(name: str) -> None:
     """Raises UserError for a name that stands for nothing; loads no compiler."""
     if name != topology.CPU and gpu.parse(name) is None:
         topology.parse(name)
