@@ -34,7 +34,7 @@ def draw(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     priced = [whole for whole in wholes if whole["fits"] and whole["hours"] and whole["money"]]
     if not priced:
@@ -52,22 +52,22 @@ def draw(
         axes.annotate(
             whole["topology"],
             (at, money["on_demand"]),
-            xytext=(0, 7),
+            xytext=(6, 3),
             textcoords="offset points",
-            ha="center",
             color=color,
         )
     if budget is not None:
-        axes.axhline(budget, color="gray", linestyle="--", linewidth=1)
+        axes.axhline(budget, color="gray", linestyle="--", linewidth=1, label="budget")
     if deadline is not None:
-        axes.axvline(deadline, color="gray", linestyle="--", linewidth=1)
+        axes.axvline(deadline, color="gray", linestyle=":", linewidth=1, label="deadline")
+    if budget is not None or deadline is not None:
+        axes.legend(fontsize="small")
     axes.set(xscale="log", yscale="log")
     axes.margins(0.15)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(
-            FuncFormatter(lambda value, _: f"{value:g}") if len(priced) < 2 else NullFormatter()
-        )
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3, which="both")
     dates = sorted({whole["money"]["date"] for whole in priced})
     axes.set(

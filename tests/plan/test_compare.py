@@ -2,7 +2,6 @@
 
 from electra_jax.plan import compare
 
-
 MONEY = {"currency": "USD", "on_demand": 192.0, "spot": 38.4, "date": "2026-11-28", "source": "x"}
 
 
@@ -37,7 +36,8 @@ def test_a_row_a_topology():
     )
     assert head[0] == "topology" and head[-3:] == ["chip-hours", "on demand", "spot"]
     assert [c.strip() for c in one] == [
-        "v5e:4x4", "16", "8 x 2", "3.00 GiB of 16.00 GiB", "10 ms", "1,638,400", "40%", "10.0 h", "160", "192 USD", "38.40 USD",
+        "v5e:4x4", "16", "8 x 2", "3.00 GiB of 16.00 GiB", "10 ms", "1,638,400", "40%", "10.0 h", "160",
+        "192 USD", "38.40 USD",
     ]  # fmt: skip
     assert "20%" in [c.strip() for c in several]
     assert large[-1].strip() == "3.00 GiB of 16.00 GiB: no"
