@@ -84,9 +84,14 @@ def parse(name: str) -> Box | None:
     return Box(found[1], size)
 
 
+def installed() -> bool:
+    """Whether the plugin that holds XLA's compiler for GPUs is there."""
+    return any(importlib.util.find_spec(f"jax_cuda{n}_plugin") for n in (12, 13))
+
+
 def require_compiler() -> None:
-    """Raises UserError where the plugin that holds XLA's compiler for GPUs is not installed."""
-    if all(importlib.util.find_spec(f"jax_cuda{n}_plugin") is None for n in (12, 13)):
+    """Raises UserError where that plugin is not installed."""
+    if not installed():
         raise UserError(
             "planning for a GPU needs its compiler, which is not installed here (no GPU is needed): "
             "pip install 'electra_jax[cuda]'; --topology cpu works without"
