@@ -2,7 +2,7 @@
 
 The learning rate has decayed when the time is up, however many steps that was (Izsak et al., 2021, "How to Train BERT
 with an Academic Budget", arXiv:2104.07705). The share is part of the state, so that a resumed run goes on with the
-time that its checkpoint had spent; and a line of metrics.jsonl (split "budget") says from which step on which share
+time that its checkpoint had spent; and a line of metrics.jsonl (split "budget") says after which step which share
 counted, which is all that is needed to run the same steps again.
 """
 
@@ -36,7 +36,7 @@ class Unlimited:
 class Budget:
     """The time of one start of a run: what is written into the state, and when it is up.
 
-    `place` makes a global float32 scalar of a number, `record` takes (number of the first step under a share, share).
+    `place` makes a global float32 scalar of a number, `record` takes (steps done before a share counts, share).
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Budget:
         self._seconds, self._place, self._record, self._now = seconds, place, record, now
         self._before = self._share = spent(state)
         self._began, self._first, self._next = now(), done, done + 1
-        record(done + 1, self._share)
+        record(done, self._share)
 
     @property
     def over(self) -> bool:
@@ -73,7 +73,7 @@ class Budget:
             a_step = passed / (done - self._first)
             wait = min(self._seconds / READINGS, left) / a_step if a_step else 1
             self._share, self._next = _agreed(share, done + max(1, int(wait)))
-            self._record(done + 1, self._share)
+            self._record(done, self._share)
         return self.over
 
 

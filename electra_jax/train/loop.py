@@ -194,7 +194,8 @@ class Session:
             return Unlimited()
 
         def record(step: int, share: float) -> None:
-            self.report.write(step, "budget", {"share": share})
+            if not self.report.has(step, "budget"):  # a resumed run begins with the share it saved
+                self.report.write(step, "budget", {"share": share})
 
         return Budget(seconds, state, done, compiled.share, record)
 

@@ -39,7 +39,7 @@ def test_slow_steps_are_counted_one_by_one():
     timer, lines = made(100.0, Clock(10.0))
     steps = next(done for done in range(1, 100) if timer.read(done))
     assert steps == 10 and timer.over
-    assert lines == [(n + 1, pytest.approx(n / 10)) for n in range(11)]
+    assert lines == [(n, pytest.approx(n / 10)) for n in range(11)]
     assert timer.stamp({"step": 3}) == {"step": 3, SHARE: 1.0}
 
 
@@ -63,7 +63,7 @@ def test_fast_steps_look_at_the_clock_now_and_then():
 def test_a_resumed_run_has_the_time_that_is_left():
     """Catches a start that gets the whole budget again, and one that takes the pause for training."""
     timer, lines = made(100.0, Clock(10.0), before=0.8, done=40)
-    assert lines == [(41, pytest.approx(0.8))]
+    assert lines == [(40, pytest.approx(0.8))]
     assert not timer.read(41) and timer.read(42)
 
 
@@ -100,7 +100,7 @@ def test_a_run_ends_with_its_time_and_can_be_run_again(config, tmp_path, monkeyp
     assert loop.pretrain(None, folder, ["train.stop_at=0"])
     rates = [row["learning_rate"] for row in lines(folder, "train")]
     shares = {row["step"]: row["share"] for row in lines(folder, "budget")}
-    assert len(rates) == 30 and list(shares) == list(range(1, 32)) and shares[31] == 1
+    assert len(rates) == 30 and list(shares) == list(range(31)) and shares[30] == 1
     assert rates[-1] < 0.1 * max(rates)  # 1000 steps' schedule, over in 30
     assert lines(folder, "valid")[-1]["step"] == 30
     assert "is spent: ended after step 30" in capsys.readouterr().err
@@ -112,7 +112,7 @@ def test_a_run_ends_with_its_time_and_can_be_run_again(config, tmp_path, monkeyp
 
         def __call__(self) -> float:
             self.now += 1
-            return 30.0 * shares[int(self.now)]
+            return 30.0 * shares[int(self.now) - 1]
 
     monkeypatch.setattr(budget.Budget.__init__, "__defaults__", (Replayed(1.0),))
     assert loop.pretrain(config(*asked), tmp_path / "again")
