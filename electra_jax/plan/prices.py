@@ -1,8 +1,8 @@
 """What an hour of a chip costs, from a table in a file that the user may replace."""
 
 import csv
-import datetime
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ class Price:
 
     on_demand: float
     spot: float | None
-    date: datetime.date
+    date: str  # 2026-11-28
     source: str
 
     def money(self, chip_hours: float, spot: bool = False) -> float | None:
@@ -53,7 +53,7 @@ def read(path: str | Path = SHIPPED) -> Prices:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         where = f"{path}, line {number}"
-        (cells,) = csv.reader([line])
+        cells = next(csv.reader([line]))
         values = [cell.strip() for cell in cells]
         if not header:
             if tuple(values) != COLUMNS:
@@ -84,7 +84,7 @@ def _line(cells: dict[str, str], where: str) -> tuple[str, Price, str]:
     if not cells["currency"]:
         raise UserError(f"{where}: no currency; expected one such as USD")
     try:
-        date = datetime.date.fromisoformat(cells["date"])
+        time.strptime(cells["date"], "%Y-%m-%d")
     except ValueError:
         raise UserError(
             f"{where}: date {cells['date']!r}; expected the day of the price as 2026-11-28"
@@ -92,7 +92,7 @@ def _line(cells: dict[str, str], where: str) -> tuple[str, Price, str]:
     price = Price(
         on_demand=_number(cells, "on_demand", where),
         spot=_number(cells, "spot", where) if cells["spot"] else None,
-        date=date,
+        date=cells["date"],
         source=cells["source"],
     )
     return cells["chip"], price, cells["currency"]

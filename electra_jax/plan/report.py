@@ -197,7 +197,7 @@ def money(chip_hours: float, price: Price | None, currency: str) -> dict[str, An
         "currency": currency,
         "on_demand": price.money(chip_hours),
         "spot": price.money(chip_hours, spot=True),
-        "date": price.date.isoformat(),
+        "date": price.date,
         "source": price.source,
     }
 
