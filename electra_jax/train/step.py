@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from electra_jax.model.electra import Params
 from electra_jax.objective.protocol import Batch, Keys, Objective, Sums
+from electra_jax.ops import noise
 from electra_jax.train import optim
 from electra_jax.train.optim import OptimSpec
 
@@ -17,7 +18,7 @@ SHARE = "share"  # also in the state of a run with a budget: float32, what of it
 
 def init_state(objective: Objective, spec: OptimSpec, seed: int, timed: bool = False) -> State:
     """The state before the first step; `timed`: with the share of a budget."""
-    params = objective.init(jax.random.key(seed))
+    params = objective.init(noise.seed_key(seed))
     share = {SHARE: jnp.zeros((), jnp.float32)} if timed else {}
     return share | {
         "step": jnp.zeros((), jnp.int32),
@@ -31,7 +32,7 @@ def init_state(objective: Objective, spec: OptimSpec, seed: int, timed: bool = F
 def step_keys(seed: int, step: jax.Array) -> Keys:
     """The keys of a step: a function of the seed and the step number alone."""
     names = ("mask", "sample", "dropout")
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), step), len(names))
+    keys = jax.random.split(jax.random.fold_in(noise.seed_key(seed), step), len(names))
     return dict(zip(names, keys, strict=True))
 
 
