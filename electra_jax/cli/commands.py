@@ -167,6 +167,10 @@ def _plan(options: argparse.Namespace) -> None:
         vocab_size=options.vocab_size,
         compiles=options.compiles,
         as_json=options.json,
+        money=command.money(
+            options.price, options.plot, options.budget, options.deadline, options.spot
+        ),
+        overrides=options.overrides,
     )
 
 

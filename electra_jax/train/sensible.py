@@ -91,6 +91,12 @@ def check(config: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
     in common is not complained of.
     """
     asked, had = flat(config), flat(before or {})
+    was, now = had.get("train.budget", ""), asked.get("train.budget", "")
+    if before is not None and bool(was) != bool(now):
+        raise UserError(
+            f"train.budget={now!r}, but the run was begun with {was!r}: a run has a budget from its first step, or "
+            "none; begin one in another --workdir"
+        )
     wrong = [
         said
         for fields, said in (*_out_of_range(asked), *_clashes(asked))
