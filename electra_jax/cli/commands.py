@@ -40,17 +40,17 @@ def _run(options: argparse.Namespace) -> int:
         return _COMMANDS[options.command](options) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return flags.USAGE
+        return error.status
 
 
 def _vocab(options: argparse.Namespace) -> None:
     from electra_jax import remote
-    from electra_jax.text import mecab, vocab
+    from electra_jax.text import buckets, mecab, vocab
 
     segmenter = mecab.Segmenter(dictionary=options.dictionary) if options.segmenter else None
-    with remote.output(options.output) as folder:
+    with remote.output(options.output) as folder, buckets.copied(options.input) as (inputs,):
         vocab.train(
-            options.input,
+            inputs,
             options.kind,
             options.size,
             folder,
@@ -68,21 +68,26 @@ def _vocab(options: argparse.Namespace) -> None:
 def _prepare(options: argparse.Namespace) -> None:
     from electra_jax import remote
     from electra_jax.data import build, source
+    from electra_jax.text import buckets
 
     engine = None
     if options.runner == "beam":
         from electra_jax.data import beam
 
         engine = beam.engine(options.beam_options)
-    with remote.output(options.output) as folder:
+    with (
+        remote.output(options.output) as folder,
+        remote.inputs(options.tokenizer) as (tokenizer,),
+        buckets.copied(options.input, options.valid_input or ()) as (inputs, valid_inputs),
+    ):
         build.prepare(
-            options.input,
-            options.tokenizer,
+            inputs,
+            tokenizer,
             options.seq_len,
             folder,
             segments=options.segments,
             overflow=options.overflow,
-            valid_inputs=options.valid_input,
+            valid_inputs=valid_inputs or None,
             valid_fraction=options.valid_fraction,
             text_key=options.text_key,
             seed=options.seed,
@@ -223,11 +228,13 @@ def _finetune(options: argparse.Namespace) -> None:
 
     flagged = _finetune_overrides(options)
     config = None if options.config is None else load_config(options.config, flagged)
+    from electra_jax import remote
     from electra_jax.finetune import command
 
     command.finetune(config, options.workdir, flagged if config is None else ())
-    with open(os.path.join(options.workdir, "results.md"), encoding="utf-8") as table:
-        print(table.read(), end="")
+    results = os.path.join(options.workdir, "results.md")
+    with remote.inputs(results) as (table,), open(table, encoding="utf-8") as content:
+        print(content.read(), end="")
 
 
 def _finetune_overrides(options: argparse.Namespace) -> list[str]:
@@ -276,17 +283,20 @@ def _quickstart(options: argparse.Namespace) -> None:
 
 
 def _score(options: argparse.Namespace) -> None:
+    from electra_jax import remote
     from electra_jax.finetune import score
 
     said = {"text": options.text, "label": options.label, "id": options.id}
-    values = score.score(
-        options.task,
-        options.references,
-        options.predictions,
-        null_odds=options.null_odds,
-        null_threshold=options.null_threshold,
-        columns={name: value for name, value in said.items() if value is not None},
-    )
+    given = (options.references, options.predictions, options.null_odds or "")
+    with remote.inputs(*given) as (references, predictions, null_odds):
+        values = score.score(
+            options.task,
+            references,
+            predictions,
+            null_odds=null_odds or None,
+            null_threshold=options.null_threshold,
+            columns={name: value for name, value in said.items() if value is not None},
+        )
     print(json.dumps(values, indent=2, ensure_ascii=False))
 
 
