@@ -112,7 +112,8 @@ def _with_generations(handler: Callable[..., None]) -> Callable[..., None]:
 
     def handle(request: Any, response: Any, storage: Any, *rest: Any, **named: Any) -> None:
         def generation() -> str:
-            name = request.params.get("object_id") or request.query["name"][0]
+            name = request.params.get("object_id") or request.query.get("name", [""])[0]
+            name = name or request.data["meta"]["name"]
             try:
                 return storage.get_file_obj(request.params["bucket_name"], name)["generation"]
             except NotFound:

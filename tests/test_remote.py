@@ -1,5 +1,7 @@
 """Buckets: what is one, what is said when it does not answer, copies there and back."""
 
+import errno
+import io
 import sys
 import threading
 from pathlib import Path
@@ -151,3 +153,53 @@ def test_a_full_disk_is_seen_before_the_copy(tmp_path):
     remote.refuse_full_disk(tmp_path / "not" / "there", 1, "a copy")
     with pytest.raises(UserError, match=r"1000000.00 GB on local disk.*ELECTRA_JAX_CACHE"):
         remote.refuse_full_disk(tmp_path / "not" / "there", 10**15, "a copy")
+
+
+class Shard(io.BytesIO):
+    """A file on a bucket that ends its first block by `then`."""
+
+    def __init__(self, then) -> None:
+        super().__init__(b"x" * 100)
+        self._then = then
+
+    def read(self, count=-1):
+        """A few bytes, and then what is wrong."""
+        return super().read(10) if self.tell() == 0 else self._then()
+
+
+@pytest.mark.parametrize(
+    ("then", "message", "status"),
+    [
+        (lambda: threading.Event().wait(), "no answer within", 75),
+        (raises(Refusal(503)), "refused, 503", 75),
+        (raises(ConnectionResetError("reset by peer")), "reset by peer", 75),
+        (raises(Refusal(401)), "no credentials, or they have expired", 2),
+        (raises(OSError(errno.ENOSPC, "No space left")), "the disk is full", 2),
+    ],
+)
+def test_a_bucket_that_fails_in_the_middle_of_a_shard(monkeypatch, tmp_path, then, message, status):
+    """Catches a wait without end, a traceback, half a shard under its name, and an exit status that lies."""
+    monkeypatch.setattr(remote, "STALL_S", 0.1)
+    monkeypatch.setattr(remote, "_file_system", lambda url: Stub(lambda _: Shard(then)))
+    with pytest.raises(UserError, match=message) as error:
+        remote.fetch("gs://b/data/shard", tmp_path / "shard")
+    assert error.value.status == status and list(tmp_path.iterdir()) == []
+
+
+def test_expired_credentials_of_s3(s3_bucket):
+    """Catches an expired token that is called a missing permission, and a new login that is never looked at."""
+    from botocore.exceptions import ClientError
+
+    raised = PermissionError("The provided token has expired.")
+    raised.__cause__ = ClientError({"Error": {"Code": "ExpiredToken"}}, "PutObject")
+    scheme = schemes.SCHEMES["s3"]
+    before = scheme.file_system()
+    with (
+        pytest.raises(UserError, match=r"expired .*aws sso login"),
+        remote.explained(s3_bucket, "x"),
+    ):
+        raise raised
+    assert scheme.file_system() is not before
+    with pytest.raises(UserError, match="permission denied.*s3:PutObject"):  # noqa: SIM117
+        with remote.explained(s3_bucket, "write"):
+            raise PermissionError("Access Denied")

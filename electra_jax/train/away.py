@@ -81,8 +81,9 @@ class Home:
         """Sends one file; whether it was still there."""
         there, path = remote.join(self._url, name), self.folder / name
         if _is_mark(name):
-            remote.write(there, b"")
-            return path.parent.is_dir()
+            if path.parent.is_dir():
+                remote.write(there, b"")
+            return True  # where it has been removed since, what was sent of it is removed the next time
         try:
             remote.send(path, there)
         except (OSError, UserError):

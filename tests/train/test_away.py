@@ -11,6 +11,7 @@ import pytest
 
 from electra_jax import remote
 from electra_jax.convert import hf
+from electra_jax.remote import BucketError
 from electra_jax.spec import UserError
 from electra_jax.train import away, checkpoint, evaluate, loop, stored
 from electra_jax.train.arrays import flatten
@@ -96,6 +97,59 @@ def test_a_run_on_a_bucket(either_bucket, config, prepared_folder, tmp_path, mon
     assert weights == (tmp_path / "hf" / "discriminator" / "model.safetensors").read_bytes()
     with pytest.raises(UserError, match="already exists"):
         hf.export(url, f"{either_bucket}/hf")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cheap")
+def test_credentials_that_expire_and_come_back(either_bucket, config, monkeypatch, capsys):
+    """Catches a run that a refused save ends, one that says nothing of it, and a last state that is given up."""
+    url = f"{either_bucket}/run"
+    monkeypatch.setattr(loop, "_LAST_SAVE_S", (0.01, 0.01))
+    send, refusals = remote.send, []
+
+    def refuse(source: Path, there: str) -> None:
+        if 10 <= step[0] < 20 or (step[0] == 20 and len(refusals) < 3):
+            refusals.append(there)
+            raise BucketError(f"cannot write {there}: no credentials, or they have expired")
+        send(source, there)
+
+    step = [0]
+
+    def counted(self, done, *arguments, save=loop.Session.save, **options):
+        step[0] = done
+        save(self, done, *arguments, **options)
+
+    monkeypatch.setattr(loop.Session, "save", counted)
+    monkeypatch.setattr(remote, "send", refuse)
+    assert loop.pretrain(config("train.log_every=1"), url)
+    said = capsys.readouterr().err
+    assert "step 10 is not saved: cannot write" in said and "training goes on" in said
+    assert "step 20 is not saved" in said and "it is tried again" in said
+    assert steps(url) == [20]
+    lines = [json.loads(line) for line in remote.read(f"{url}/metrics.jsonl").splitlines()]
+    assert [line["step"] for line in lines if line["split"] == "train"] == list(range(1, 21))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cheap")
+def test_credentials_that_expire_for_good(s3_bucket, config, monkeypatch, tmp_path):
+    """Catches the work of a whole run removed with the local copy, and an exit status that starts no other."""
+    url = f"{s3_bucket}/run"
+    monkeypatch.setattr(loop, "_LAST_SAVE_S", (0.01,))
+
+    def refuse(source: Path, there: str) -> None:
+        raise BucketError(f"cannot write {there}: no answer", passing=True)
+
+    def later(self, *arguments, save=loop.Session.save, **options):
+        monkeypatch.setattr(remote, "send", refuse)
+        save(self, *arguments, **options)
+
+    monkeypatch.setattr(loop.Session, "save", later)
+    with pytest.raises(BucketError, match="What was not sent is kept in ") as error:
+        loop.pretrain(config(), url)
+    assert error.value.status == 75
+    (kept,) = (tmp_path / "cache" / "workdirs").glob("*/bucket/run")
+    assert str(kept) in str(error.value) and (kept / "metrics.jsonl").exists()
 
 
 @pytest.mark.slow
