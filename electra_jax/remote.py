@@ -2,18 +2,16 @@
 
 import concurrent.futures
 import contextlib
-import errno
 import hashlib
 import os
 import shutil
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from electra_jax import files, schemes
+from electra_jax.answers import Progress, bucket_of, explained, inner, scheme_of, waited
 from electra_jax.spec import UserError
 
 # How long a bucket may take to answer the first question. Without credentials some readers wait for
@@ -21,7 +19,6 @@ from electra_jax.spec import UserError
 LIMIT_S = 20.0
 # How long a copy may go without a byte: a bucket that has stalled would hold the run for ever.
 STALL_S = 120.0
-TRY_AGAIN = 75  # exit status where another start of the same command may succeed (EX_TEMPFAIL of sysexits.h)
 CACHE = "ELECTRA_JAX_CACHE"
 _BLOCK = 2**22
 _AT_ONCE = 8  # files that are copied at the same time
@@ -29,19 +26,7 @@ _PROBE = ".electra_jax-can-write"
 # Left free on a disk that data are copied to: logs and temporary files need room, too.
 _SPARE_BYTES = 2**28
 
-# Faults of the local disk, which are no answer of a bucket.
-_LOCAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-
 T = TypeVar("T")
-
-
-class BucketError(UserError):
-    """A bucket that refuses, or does not answer; where another start may succeed the exit status is 75."""
-
-    def __init__(self, message: str, passing: bool = False) -> None:
-        super().__init__(message)
-        if passing:
-            self.status = TRY_AGAIN
 
 
 def is_remote(path: str | Path) -> bool:
@@ -51,18 +36,13 @@ def is_remote(path: str | Path) -> bool:
 
 def writes_arrays(url: str | Path) -> bool:
     """Whether Orbax writes checkpoints to this kind of bucket itself."""
-    return _scheme(url).writes_arrays
+    return scheme_of(url).writes_arrays
 
 
 def arrays(url: str | Path) -> dict[str, Any]:
     """The folder of a URL as tensorstore's key-value store."""
     bucket, _, inside = inner(url).partition("/")
-    return _scheme(url).arrays(bucket, inside.rstrip("/") + "/")
-
-
-def inner(url: str | Path) -> str:
-    """Bucket and path of a URL, without its scheme and slashes at its end."""
-    return str(url).removeprefix(_scheme(url).prefix).rstrip("/")
+    return scheme_of(url).arrays(bucket, inside.rstrip("/") + "/")
 
 
 def cache_folder(name: str) -> Path:
@@ -89,7 +69,7 @@ def check_access(url: str, write: bool = False) -> None:
         with contextlib.suppress(FileNotFoundError):
             bucket.ls(url, refresh=True)
             return
-        bucket.ls(_bucket(url), refresh=True)
+        bucket.ls(bucket_of(url), refresh=True)
 
     def probe() -> None:
         bucket = _file_system(url)
@@ -141,14 +121,14 @@ def matches(pattern: str) -> dict[str, int | None]:
         bucket.invalidate_cache()
         found = bucket.glob(pattern.rstrip("/"), detail=True)
         return {
-            _scheme(pattern).prefix + name.rstrip("/"): None
+            scheme_of(pattern).prefix + name.rstrip("/"): None
             if row["type"] == "directory"
             else int(row["size"])
             for name, row in found.items()
         }
 
     with explained(pattern, "list"):
-        return _waited(pattern, "list", ask, STALL_S)
+        return waited(pattern, "list", ask, STALL_S)
 
 
 def read(url: str) -> bytes:
@@ -184,9 +164,9 @@ def fetch(
         with (
             open(temporary, "wb") as out,
             explained(url, "read"),
-            _waited(url, "read", lambda: _file_system(url).open(url), STALL_S) as f,
+            waited(url, "read", lambda: _file_system(url).open(url), STALL_S) as f,
         ):
-            while block := _waited(url, "read", lambda: f.read(_BLOCK), STALL_S):
+            while block := waited(url, "read", lambda: f.read(_BLOCK), STALL_S):
                 out.write(block)
                 digest.update(block)
                 told(len(block))
@@ -199,13 +179,13 @@ def fetch(
 
 def send(source: Path, url: str) -> None:
     """Copies a local file to a bucket: the object is there whole or not at all."""
-    progress = _Progress()
+    progress = Progress()
 
     def put() -> None:
         _file_system(url).put_file(str(source), url, callback=progress.callback())
 
     with explained(url, "write"):
-        _waited(url, "write", put, STALL_S, progress)
+        waited(url, "write", put, STALL_S, progress)
 
 
 def refuse_full_disk(folder: Path, needed: int, what: str) -> None:
@@ -324,103 +304,11 @@ def publish(made: Path, url: str, last: tuple[str, ...] = ("fingerprint.json",))
         send(made / name, join(url, name))
 
 
-def _bucket(url: str) -> str:
-    return _scheme(url).prefix + inner(url).partition("/")[0]
-
-
-def _scheme(url: str | Path) -> schemes.Scheme:
-    found = schemes.of(url)
-    if found is None:
-        raise ValueError(f"{url} lies on this machine")
-    return found
-
-
 def _file_system(url: str) -> Any:
-    return _scheme(url).file_system()
-
-
-class _Progress:
-    """When something last moved."""
-
-    def __init__(self) -> None:
-        self.moved = time.monotonic()
-
-    def callback(self) -> Any:
-        """An fsspec callback that notes the time."""
-        import fsspec
-
-        class Moved(fsspec.Callback):
-            def call(_, *arguments: Any, **named: Any) -> None:
-                self.moved = time.monotonic()
-
-        return Moved()
+    return scheme_of(url).file_system()
 
 
 def _answer(url: str, verb: str, ask: Callable[[], T], passing: bool = True) -> T:
     """The answer to one question within LIMIT_S seconds; BucketError for everything that prevents it."""
     with explained(url, verb):
-        return _waited(url, verb, ask, LIMIT_S, passing=passing)
-
-
-def _waited(
-    url: str,
-    verb: str,
-    ask: Callable[[], T],
-    limit_s: float,
-    progress: _Progress | None = None,
-    passing: bool = True,
-) -> T:
-    """What `ask` returns or raises; BucketError when for `limit_s` seconds nothing has come, or moved in `progress`."""
-    # A daemon thread: one that hangs for good delays neither the error nor the end of the process.
-    answer: concurrent.futures.Future[T] = concurrent.futures.Future()
-    progress = progress or _Progress()
-
-    def work() -> None:
-        try:
-            answer.set_result(ask())
-        except BaseException as error:  # noqa: BLE001  raised where it is waited for
-            answer.set_exception(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    while True:
-        left = progress.moved + limit_s - time.monotonic()
-        try:
-            return answer.result(max(0.0, left))
-        except concurrent.futures.TimeoutError:
-            if answer.done():
-                raise  # it is the library that ran out of time
-            if time.monotonic() < progress.moved + limit_s:
-                continue
-            raise BucketError(
-                f"cannot {verb} {url}: no answer within {limit_s:.0f} s. Is there a network, and are "
-                f"there credentials? Try: {_scheme(url).login}",
-                passing,
-            ) from None
-
-
-@contextlib.contextmanager
-def explained(url: str | Path, verb: str) -> Iterator[None]:
-    """Turns what the bucket's library raises into a BucketError that says what to do."""
-    try:
-        yield
-    except Exception as error:
-        scheme = schemes.SCHEMES.get(files.scheme(url))
-        if scheme is None:
-            raise
-        fault = None if getattr(error, "errno", None) in _LOCAL else scheme.fault(error)
-        if fault is None:
-            raise
-        text = str(error)
-        why = (text.splitlines()[0] if text else repr(error))[:200]
-        start = f"cannot {verb} {url}: "
-        if fault == schemes.MISSING:
-            listing = f"{scheme.listing} {_bucket(str(url))}"
-            start += f"there is no such bucket or file; check the name ({listing})"
-        elif fault == schemes.CREDENTIALS:
-            scheme.forget()  # so that a new login is found
-            start += f"no credentials, or they have expired ({why}). Log in with: {scheme.login}"
-        elif fault == schemes.PERMISSION:
-            start += f"permission denied. {scheme.grant}"
-        else:
-            start += why
-        raise BucketError(start, passing=fault == schemes.PASSING) from error
+        return waited(url, verb, ask, LIMIT_S, passing=passing)

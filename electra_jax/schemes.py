@@ -10,7 +10,7 @@ from electra_jax import files
 from electra_jax.spec import UserError
 
 # What prevents an answer: no or expired credentials, no permission, nothing there, a fault that may pass, or another.
-CREDENTIALS, PERMISSION, MISSING, PASSING, OTHER = range(5)
+CREDENTIALS, PERMISSION, MISSING, PASSING, OTHER = range(1, 6)
 
 # Answers of a server that ask for patience: too slow, too many requests, a fault of its own.
 _PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
@@ -65,7 +65,7 @@ class Scheme:
         """CREDENTIALS, PERMISSION, MISSING, PASSING or OTHER; None for what is no answer of a bucket."""
         if isinstance(error, UserError) or type(error).__module__.startswith("jax"):
             return None
-        found = [self.diagnose(one) for one in _with_causes(error)]
+        found = [self.diagnose(one) or _status(str(one)) for one in _with_causes(error)]
         for one in found:
             if one not in (None, OTHER):
                 return one
@@ -85,6 +85,16 @@ def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
+def _status(text: str) -> int | None:
+    """What tensorstore's texts begin with."""
+    if text.startswith("UNAUTHENTICATED"):
+        return CREDENTIALS
+    if text.startswith("PERMISSION_DENIED"):
+        return PERMISSION
+    passing = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED")
+    return PASSING if text.startswith(passing) else None
+
+
 def _gs() -> Any:
     import gcsfs
 
@@ -95,7 +105,7 @@ def _gs_fault(error: BaseException) -> int | None:
     name, text = type(error).__module__, str(error)
     if name.startswith("google.auth"):
         return CREDENTIALS
-    # gcsfs.retry.HttpError has a code; for 403 and 404 there are only words, and tensorstore has its own.
+    # gcsfs.retry.HttpError has a code; for 403 and 404 there are only words.
     code = str(getattr(error, "code", ""))
     words = (
         "Anonymous caller",
@@ -109,9 +119,7 @@ def _gs_fault(error: BaseException) -> int | None:
         return PERMISSION
     if code == "404":
         return MISSING
-    if (code.isdecimal() and int(code) in _PASSING_STATUS) or text.startswith(
-        ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
-    ):
+    if code.isdecimal() and int(code) in _PASSING_STATUS:
         return PASSING
     return PASSING if name.startswith(("aiohttp", "requests")) else None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from electra_jax import remote, schemes
+from electra_jax import answers, remote, schemes
 from electra_jax.spec import UserError
 
 
@@ -196,10 +196,10 @@ def test_expired_credentials_of_s3(s3_bucket):
     before = scheme.file_system()
     with (
         pytest.raises(UserError, match=r"expired .*aws sso login"),
-        remote.explained(s3_bucket, "x"),
+        answers.explained(s3_bucket, "x"),
     ):
         raise raised
     assert scheme.file_system() is not before
     with pytest.raises(UserError, match="permission denied.*s3:PutObject"):  # noqa: SIM117
-        with remote.explained(s3_bucket, "write"):
+        with answers.explained(s3_bucket, "write"):
             raise PermissionError("Access Denied")

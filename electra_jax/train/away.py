@@ -10,6 +10,7 @@ the mark that Orbax gives those on a bucket, sent last.
 """
 
 import contextlib
+import os
 import shutil
 import sys
 import tempfile
@@ -19,8 +20,8 @@ from pathlib import Path
 
 import jax
 
-from electra_jax import files, remote
-from electra_jax.remote import BucketError
+from electra_jax import answers, files, remote
+from electra_jax.answers import BucketError
 from electra_jax.spec import UserError
 from electra_jax.train import stored
 from electra_jax.train.lock import lock
@@ -132,18 +133,18 @@ class Home:
         found: dict[str, tuple[int, int]] = {}
         if not self._url:
             return found
-        # Marks first: what is whole now has all its files in what follows.
-        for folder in self.folder.rglob(stored.FOLDER) if self._whole else ():
-            for step in folder.iterdir():
-                if step.name.isdecimal():
-                    mark = step.relative_to(self.folder) / stored.COMMITTED
-                    found[mark.as_posix()] = (0, 0)
-        for path in sorted(self.folder.rglob("*")):
-            name = path.relative_to(self.folder).as_posix()
-            with contextlib.suppress(FileNotFoundError):
-                if path.is_file() and _is_kept(name):
-                    stat = path.stat()
-                    found[name] = stat.st_mtime_ns, stat.st_size
+        # Marks first: what is whole now has all its files in what follows. os.walk passes over what vanishes meanwhile.
+        for parent, folders, _ in os.walk(self.folder) if self._whole else ():
+            if os.path.basename(parent) == stored.FOLDER:
+                marks = (Path(parent, n, stored.COMMITTED) for n in folders if n.isdecimal())
+                found |= {mark.relative_to(self.folder).as_posix(): (0, 0) for mark in marks}
+        for parent, _, names in os.walk(self.folder):
+            for path in (Path(parent, name) for name in sorted(names)):
+                name = path.relative_to(self.folder).as_posix()
+                with contextlib.suppress(FileNotFoundError):
+                    if _is_kept(name):
+                        stat = path.stat()
+                        found[name] = stat.st_mtime_ns, stat.st_size
         return found
 
     def _fetch(self) -> None:
@@ -225,7 +226,7 @@ def opened(workdir: str | Path, write: bool = True, whole: bool = False) -> Iter
     files.make_folder(copies)
     with files.disk_errors(copies):
         top = Path(tempfile.mkdtemp(dir=copies))
-    folder = top / remote.inner(url)  # so that messages show which it is
+    folder = top / answers.inner(url)  # so that messages show which it is
     home, keep = None, False
     try:
         folder.mkdir(parents=True)

@@ -26,8 +26,8 @@ import tensorstore
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from electra_jax import files, records, remote
-from electra_jax.remote import BucketError
+from electra_jax import answers, files, records, remote
+from electra_jax.answers import BucketError
 from electra_jax.spec import UserError
 from electra_jax.train import arrays, stored, unconfirmed
 from electra_jax.train.hush import hush
@@ -123,6 +123,15 @@ class Checkpoints:
         Raises UserError when this save, or the one before it, met a full or forbidden disk; BucketError when a bucket
         refuses it, and the next save tries again. That a bucket refused the one before is said in a line.
         """
+        try:
+            self._save(step, state, meta, pending)
+        except BucketError:
+            self._forget()
+            raise
+
+    def _save(
+        self, step: int, state: Any, meta: dict[str, Any], pending: unconfirmed.Pending | None
+    ) -> None:
         # The loop forbids implicit transfers; this is the place where they are meant.
         with jax.transfer_guard("allow"), _disk_faults(self.folder):
             self._clear_failure()
@@ -176,8 +185,10 @@ class Checkpoints:
 
     def _forget(self) -> None:
         """Lets go of a manager that counts on a checkpoint that is not there."""
-        with contextlib.suppress(Exception):
-            self.__dict__.pop("_manager").close()
+        manager = self.__dict__.pop("_manager", None)
+        if manager is not None:
+            with contextlib.suppress(Exception):
+                manager.close()
 
     def restore(
         self, abstract_state: Any, step: int | None = None
@@ -222,6 +233,8 @@ class Checkpoints:
                 try:
                     _probe(self.folder / str(number))
                 except (*_READ_FAULTS, _DamagedError) as error:
+                    if stored.on_bucket(self.folder):
+                        answers.refuse_unreachable(self.folder / str(number), error)
                     fault = error
             if _anywhere(fault is not None) if together else fault is not None:
                 self._pass_over(number, fault, step)
@@ -309,7 +322,7 @@ def _record(folder: Any) -> dict[str, Any]:
 def _disk_faults(folder: Any) -> Iterator[None]:
     """UserError for a disk or bucket that is full or forbidden; what the failed save left on a disk is removed."""
     if stored.on_bucket(folder):
-        with remote.explained(folder, "write"):
+        with answers.explained(folder, "write"):
             yield
         return
     with files.disk_errors(folder):

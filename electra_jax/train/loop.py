@@ -13,12 +13,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from electra_jax.answers import BucketError
 from electra_jax.data import baselines as counting
 from electra_jax.data.loader import Loader
 from electra_jax.data.verify import Verification
 from electra_jax.model.electra import count_parameters
 from electra_jax.objective.protocol import Batch, Sums
-from electra_jax.remote import BucketError
 from electra_jax.spec import UserError
 from electra_jax.train import (
     arrays,

@@ -19,7 +19,7 @@ from typing import Any
 import fsspec
 
 from electra_jax import records
-from electra_jax.remote import BucketError, explained
+from electra_jax.answers import BucketError, explained
 from electra_jax.spec import UserError
 
 NAME = ".owner"

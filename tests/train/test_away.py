@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from electra_jax import remote
+from electra_jax.answers import BucketError
 from electra_jax.convert import hf
-from electra_jax.remote import BucketError
 from electra_jax.spec import UserError
 from electra_jax.train import away, checkpoint, evaluate, loop, stored
 from electra_jax.train.arrays import flatten
@@ -97,6 +97,28 @@ def test_a_run_on_a_bucket(either_bucket, config, prepared_folder, tmp_path, mon
     assert weights == (tmp_path / "hf" / "discriminator" / "model.safetensors").read_bytes()
     with pytest.raises(UserError, match="already exists"):
         hf.export(url, f"{either_bucket}/hf")
+
+
+@pytest.mark.parametrize(
+    "fault", [ConnectionResetError("reset"), ValueError("UNAVAILABLE: no answer"), TimeoutError()]
+)
+def test_a_bucket_that_cannot_be_read_damages_nothing(s3_bucket, monkeypatch, fault):
+    """Catches a checkpoint called damaged, and moved aside, because the network was away for a moment."""
+    url = f"{s3_bucket}/run"
+    with away.opened(url, whole=True) as home, checkpoint.Checkpoints(home.folder) as saved:
+        saved.save(1, {"params": {"kernel": jnp.arange(8.0)}}, {})
+        saved.wait()
+
+    def refuse(*_: object) -> None:
+        raise fault
+
+    with monkeypatch.context() as patch, pytest.raises(BucketError) as error:
+        patch.setattr(checkpoint, "_read_array", refuse)
+        with away.opened(url, write=False) as home:
+            checkpoint.read_params(home.folder)
+    assert error.value.status == 75
+    with away.opened(url, write=False) as home:
+        assert checkpoint.read_params(home.folder)[0] == 1
 
 
 @pytest.mark.slow
