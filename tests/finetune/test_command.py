@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import random
+import re
 import shutil
 import sys
 import time
@@ -310,6 +311,9 @@ def test_a_sweep_in_one_program_with_the_best_epochs(home, run):
         (("--config.optim.frozen_layers=2",), "the encoder has 1 layers"),
         (("--config.data.labels=('good',)",), "unknown label 'bad'"),
         (("--sweep=0",), "must be above 0"),
+        (("--config.data.labels=0,1",), "Labels: 0, 1"),
+        (("--config.data.positive=1",), "data.positive: unknown label '1'"),
+        (("--config.data.max_len=64",), "data.max_len=64 is out of range; it must be in [8, 16]"),
     ],
 )
 def test_mistakes_are_refused_before_training(home, run, capsys, flags, said):
@@ -317,6 +321,12 @@ def test_mistakes_are_refused_before_training(home, run, capsys, flags, said):
     assert run("refused", *flags) == 2
     assert said in capsys.readouterr().err
     assert not (home / "refused/runs").exists()
+
+
+def test_a_column_of_another_kind_is_told(home, run, capsys):
+    """Catches an option that a kind makes no use of, passed over without a word."""
+    assert run("refused", "--config.data.words=1", "--config.optim.frozen_layers=2") == 2
+    assert "task classify makes no use of data.words; it has text, pair" in capsys.readouterr().err
 
 
 def test_a_tokenizer_that_knows_no_word_is_told(home, run, capsys):
@@ -340,3 +350,56 @@ def test_recipes_follow_the_width():
     assert options(config).optim.weight_decay == 0 and options(config).optim.warmup == 0.1
     with pytest.raises(UserError, match="optim.warmup"):
         options(load_config("finetune:sst2", ["optim.warmup=2.0"]))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optim.beta1=1", "in [0, 1)"),
+        ("optim.beta2=-0.1", "in [0, 1)"),
+        ("optim.eps=0", "above 0"),
+        ("optim.peak_lr=-1e-4", "at least 0"),
+        ("optim.weight_decay=-0.1", "at least 0"),
+        ("optim.clip_norm=0", "above 0"),
+        ("optim.lr_power=-1", "at least 0"),
+        ("optim.layer_decay=1.1", "in (0, 1]"),
+        ("optim.frozen_layers=-2", "at least -1"),
+        ("head.dropout=1", "in [0, 1)"),
+        ("head.answerable_weight=-1", "at least 0"),
+        ("head.beam=0", "at least 1"),
+        ("train.task_power=-1", "at least 0"),
+        ("train.seed=99999999999999999999", "in [0, 4294967295]"),
+        ("data.max_len=-1", "at least 8"),
+        ("data.doc_stride=0", "at least 1"),
+        ("data.max_question=-4", "at least 1"),
+    ],
+)
+def test_values_that_cannot_be_meant(override, said):
+    """Catches a run with negative weights, moments that never forget, or a seed that overflows."""
+    from electra_jax.finetune.options import TYPES, DataOptions, options
+
+    key = override.partition("=")[0]
+    with pytest.raises(UserError, match=f"{key}=.* is out of range; it must be {re.escape(said)}"):
+        DataOptions.of(options(load_config("finetune:sst2", [override], TYPES)).data)
+
+
+def test_the_last_seed_counts():
+    """Catches seeds that count up beyond what the random numbers take."""
+    from electra_jax.finetune.options import TYPES, options
+
+    seeds = ["train.seed=4294967295", "train.seeds=2"]
+    assert options(load_config("finetune:sst2", seeds[:1], TYPES)).train.seed == 2**32 - 1
+    with pytest.raises(UserError, match=r"train\.seed \+ train\.seeds - 1=4294967296"):
+        options(load_config("finetune:sst2", seeds, TYPES))
+
+
+def test_predict_reads_as_the_test_split_does():
+    """Catches a later predict that takes other labels for labels, or scores with other metrics."""
+    from electra_jax.finetune import predict
+    from electra_jax.finetune.options import DataOptions
+
+    asked = DataOptions.of(load_config("finetune:tag").data)
+    found = {"labels": {"tag": ["NOUN", "VERB"], "regress": []}, "score_range": {"regress": [0, 1]}}
+    task = predict.task_of(found, "tag", asked)
+    assert task.labels == ("NOUN", "VERB") and task.metrics == ("token_accuracy",)
+    assert predict.task_of(found, "regress", asked).score_range is None  # 1.5 is a label, too
