@@ -87,15 +87,17 @@ def sizes(url: str) -> dict[str, int]:
     def ask() -> dict[str, int]:
         bucket = _file_system(url)
         bucket.invalidate_cache()
-        found = bucket.find(url, detail=True)
-        base = inner(url)
-        sizes = {name.removeprefix(base): int(row["size"]) for name, row in found.items()}
-        # An object of a name that ends in a slash is how some tools show an empty folder.
-        return {
-            name.lstrip("/"): size for name, size in sizes.items() if size or not name.endswith("/")
-        }
+        return {name: int(row["size"]) for name, row in _rows(bucket.find(url, detail=True), url)}
 
     return _answer(url, "list", ask)
+
+
+def _rows(found: Mapping[str, Any], url: str) -> Iterator[tuple[str, Any]]:
+    """(relative path, what the bucket says of it) of the files in a listing."""
+    for name, row in found.items():
+        # An empty object whose name ends in a slash is how some tools show an empty folder.
+        if row["size"] or not name.endswith("/"):
+            yield name.removeprefix(inner(url)).lstrip("/"), row
 
 
 def versions(url: str) -> dict[str, str]:
@@ -106,8 +108,8 @@ def versions(url: str) -> dict[str, str]:
         bucket.invalidate_cache()
         marks = ("etag", "ETag", "generation", "md5Hash", "updated", "LastModified", "size")
         return {
-            name.removeprefix(inner(url)).lstrip("/"): " ".join(str(row.get(m)) for m in marks)
-            for name, row in bucket.find(url, detail=True).items()
+            name: " ".join(str(row.get(mark)) for mark in marks)
+            for name, row in _rows(bucket.find(url, detail=True), url)
         }
 
     return _answer(url, "list", ask)

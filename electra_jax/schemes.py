@@ -161,9 +161,16 @@ def _s3_fault(error: BaseException) -> int | None:
 
 
 def _s3_arrays(bucket: str, inside: str) -> dict[str, Any]:
-    store = {"driver": "s3", "bucket": bucket, "path": inside}
-    place = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return store | ({"endpoint": place} if place else {})
+    store: dict[str, Any] = {"driver": "s3", "bucket": bucket, "path": inside}
+    if place := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        store["endpoint"] = place
+    if region := os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"):
+        store["aws_region"] = region
+    if (
+        "AWS_ACCESS_KEY_ID" in os.environ
+    ):  # else files are looked for, and lines are written of each that is not there
+        store["aws_credentials"] = {"type": "environment"}
+    return store
 
 
 SCHEMES = {
