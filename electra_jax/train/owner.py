@@ -76,9 +76,8 @@ class Owner:
                 self._settle(settle_s)
                 break
         else:
-            if (
-                self._create()
-            ):  # a server that makes an object that is there does not know the condition
+            # A server that makes an object that is there does not know the condition.
+            if self._create():
                 self._settle(settle_s)
         self._thread.start()
 
