@@ -30,6 +30,8 @@ Spec = TypeVar("Spec")
 class UserError(Exception):
     """A mistake the user can mend: the message says what was found, expected, and what to do."""
 
+    status = 2  # exit status of the command that it ends
+
 
 class UnknownConfig(UserError):
     """There is no shipped config of this name."""

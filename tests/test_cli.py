@@ -190,21 +190,19 @@ def test_a_wrong_command_line(arguments: list[str], expected: str, refuse: Refus
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("vocab --input a.txt --kind bpe --size 9 --output s3://b/x", "--output s3://b/x: only gs"),
-        ("vocab --input gs://b/a.txt --kind bpe --size 9 --output x", "that take gs://: --output"),
-        ("finetune --config finetune:sst2 --workdir gs://b/x", "--workdir gs://b/x: a local path"),
-        ("finetune --config finetune:sst2 --workdir x --data-dir gs://b/x", "--data-dir gs://b/x"),
-        ("finetune --config finetune:sst2 --workdir x --config.data.train=s3://b", "data.train s3"),
+        ("vocab --input a.txt --kind bpe --size 9 --output az://b/x", "--output az://b/x: only gs"),
+        ("finetune --config gs://b/f.py --workdir x", "--config gs://b/f.py: a local path"),
+        ("finetune --config finetune:sst2 --workdir x --config.data.train=hf://b", "data.train hf"),
         ("import --discriminator hdfs://b/d --workdir x", "--discriminator hdfs://b/d: only gs"),
         ("predict --workdir x --input S3://b --output y", "--input S3://b: only gs"),
-        ("quickstart --workdir gs://b/x", "Flags of quickstart that take gs://: none"),
+        ("quickstart --workdir gs://b/x", "Flags of quickstart that take buckets: none"),
         ("quickstart --workdir file:///home/x", "give the path itself, /home/x"),
         ("export --workdir x --output az://b/x", "--output az://b/x: only gs"),
         (
-            "pretrain --config tiny --workdir x --config.data.path=s3://b",
-            "--config.data.path s3://b",
+            "pretrain --config tiny --workdir x --config.data.path=abfs://b",
+            "--config.data.path abfs://b",
         ),
-        ("score --task sst2 --references gs://a --predictions x", "--references gs://a: a local"),
+        ("score --task sst2 --references GS://a --predictions x", "--references GS://a: only gs"),
     ],
 )
 def test_addresses_are_no_folders(

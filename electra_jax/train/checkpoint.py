@@ -13,7 +13,6 @@ import errno
 import functools
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,23 +23,17 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
-from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from electra_jax import files, records, remote
+from electra_jax import answers, files, records, remote
+from electra_jax.answers import BucketError
 from electra_jax.spec import UserError
-from electra_jax.train import arrays, unconfirmed
+from electra_jax.train import arrays, stored, unconfirmed
 from electra_jax.train.hush import hush
 
-FOLDER = "checkpoints"
-# A file of a workdir whose checkpoints lie elsewhere, on a bucket: their URL.
-ELSEWHERE = ".checkpoints"
-_COMMITTED = "commit_success.txt"  # of Orbax
 FORMAT = "electra_jax checkpoint 1"
 _FIELDS = {"arrays": dict[str, dict[str, Any]], "meta": Any}
-_DAMAGED = ".damaged"
-_PARTIAL = re.compile(r"\d+\.orbax-checkpoint-tmp.*")
 # What reading a damaged folder raises: files gone, cut short, or decoding to something else.
 _READ_FAULTS = (OSError, ValueError, KeyError, TypeError)
 
@@ -58,7 +51,7 @@ class Checkpoints:
 
     def __init__(self, workdir: str | Path, keep_last: int = 3, keep_every: int = 0) -> None:
         hush()
-        self.folder = _place(Path(workdir))
+        self.folder = stored.place(Path(workdir))
         self._keep: list[Any] = [
             checkpoint_managers.LatestN(max(1, keep_last)),
             unconfirmed.NewestConfirmed(lambda: unconfirmed.noted(self.folder)),
@@ -66,7 +59,7 @@ class Checkpoints:
         if keep_every > 0:
             self._keep.append(checkpoint_managers.EveryNSteps(keep_every))
         self._damaged: set[int] = set()
-        _refuse_foreign(self.folder)
+        stored.refuse_foreign(self.folder)
 
     def __enter__(self) -> Self:
         return self
@@ -104,17 +97,17 @@ class Checkpoints:
     def _tidy(self) -> None:
         """Removes what a killed save left, and moves damaged checkpoints out of the way."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        _remove_partial(self.folder)
-        for step in _uncommitted(self.folder):
-            _remove(self.folder / str(step))
+        stored.remove_partial(self.folder)
+        for step in stored.uncommitted(self.folder):
+            stored.remove(self.folder / str(step))
         for step in self._damaged:
-            aside = self.folder / f"{step}{_DAMAGED}"
-            _remove(aside)
+            aside = self.folder / f"{step}{stored.DAMAGED}"
+            stored.remove(aside)
             (self.folder / str(step)).rename(aside)
 
     def steps(self) -> list[int]:
         """The steps with a finished checkpoint, ascending, whether readable or not."""
-        return _steps(self.folder)
+        return stored.steps(self.folder)
 
     def save(
         self,
@@ -127,12 +120,23 @@ class Checkpoints:
 
         `state` is a tree of numeric arrays and may be donated afterwards; `meta` is any JSON. `pending` names the
         shards that had not been checked when they were read: the checkpoint is then unconfirmed.
-        Raises UserError when this save, or the one before it, met a full or forbidden disk.
+        Raises UserError when this save, or the one before it, met a full or forbidden disk; BucketError when a bucket
+        refuses it, and the next save tries again. That a bucket refused the one before is said in a line.
         """
+        try:
+            self._save(step, state, meta, pending)
+        except BucketError:
+            self._forget()
+            raise
+
+    def _save(
+        self, step: int, state: Any, meta: dict[str, Any], pending: unconfirmed.Pending | None
+    ) -> None:
         # The loop forbids implicit transfers; this is the place where they are meant.
         with jax.transfer_guard("allow"), _disk_faults(self.folder):
+            self._clear_failure()
             manager = self._manager
-            if step in _steps(self.folder):
+            if step in stored.steps(self.folder):
                 raise UserError(
                     f"{self.folder / str(step)} exists already; remove it to save again"
                 )
@@ -147,6 +151,17 @@ class Checkpoints:
             )
             manager.save(step, args=items, force=True)
 
+    def _clear_failure(self) -> None:
+        """Says that the save before this one failed on a bucket; the manager, who counts on it, is made anew."""
+        if "_manager" not in self.__dict__ or not stored.on_bucket(self.folder):
+            return
+        try:
+            self.wait()
+        except BucketError as error:
+            if jax.process_count() > 1:
+                raise
+            _warn(f"the newest checkpoint was not written: {error}")
+
     def confirm(self) -> None:
         """All data that the checkpoints came of have proved to be whole."""
         unconfirmed.confirm(self.folder)
@@ -160,9 +175,20 @@ class Checkpoints:
     def wait(self) -> None:
         """Returns when the last save is on disk; raises UserError if it could not be."""
         if "_manager" in self.__dict__:
-            with _disk_faults(self.folder):
-                self._manager.wait_until_finished()
-                self._manager.check_for_errors()
+            try:
+                with _disk_faults(self.folder):
+                    self._manager.wait_until_finished()
+                    self._manager.check_for_errors()
+            except BucketError:
+                self._forget()
+                raise
+
+    def _forget(self) -> None:
+        """Lets go of a manager that counts on a checkpoint that is not there."""
+        manager = self.__dict__.pop("_manager", None)
+        if manager is not None:
+            with contextlib.suppress(Exception):
+                manager.close()
 
     def restore(
         self, abstract_state: Any, step: int | None = None
@@ -207,6 +233,8 @@ class Checkpoints:
                 try:
                     _probe(self.folder / str(number))
                 except (*_READ_FAULTS, _DamagedError) as error:
+                    if stored.on_bucket(self.folder):
+                        answers.refuse_unreachable(self.folder / str(number), error)
                     fault = error
             if _anywhere(fault is not None) if together else fault is not None:
                 self._pass_over(number, fault, step)
@@ -246,56 +274,6 @@ def read_params(
     return Checkpoints(workdir).read_params(step)
 
 
-def _place(workdir: Path) -> Any:  # a Path, or for a bucket an epath.Path, which acts like one
-    note = workdir / ELSEWHERE
-    return epath.Path(note.read_text()) if note.is_file() else workdir.absolute() / FOLDER
-
-
-def _on_bucket(folder: Any) -> bool:
-    return str(folder).startswith("gs://")
-
-
-def _steps(folder: Any) -> list[int]:
-    return sorted(step for step, whole in _found(folder).items() if whole)
-
-
-def _uncommitted(folder: Any) -> list[int]:
-    """What a killed save left on a bucket."""
-    return sorted(step for step, whole in _found(folder).items() if not whole)
-
-
-def _found(folder: Any) -> dict[int, bool]:
-    """Every step with a folder of its own, and whether its save was finished."""
-    if not _on_bucket(folder):
-        there = folder.iterdir() if folder.is_dir() else ()
-        return {int(p.name): True for p in there if p.name.isdecimal() and p.is_dir()}
-    names = remote.sizes(str(folder))  # not by epath, which remembers what it has seen
-    tops = {name.partition("/")[0] for name in names}
-    return {int(top): f"{top}/{_COMMITTED}" in names for top in tops if top.isdecimal()}
-
-
-def _remove(folder: Any) -> None:
-    if _on_bucket(folder):
-        for name in remote.sizes(str(folder)):
-            remote.delete(remote.join(str(folder), name))
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _refuse_foreign(folder: Any) -> None:
-    """UserError for anything among the checkpoints that this program does not make."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; expected a folder of checkpoints")
-    for path in folder.iterdir() if folder.exists() else ():
-        name = path.name.removesuffix(_DAMAGED).removesuffix(unconfirmed.REJECTED)
-        ours = path.is_dir() and (name.isdecimal() or _PARTIAL.fullmatch(name))
-        if not ours and not name.startswith("."):
-            raise UserError(
-                f"{path} is no checkpoint of this program; move it out of {folder}, "
-                "or choose another --workdir"
-            )
-
-
 def _probe(folder: Any) -> None:
     """Reads every array and compares it with what was saved, before anything relies on it."""
     names = {p.name for p in folder.iterdir()}
@@ -313,10 +291,9 @@ def _probe(folder: Any) -> None:
 
 def _read_array(folder: Any, path: str) -> np.ndarray:
     """One array of the state, without Orbax, whose restore cannot be stopped at the first fault."""
-    base = {"driver": "file", "path": f"{folder / 'state'}/"}
-    if _on_bucket(folder):
-        bucket, _, inside = str(folder).removeprefix("gs://").partition("/")
-        base = {"driver": "gcs", "bucket": bucket, "path": f"{inside}/state/"}
+    base: dict[str, Any] = {"driver": "file", "path": f"{folder / 'state'}/"}
+    if stored.on_bucket(folder):
+        base = remote.arrays(f"{folder}/state")
     store = {"driver": "ocdbt", "base": base, "path": path.replace("/", ".") + "/"}
     return (
         tensorstore.open({"driver": "auto", "kvstore": store}, read=True).result().read().result()
@@ -341,21 +318,19 @@ def _record(folder: Any) -> dict[str, Any]:
         raise _DamagedError(str(error)) from error
 
 
-def _remove_partial(folder: Any) -> None:
-    for path in folder.iterdir() if folder.exists() else ():  # on a bucket mkdir makes nothing
-        if _PARTIAL.fullmatch(path.name):
-            shutil.rmtree(path, ignore_errors=True)
-
-
 @contextlib.contextmanager
 def _disk_faults(folder: Any) -> Iterator[None]:
-    """UserError for a disk that is full or forbidden; what the failed save left is removed."""
+    """UserError for a disk or bucket that is full or forbidden; what the failed save left on a disk is removed."""
+    if stored.on_bucket(folder):
+        with answers.explained(folder, "write"):
+            yield
+        return
     with files.disk_errors(folder):
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
             if folder.is_dir():
-                _remove_partial(folder)
+                stored.remove_partial(folder)
             number = _errno(error)
             if number is None:
                 raise

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import shlex
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from electra_jax.answers import BucketError
 from electra_jax.data import baselines as counting
 from electra_jax.data.loader import Loader
 from electra_jax.data.verify import Verification
@@ -48,6 +50,9 @@ from electra_jax.train.speed import Speed
 from electra_jax.train.step import State
 from electra_jax.train.workdir import Start
 
+# Pauses between the tries of a last save that a bucket refuses.
+_LAST_SAVE_S = (5.0, 10.0, 30.0)
+
 
 def pretrain(
     config: Mapping[str, Any] | None,
@@ -62,7 +67,7 @@ def pretrain(
     `preempt.listening()`, ended it before, its state saved. Raises UserError, before anything is compiled, for
     options, data or a workdir that do not fit together, and in training when too many steps in a row are not finite.
     """
-    with away.opened(folder) as home:
+    with away.opened(folder, whole=not away.holds_checkpoints(folder)) as home:
         return _pretrain(home, config, overrides, allow_change, str(folder))
 
 
@@ -178,14 +183,32 @@ class Session:
     forecast: forecast.Forecast
     counted: dict[str, counting.Counted | None] = field(default_factory=dict)  # by fingerprint
 
-    def save(self, done: int, state: State) -> None:
-        """A checkpoint, after everything logged so far is on disk; unconfirmed while the data are being checked."""
+    def save(self, done: int, state: State, last: bool = False) -> None:
+        """A checkpoint, after everything logged so far is on disk; unconfirmed while the data are being checked.
+
+        A bucket that refuses does not end the run: a line says so, and the next save tries again. The `last` save is
+        tried several times, and then BucketError is raised.
+        """
         with self.clock.time("checkpoint"):
             pending = self.data_check.pending()
             self.report.flush()
-            self.home.send()
             meta = {"config": self.start.config, "data": self.data}
-            self.checkpoints.save(done, state, meta, pending)
+            for pause in (*(_LAST_SAVE_S if last else ()), None):
+                try:
+                    self.home.send()
+                    self.checkpoints.save(done, state, meta, pending)
+                    if last:
+                        self.checkpoints.wait()
+                    return
+                except BucketError as error:
+                    # One of several processes cannot go on alone: the others are in the save.
+                    if jax.process_count() > 1 or (last and pause is None):
+                        raise
+                    then = "training goes on, and the next save tries again"
+                    if pause is not None:
+                        then = f"it is tried again in {pause:.0f} s"
+                    self.report.say(f"step {done} is not saved: {error}; {then}")
+                    time.sleep(pause or 0)
 
     def timer(self, compiled: Program, done: int, state: State) -> Unlimited | Budget:
         """The time that is left to the run."""
@@ -287,9 +310,10 @@ def _train(
                 log.flush()
                 session.evaluate(done, state, phase, compiled, final)
             leaving = preempt.agreed(done)
-            if done % t.checkpoint_every == 0 or done == last or final or leaving:
+            ends = done == last or final or leaving
+            if done % t.checkpoint_every == 0 or ends:
                 log.flush()
-                session.save(done, timer.stamp(state))
+                session.save(done, timer.stamp(state), last=ends)
             if leaving or timer.over:
                 break
         log.flush()

@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 import sys
+import time
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,11 +16,12 @@ import jax
 import numpy as np
 import pytest
 
-from electra_jax import cli
+from electra_jax import cli, remote
 from electra_jax.finetune import loop, program
 from electra_jax.finetune.options import options
 from electra_jax.finetune.record import Run
 from electra_jax.spec import UserError, load_config
+from electra_jax.train import away
 from electra_jax.train import mesh as meshes
 
 WORDS = {"good": "fine nice great happy warm", "bad": "poor sad cold grim awful"}
@@ -181,6 +183,53 @@ def test_probabilities_on_request(trained, home, capsys):
     for _, said, bad, good in lines:
         assert float(bad) + float(good) == pytest.approx(1, abs=2e-6)
         assert said == ("bad" if float(bad) > float(good) else "good")
+
+
+@pytest.mark.slow
+def test_everything_on_a_bucket(trained, home, either_bucket, monkeypatch, capsys):
+    """Catches data that are not read there, a workdir that is a local folder or lost with a killed machine, results
+    that differ from those on a disk, and what is left behind of checkpoints that are done with."""
+    for name in ("train.tsv", "dev.tsv", "vocab.txt"):
+        remote.write(f"{either_bucket}/in/{name}", (home / name).read_bytes())
+    monkeypatch.setattr(away, "SEND_S", 0.05)
+    step, steps = program.Program.step, iter(range(8))
+
+    def dies(self, *arguments):
+        if (at := next(steps, None)) is None:
+            raise KeyboardInterrupt
+        if at == 7:  # by then the checkpoint of step 6 has to be on its way
+            deadline = time.monotonic() + 60
+            while not any(name.endswith("6/commit_success.txt") for name in remote.sizes(url)):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        return step(self, *arguments)
+
+    url, data = f"{either_bucket}/ft", f"{either_bucket}/in"
+    flags = [f"--{name}={data}/{name}.tsv" for name in ("train", "dev")]
+    flags += ["--init=random", f"--tokenizer={data}/vocab.txt", "--text=sentence", "--seeds=2"]
+    settings = [f"--config.{override}" for override in SMALL]
+    with monkeypatch.context() as patch:
+        patch.setattr(program.Program, "step", dies)
+        config = ["--config=finetune:classify", f"--workdir={url}"]
+        assert cli.main(["finetune", *config, *flags, *settings]) == 130
+    assert "ft/results.json" not in remote.sizes(url)
+    assert cli.main(["finetune", f"--workdir={url}"]) == 0
+    assert "going on after step 6" in capsys.readouterr().err
+    there, here = (
+        json.loads(x)
+        for x in (remote.read(f"{url}/results.json"), (trained / "results.json").read_text())
+    )
+    for one, other in zip(there["runs"], here["runs"], strict=True):
+        assert one["scores"] == other["scores"]
+    config = json.loads(remote.read(f"{url}/finetune.json"))["config"]
+    assert config["data"]["train"] == f"{data}/train.tsv"
+    left = [n for n in remote.sizes(url) if "checkpoints" in n or "best" in n or "/." in n]
+    assert left == [], left
+    output = f"{either_bucket}/predictions.tsv"
+    command = ["predict", f"--workdir={url}", f"--input={data}/dev.tsv", f"--output={output}"]
+    assert cli.main(command) == 0
+    expected = (trained / "runs/seed0/predictions/dev.tsv").read_bytes()
+    assert remote.read(output) == expected or there["runs"][1]["score"] > there["runs"][0]["score"]
 
 
 @pytest.mark.slow
