@@ -363,13 +363,10 @@ def _disk_faults(folder: Any) -> Iterator[None]:
 
 
 def _errno(error: BaseException | None) -> int | None:
-    """The operating system's number behind an error; tensorstore has it in its text only."""
+    """The operating system's number behind an error, or behind what led to it."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno is not None:
-            return error.errno
-        told = re.search(r"os_error_code='(\d+)'|OS error (\d+)", str(error))
-        if told:
-            return int(told[1] or told[2])
+        if (number := files.os_error(error)) is not None:
+            return number
         error = error.__cause__ or error.__context__
     return None
 
