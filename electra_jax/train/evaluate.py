@@ -14,7 +14,7 @@ from electra_jax.objective.losses import exact_auc
 from electra_jax.spec import UserError
 from electra_jax.train import away, checkpoint, program, workdir
 from electra_jax.train.mesh import build as build_mesh
-from electra_jax.train.options import check_length, run_spec
+from electra_jax.train.options import check_rows, run_spec
 from electra_jax.train.program import Program
 
 
@@ -102,7 +102,7 @@ def _evaluate(folder: Path, step: int | None, data: str | None) -> dict[str, Any
     program.use_compilation_cache()
     mesh = build_mesh(program.choose_mesh(run, prepared))
     phase = run.phases(prepared)[-1]
-    check_length(run, phase)
+    check_rows(run, phase)
     compiled = program.build(run, phase, mesh)
     step, params, extra = _restore(folder, step, compiled)
     values = held_out(

@@ -251,6 +251,7 @@ class OneStepLate:
     """Reads the metrics of step n - 1 while step n runs, so that the device never waits for the log."""
 
     def __init__(self, session: Session, compiled: Program, speed: Speed) -> None:
+        self._session = session
         self._report, self._t = session.report, session.start.run.train
         self._compiled, self._speed = compiled, speed
         self._data_check = session.data_check
@@ -273,6 +274,8 @@ class OneStepLate:
             values = self._values(done, jax.device_get(sums))
             self._report.write(done, "train", values)
         self._report.progress(done, summary(values) if due else "")
+        if skipped and done == 1:
+            raise UserError(_not_finite_at_first(self._session.start))
         if skipped > self._t.max_skipped:
             raise UserError(
                 f"loss or gradient was not finite in {skipped} steps in a row, the last of them step {done}; "
@@ -288,6 +291,18 @@ class OneStepLate:
             | {"skipped": int(step["total"])}
             | self._speed.since_last(done)
         )
+
+
+def _not_finite_at_first(start: Start) -> str:
+    """What to say of a first step without a finite loss and gradient: more steps would change nothing."""
+    model = start.run.model
+    begun = "the imported weights" if imported.read_record(start.folder) else "fresh parameters"
+    return (
+        f"loss or gradient is not finite in the very first step, from {begun}, so nothing would be learned. Likely "
+        f"causes: numbers that overflow (--config.model.init_std={model.init_std:g}, usually 0.02; "
+        f"--config.model.dtype={model.dtype}, try float32; weights in --config.objective), "
+        "damaged weights (import them again), or a fault of this device (try another)"
+    )
 
 
 def _announce(

@@ -220,7 +220,7 @@ def run_spec(config: Mapping[str, Any]) -> RunSpec:
 
 def check(run: RunSpec, phase: Phase, devices: int) -> None:
     """Raises UserError for options that clash with the data or with each other."""
-    check_length(run, phase)
+    check_rows(run, phase)
     rows = phase.batch // phase.accumulation
     if rows % devices:
         raise UserError(
@@ -230,14 +230,25 @@ def check(run: RunSpec, phase: Phase, devices: int) -> None:
         )
 
 
-def check_length(run: RunSpec, phase: Phase) -> None:
-    """Raises UserError for rows longer than the model's positions."""
+def check_rows(run: RunSpec, phase: Phase) -> None:
+    """Raises UserError for rows that the embeddings cannot hold: longer than the positions, of more segments."""
     data = phase.data
     if data.seq_len > run.model.positions:
         raise UserError(
             f"data at {data.path} has rows of {data.seq_len} tokens, more than model.positions={run.model.positions}; "
             f"prepare it with --seq-len {run.model.positions} or set --config.model.positions={data.seq_len}"
         )
+    if run.model.types < 2 and _has_pairs(data):
+        raise UserError(
+            f"data at {data.path} has rows of two segments, and model.types={run.model.types} has no embedding for the "
+            "second; prepare it with --segments single, or set --config.model.types=2"
+        )
+
+
+def _has_pairs(data: Prepared) -> bool:
+    """Whether a row has a second segment, whose tokens are of type 1."""
+    shares = [counts.get("single_segment_share", 0) for counts in data.info["counts"].values()]
+    return data.info["options"].get("segments") == "pair" and min(shares, default=0) < 1
 
 
 def _nearest_multiple(value: int, of: int) -> int:
