@@ -25,22 +25,13 @@ import ml_collections
 
 Spec = TypeVar("Spec")
 
-# What running a config file can raise when the file, not this program, is wrong.
-_CONFIG_FAULTS = (
-    SyntaxError,
-    ImportError,
-    NameError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-    ArithmeticError,
-    OSError,
-)
-
 
 class UserError(Exception):
     """A mistake the user can mend: the message says what was found, expected, and what to do."""
+
+
+class UnknownConfig(UserError):
+    """There is no shipped config of this name."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -84,7 +75,7 @@ def from_config(cls: type[Spec], section: Mapping[str, Any], where: str) -> Spec
             values[name] = _typed(section[name], hints[name], f"{where}.{name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UserError(
-                f"config key {where}.{name} is missing; expected {_type_name(hints[name])}"
+                f"config key {where}.{name} is missing; expected {type_name(hints[name])}"
             )
     return cls(**values)
 
@@ -122,10 +113,11 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     if isinstance(hint, type) and type(value) is hint:
         return value
     found = type(value).__name__
-    raise UserError(f"config key {where}={value!r} is of type {found}; expected {_type_name(hint)}")
+    raise UserError(f"config key {where}={value!r} is of type {found}; expected {type_name(hint)}")
 
 
-def _type_name(hint: Any) -> str:
+def type_name(hint: Any) -> str:
+    """A type as messages and lists of options name it."""
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
 
 
@@ -136,7 +128,7 @@ def find_config(name: str) -> Path:
         return shipped[name]
     path = Path(name)
     if path.suffix != ".py" and path.name == name:
-        raise unknown_name("config", name, shipped)
+        raise UnknownConfig(str(unknown_name("config", name, shipped)))
     if path.suffix == ".py" and path.is_file():
         return path
     found = "is not a .py file" if path.is_file() else "does not exist"
@@ -159,11 +151,18 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     at = re.fullmatch(r"(.*?\.py)(?::(.*))?", name) or re.fullmatch(r"([^:]*)(?::(.*))?", name)
     if at is None:
         raise UserError(f"config {name!r} is neither a name, a path.py nor either with :argument")
-    config = _run_config(find_config(at[1]), at[2])
-    config.lock()
+    return overridden(_run_config(find_config(at[1]), at[2]), overrides)
+
+
+def overridden(
+    config: ml_collections.ConfigDict | Mapping[str, Any], overrides: Sequence[str]
+) -> ml_collections.ConfigDict:
+    """A locked copy of the config with `key.path=value` overrides applied."""
+    plain = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config
+    changed = ml_collections.ConfigDict(plain).lock()
     for override in overrides:
-        apply_override(config, override)
-    return config
+        apply_override(changed, override)
+    return changed
 
 
 def _run_config(path: Path, arg: str | None) -> ml_collections.ConfigDict:
@@ -182,18 +181,28 @@ def _run_config(path: Path, arg: str | None) -> ml_collections.ConfigDict:
                 f"config file {path}: get_config() cannot be called with {given}: {error}"
             ) from None
         config = module.get_config(*([] if arg is None else [arg]))
-    except _CONFIG_FAULTS as error:
-        lines = [
-            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
-        ]
-        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else "?"
-        raise UserError(
-            f"config file {path}, line {line}: {type(error).__name__}: {error}"
-        ) from error
+    except (UserError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise UserError(_fault(path, error)) from error
     if not isinstance(config, ml_collections.ConfigDict):
         kind = type(config).__name__
         raise UserError(f"config file {path}: get_config() returned {kind}; expected a ConfigDict")
     return config
+
+
+def _fault(path: Path, error: BaseException) -> str:
+    """Where in the file, and what: one line."""
+    found = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in found if frame.filename == str(path)]
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        lines.append(error.lineno)
+    where = f"config file {path}, line {lines[-1]}" if lines else f"config file {path}"
+    try:
+        said = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - an error that cannot say what it is
+        said = ""
+    return f"{where}: {type(error).__name__}{': ' if said else ''}{said}"
 
 
 def apply_override(config: ml_collections.ConfigDict, override: str) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from electra_jax.data import ngrams
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.model.electra import Electra
 from electra_jax.spec import UserError
@@ -47,9 +48,9 @@ def by_counting(folder: str | Path) -> dict[str, float]:
     run, data = _open(folder)
     t, valid, s = run.train, data.source("valid"), data.special
     special = (s.pad, s.cls, s.sep, s.mask)
-    counted = baselines.fit(data.source("train"), data.vocab_size, special, None)
+    counted = ngrams.fit(data.source("train"), data.vocab_size, special, None)
     numbers = np.arange(min(len(valid), t.batch * t.eval_batches))
-    pairs = baselines.count(valid, numbers, data.vocab_size, special)
+    pairs = ngrams.count(valid, numbers, data.vocab_size, special)
     unigram = baselines.language_model(counted, pairs)["unigram"]
     made = _replacements(folder, run, data)
     return {

@@ -192,6 +192,11 @@ def test_a_config_file_takes_an_argument(tmp_path: Path):
         ("def get_config():\n  return {}\n", ":big", "cannot be called with the argument 'big'"),
         ("def get_config(size):\n  return {}\n", "", "cannot be called with no argument"),
         ("def get_config(size):\n  return {'a': 1}[size]\n", ":b", "line 2: KeyError: 'b'"),
+        ("import sys\nsys.exit(3)\n", "", "line 2: SystemExit: 3"),
+        ("class Odd(BaseException):\n  pass\nraise Odd('a\\nb')\n", "", "line 3: Odd: a b"),
+        ("def get_config():\n  return get_config()\n", "", "line 2: RecursionError"),
+        ("compile('x = (', 'other.py', 'exec')\n", "", "line 1: SyntaxError"),
+        ("class E(Exception):\n  def __str__(self):\n    return 1\nraise E\n", "", "line 4: E"),
     ],
 )
 def test_a_faulty_config_file_is_one_line(tmp_path: Path, text: str, arg: str, expected: str):

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 
 from electra_jax import files
+from electra_jax.data import ngrams
+from electra_jax.data.ngrams import Ngrams
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.spec import UserError
 from electra_jax.train import baselines, checkpoint, mesh, options, program, workdir
-from electra_jax.train.baselines import Ngrams
 
 SYNTHETIC_ROWS = 2000  # held-out rows that the unigram model corrupts
 
@@ -63,8 +64,8 @@ def measure(
         raise UserError(f"{data} has no held-out rows; prepare it with --valid-fraction")
     ids = prepared.special
     special = (ids.pad, ids.cls, ids.sep, ids.mask)
-    model = baselines.fit(train, prepared.vocab_size, special, train_rows)
-    held_out = baselines.count(valid, np.arange(len(valid)), prepared.vocab_size, special)
+    model = ngrams.fit(train, prepared.vocab_size, special, train_rows)
+    held_out = ngrams.count(valid, np.arange(len(valid)), prepared.vocab_size, special)
     rows = valid.rows(np.arange(min(len(valid), SYNTHETIC_ROWS)))
     fake, replaced = baselines.corrupt(model, rows, seed=0)
     result = {

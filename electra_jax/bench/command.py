@@ -9,7 +9,7 @@ from electra_jax.bench import step
 from electra_jax.bench.synthetic import synthetic
 from electra_jax.data.source import open_prepared
 from electra_jax.spec import UserError
-from electra_jax.train import options, program
+from electra_jax.train import options, program, sensible
 
 
 def run(
@@ -22,6 +22,7 @@ def run(
     do not fit together or the device.
     """
     spec = options.run_spec(config.to_dict())
+    sensible.check_ranges(config)
     if data is not None:
         rows = open_prepared(data)
         if seq_len is not None and seq_len != rows.seq_len:

@@ -119,10 +119,19 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _pretrain(options: argparse.Namespace) -> int:
-    from electra_jax.spec import load_config
+    from electra_jax.cli import recipes
+    from electra_jax.spec import UserError, overridden
 
+    if options.list:
+        _print_recipes(options)
+        return 0
     # Checked before the training code is imported, which takes seconds.
-    config = None if options.config is None else load_config(options.config, options.overrides)
+    config = None
+    if options.config is not None:
+        config = recipes.load(options.config, (), "pretrain")
+        overridden(config, options.overrides)
+    if options.workdir is None:
+        raise UserError("no --workdir: the folder of the run, a new one or the one to go on with")
     from electra_jax.train import preempt
 
     with preempt.listening():
@@ -130,21 +139,26 @@ def _pretrain(options: argparse.Namespace) -> int:
 
         how = processes.plan(options.coordinator, options.processes, options.process)
         if how is not None and preempt.told():
-            return preempt.RESUME  # from here on the processes have to agree
+            return preempt.status()  # from here on the processes have to agree
         with processes.joined(how, options.join_timeout):
-            ended = loop.pretrain(
-                config,
-                options.workdir,
-                options.overrides if config is None else (),
-                options.allow_change,
-            )
-    return 0 if ended else preempt.RESUME
+            ended = loop.pretrain(config, options.workdir, options.overrides, options.allow_change)
+    return 0 if ended else preempt.status()
+
+
+def _print_recipes(options: argparse.Namespace) -> None:
+    from electra_jax.cli import recipes
+
+    if options.config is None:
+        print(f"recipes, each with --config NAME:\n{recipes.listed('pretrain')}")
+        print("every key of one: electra-jax pretrain --config NAME --list")
+    else:
+        print(recipes.described(options.config, options.overrides, "pretrain"))
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from electra_jax.spec import load_config
+    from electra_jax.cli import recipes
 
-    config = load_config(options.config, options.overrides)
+    config = recipes.load(options.config, options.overrides, "pretrain")
     from electra_jax.plan import command
 
     command.plan(
@@ -159,10 +173,16 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from electra_jax.train import evaluate
+    from electra_jax.train import baselines, evaluate
 
     values = evaluate.evaluate_workdir(options.workdir, step=options.step, data=options.data)
     print(json.dumps(values, indent=2))
+    _note(baselines.worse(values))
+
+
+def _note(text: str | None) -> None:
+    if text:
+        print(text, file=sys.stderr)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -201,9 +221,9 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from electra_jax.spec import load_config
+    from electra_jax.cli import recipes
 
-    config = load_config(options.config, options.overrides)
+    config = recipes.load(options.config, options.overrides, "pretrain")
     from electra_jax.bench import command, step
 
     figures = command.run(config, options.seq_len, options.batch, options.data, options.rounds)

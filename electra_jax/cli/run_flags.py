@@ -8,16 +8,24 @@ def pretrain(command: Command) -> None:
     c = command(
         "pretrain",
         "pretrain a model, or resume a run that was stopped",
-        "electra-jax pretrain --config small --workdir run/ --config.data.path=data/ "
-        "--config.train.steps=1000\n  electra-jax pretrain --workdir run/",
+        "electra-jax pretrain --config small --workdir run/ --config.data.path=data/\n"
+        "  electra-jax pretrain --workdir run/         (goes on where it stopped)\n"
+        "  electra-jax pretrain --list                 (the recipes)\n"
+        "  electra-jax pretrain --config small --list  (what --config.SECTION.KEY=VALUE may set)",
     )
     c.add_argument(
         "--config",
         metavar="NAME|FILE.py[:ARG]",
-        help="recipe: a shipped name (small, base, large, mini, tiny) or a file; "
-        "leave it out to resume",
+        nargs="?",
+        const="",
+        help="recipe: a shipped name (see --list) or a file; leave it out to resume",
     )
-    c.add_argument("--workdir", required=True, help="folder of the run")
+    c.add_argument("--workdir", help="folder of the run")
+    c.add_argument(
+        "--list",
+        action="store_true",
+        help="list the recipes; with --config, every key of one with its type, value and meaning",
+    )
     c.add_argument(
         "--allow-change",
         action="append",

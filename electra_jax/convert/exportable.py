@@ -16,8 +16,8 @@ from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.model.electra import Dimensions
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer as tokenizers
-from electra_jax.train import arrays, checkpoint, imported, workdir
-from electra_jax.train.options import run_spec
+from electra_jax.train import arrays, baselines, checkpoint, imported, workdir
+from electra_jax.train.options import RunSpec, run_spec
 
 # Settings that a reader of the card asks for first.
 SETTINGS = (
@@ -86,7 +86,7 @@ def _of_run(folder: Path, step: int | None) -> Exportable:
     facts = Facts(
         step=at,
         data=_data_facts(there, meta["data"]),
-        metrics=held_out_metrics(folder, at),
+        metrics=_beside_counting(held_out_metrics(folder, at), run, there),
         settings={key: flat_config[key] for key in SETTINGS if key in flat_config},
         commands=[
             *([] if there is None else [made_by.prepare(there.info)]),
@@ -154,6 +154,16 @@ def _data_facts(there: Prepared | None, data: Mapping[str, Any]) -> dict[str, An
             if isinstance(count, int) and name != "rows":
                 facts[f"{split} {name.replace('_', ' ')}"] = f"{count:,}"
     return facts
+
+
+def _beside_counting(
+    metrics: dict[str, float], run: RunSpec, there: Prepared | None
+) -> dict[str, float]:
+    """The metrics and what counting tokens achieves, where an older run did not write that; its data may be gone."""
+    if not metrics or "mlm_loss_unigram" in metrics or there is None:
+        return metrics
+    rows = run.train.batch * run.train.eval_batches
+    return metrics | baselines.baselines_of(there, run.objective, rows)
 
 
 def held_out_metrics(folder: Path, step: int) -> dict[str, float]:

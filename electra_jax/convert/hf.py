@@ -13,7 +13,7 @@ from electra_jax.convert.names import Entry, Shape
 from electra_jax.model.electra import Dimensions
 from electra_jax.spec import UserError, check_choice
 from electra_jax.text import tokenizer as tokenizers
-from electra_jax.train import away, imported
+from electra_jax.train import away, baselines, imported
 
 
 def export(
@@ -33,8 +33,8 @@ def export(
 def _export(workdir: Path, output: str, step: int | None, name: str, about: About) -> list[str]:
     files.refuse_existing(output)
     found = exportable.read(workdir, step)
-    told = About(about.languages or found.facts.about.languages, about.license)
-    facts = replace(found.facts, about=told)
+    stated = About(about.languages or found.facts.about.languages, about.license)
+    facts = replace(found.facts, about=stated)
     parts = _parts(found.dims, found.objective)
     padded = found.dims.padded_rows
     tensors = names.export(
@@ -60,6 +60,8 @@ def _export(workdir: Path, output: str, step: int | None, name: str, about: Abou
             parameters = sum(value.size for value in values.values())
             files.write_text(path / "README.md", card(role, architecture, shape, parameters, facts))
             written.append(role)
+    if note := baselines.worse(found.facts.metrics):
+        print(note, file=sys.stderr)
     return written
 
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from electra_jax import files
 from electra_jax.data import (
+    baselines,
     deal,
     examples,
     fingerprint,
@@ -149,6 +150,7 @@ def prepare(
             "shards": written,
         }
         fingerprint.write(folder, info)
+        baselines.write(folder)
     notes.after(counts, job, None if valid_paths else valid_fraction)
 
 

@@ -35,25 +35,24 @@ REMATS = ("none", "attention", "layer")  # each keeps less than the one before
 class ModelSpec:
     """The config section `model`: the discriminator's dimensions, the generator's as ratios of them."""
 
-    layers: int
-    width: int
-    heads: int
-    ffn: int
-    embedding: int
-    positions: int
-    types: int
-    generator_size: (
-        float  # ratio of width; heads are width // 64 and the feed-forward width 4 x width
-    )
-    generator_layers: float  # ratio of depth
-    tying: str  # embeddings (default) | none (the generator has its own) | all (one network serves both)
-    dropout: float
-    attention_dropout: float
-    init_std: float
-    dtype: str  # of matmuls: float32 | bfloat16
-    residual_dtype: str  # of the stream between layers
-    remat: str  # none | attention, layer: what of each layer the backward pass computes again
-    vocab_rows: int = 0  # of the word table, where it has more than tokens; 0: as many
+    layers: int  # layers of the discriminator's encoder
+    width: int  # width of its hidden states
+    heads: int  # heads of its attention, which divide the width
+    ffn: int  # width of its feed-forward layers
+    embedding: int  # width of the embeddings, which both networks share
+    positions: int  # the longest row
+    types: int  # kinds of segments that a row may have
+    # The generator's width as a ratio; its heads are width // 64, its feed-forward width 4 x width.
+    generator_size: float  # ratio of the generator's width to the discriminator's
+    generator_layers: float  # ratio of the generator's layers to the discriminator's
+    tying: str  # what the networks share: embeddings | none | all (one network serves both)
+    dropout: float  # probability that a hidden number is dropped in training
+    attention_dropout: float  # probability that an attention weight is dropped in training
+    init_std: float  # standard deviation of fresh weights
+    dtype: str  # type of matrix products: float32 | bfloat16
+    residual_dtype: str  # type of the stream between layers: float32 | bfloat16
+    remat: str  # what of each layer the backward pass computes again: none | attention | layer
+    vocab_rows: int = 0  # rows of the word table where it has more than tokens; 0: as many
 
     def __post_init__(self) -> None:
         check_choice("model.tying", self.tying, ("embeddings", "none", "all"))

@@ -16,11 +16,10 @@ from electra_jax.text.tokenizer import SpecialIds
 class MaskOptions:
     """The config section `objective`: what is masked, shared by the objectives that mask."""
 
-    mask_prob: float
-    mask_split: tuple[
-        float, float, float
-    ]  # [MASK], unchanged, random id; (0.85, 0.15, 0) in the original
-    whole_word: bool
+    mask_prob: float  # share of the tokens that are chosen for prediction
+    # (0.85, 0.15, 0) in the original.
+    mask_split: tuple[float, float, float]  # shares of these: [MASK], unchanged, a random token
+    whole_word: bool  # choose all tokens of a word together
 
     def __post_init__(self) -> None:
         if not 0 < self.mask_prob < 1:

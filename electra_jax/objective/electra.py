@@ -28,12 +28,13 @@ _GENERATOR, _DISCRIMINATOR = (
 class Options(corrupt.MaskOptions):
     """The config section `objective` of ELECTRA."""
 
-    temperature: float  # of the samples
+    temperature: float  # temperature of the generator's samples
     disallow_correct: bool  # never sample the true token
     uniform_generator: bool  # ablation: replacements uniform over the vocabulary, no generator loss
-    generator_weight: float  # of the MLM loss; 1 in the paper
-    discriminator_weight: float  # lambda; 50 in the paper
-    sampler: str = "gumbel"  # runs from before there were two have none
+    generator_weight: float  # weight of the masked-LM loss in the sum; 1 in the paper
+    discriminator_weight: float  # weight of the detection loss in the sum, lambda; 50 in the paper
+    # Runs from before there were two samplers name none.
+    sampler: str = "gumbel"  # how samples are drawn: gumbel | grouped, which has less noise
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -19,6 +19,7 @@ from electra_jax.plan.advise import Outcome, Trial
 from electra_jax.plan.cost import Machine
 from electra_jax.plan.step import Compiled, TooLarge, compile_step, settle
 from electra_jax.plan.stretches import Stretch, stretches
+from electra_jax.train import sensible
 from electra_jax.train.options import RunSpec, run_spec
 
 _NOT_HERE = (
@@ -59,6 +60,7 @@ def plan(
     # The compiler of a TPU works without one; an accelerator that is attached has no part in this.
     jax.config.update("jax_platforms", "cpu")
     run = run_spec(config)
+    sensible.check_ranges(config)
     parts = stretches(config_name, run, seq_len, vocab_size)
     for name in topologies:
         if name != topology.CPU:

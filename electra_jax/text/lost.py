@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tokenizers
 
 from electra_jax.text import wordpiece
@@ -64,9 +65,19 @@ class Lost:
         if len(self._of) > _MOST:
             self._of.clear()
         new = list(dict.fromkeys(word for word in words if word not in self._of))
-        self._of.update(zip(new, self._losses(new), strict=True))
+        self._of.update(dict.fromkeys(new, Loss()))
+        losing = self._with_unknown(new)
+        self._of.update(zip(losing, self._losses(losing), strict=True))
         found = [self._of[word] for word in words]
         return Loss(sum(loss.unknown for loss in found), sum(loss.too_long for loss in found))
+
+    def _with_unknown(self, words: Sequence[str]) -> list[str]:
+        """Those in which something is unknown; quick, because the tokenizer has seen them."""
+        ids, lengths = self._tokenizer.encode_flat(words)
+        word_of_id = np.repeat(np.arange(len(words)), lengths)
+        return [
+            words[number] for number in np.unique(word_of_id[ids == self._tokenizer.special.unk])
+        ]
 
     def _losses(self, words: Sequence[str]) -> Iterable[Loss]:
         longest, unk = self._tokenizer.max_word, self._tokenizer.special.unk

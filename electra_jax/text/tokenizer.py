@@ -230,8 +230,8 @@ def load(
     in BERT. `language` "tr" or "az": a lower-cased I is the dotless i, and \u0130 the dotted one.
     `max_word`: longer words are unknown to WordPiece (None: as the folder says, 100 for a `vocab.txt`).
     `segmenter`: WordPiece gets its words, as in transformers' BertJapaneseTokenizer; a folder of that
-    class keeps its own. A SentencePiece model carries its own rules, which these arguments cannot change. Raises
-    UserError for what is missing, damaged, unsupported, or lacks a special token.
+    class keeps its own. A SentencePiece model carries its own rules, which these arguments cannot
+    change. Raises UserError for what is missing, damaged, unsupported, or lacks a special token.
     """
     loaded = _load(Path(path), lowercase, strip_accents)
     if segmenter is not None:

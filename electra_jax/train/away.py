@@ -70,9 +70,11 @@ class Home:
 def opened(workdir: str | Path, write: bool = True) -> Iterator[Home]:
     """The home of a workdir. `write`: what is left there when the context ends is sent to the bucket.
 
-    Raises UserError, before anything is copied, for a bucket that cannot be listed or written to.
+    Raises UserError for a file in its place and, before anything is copied, for a bucket that cannot be listed or
+    written to.
     """
     if not remote.is_remote(workdir):
+        _refuse_file(Path(workdir))
         yield Home(Path(workdir))
         return
     url = str(workdir).rstrip("/")
@@ -98,6 +100,15 @@ def opened(workdir: str | Path, write: bool = True) -> Iterator[Home]:
             home.send()
     finally:
         shutil.rmtree(top, ignore_errors=True)
+
+
+def _refuse_file(workdir: Path) -> None:
+    with files.disk_errors(workdir):
+        for path in (workdir, *workdir.parents):
+            if path.is_dir():
+                return
+            if path.exists():
+                raise UserError(f"workdir {workdir}: {path} is a file; name a folder")
 
 
 def _fetch(url: str, folder: Path) -> None:

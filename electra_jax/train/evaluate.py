@@ -8,13 +8,15 @@ import jax
 import numpy as np
 
 from electra_jax import files
+from electra_jax.data import baselines as counting
 from electra_jax.data import loader
+from electra_jax.data.baselines import Counted
 from electra_jax.data.source import Source, open_prepared
 from electra_jax.objective.losses import exact_auc
 from electra_jax.spec import UserError
-from electra_jax.train import away, checkpoint, program, workdir
+from electra_jax.train import away, baselines, checkpoint, program, workdir
 from electra_jax.train.mesh import build as build_mesh
-from electra_jax.train.options import check_rows, run_spec
+from electra_jax.train.options import check_length, run_spec
 from electra_jax.train.program import Program
 
 
@@ -30,14 +32,17 @@ def held_out(
     batch: int,
     batches: int,
     give_up: Callable[[], bool] = lambda: False,
+    counted: Counted | None = None,
 ) -> dict[str, float]:
     """Metric values over the first `batches` x `batch` held-out rows (all of them when there are fewer).
 
-    `give_up` is asked before every batch; Abandoned is raised when it says so.
+    With `counted` also the AUC that token frequencies reach on the discriminator's task, as disc_auc_unigram. `give_up`
+    is asked before every batch; Abandoned is raised when it says so.
     """
     totals: dict[str, np.ndarray] = {}
     scores: list[np.ndarray] = []
     labels: list[np.ndarray] = []
+    ids: list[np.ndarray] = []
     held = None
     devices = compiled.batch_sharding.mesh.size
     fixed = loader.fixed_batches(
@@ -49,14 +54,19 @@ def held_out(
         # One batch ahead: the device works on this one while the host adds up the one before.
         ahead = compiled.eval_step(params, extra, rows, compiled.scalar(number * batch))
         if held is not None:
-            _add(totals, scores, labels, jax.device_get(held))
+            _add(totals, scores, labels, ids, jax.device_get(held))
         held = ahead
     if held is None:
         return {}
-    _add(totals, scores, labels, jax.device_get(held))
+    _add(totals, scores, labels, ids, jax.device_get(held))
     values = compiled.objective.metrics(totals)
     if scores:
-        values["disc_auc"] = exact_auc(np.concatenate(scores), np.concatenate(labels))
+        replaced = np.concatenate(labels)
+        values["disc_auc"] = exact_auc(np.concatenate(scores), replaced)
+        if counted is not None:
+            values["disc_auc_unigram"] = baselines.unigram_auc(
+                counted, np.concatenate(ids), replaced
+            )
     return values
 
 
@@ -64,6 +74,7 @@ def _add(
     totals: dict[str, np.ndarray],
     scores: list[np.ndarray],
     labels: list[np.ndarray],
+    ids: list[np.ndarray],
     result: tuple[dict[str, np.ndarray], dict[str, np.ndarray]],
 ) -> None:
     sums, tokens = result
@@ -73,6 +84,7 @@ def _add(
         valid = tokens["valid"]
         scores.append(tokens["score"][valid])
         labels.append(tokens["label"][valid] > 0)
+        ids.append(tokens["ids"][valid])
 
 
 def evaluate_workdir(
@@ -102,17 +114,21 @@ def _evaluate(folder: Path, step: int | None, data: str | None) -> dict[str, Any
     program.use_compilation_cache()
     mesh = build_mesh(program.choose_mesh(run, prepared))
     phase = run.phases(prepared)[-1]
-    check_rows(run, phase)
+    check_length(run, phase)
     compiled = program.build(run, phase, mesh)
     step, params, extra = _restore(folder, step, compiled)
+    rows = min(prepared.rows["valid"], phase.batch * run.train.eval_batches)
+    counted, source = counting.of(prepared), prepared.source("valid")
     values = held_out(
-        compiled, params, extra, prepared.source("valid"), phase.batch, run.train.eval_batches
+        compiled, params, extra, source, phase.batch, run.train.eval_batches, counted=counted
     )
+    if counted is not None:
+        values |= baselines.baselines_of(prepared, run.objective, rows, counted)
     result = {
         "step": step,
         "data": prepared.origin,
         "fingerprint": prepared.fingerprint,
-        "rows": min(prepared.rows["valid"], phase.batch * run.train.eval_batches),
+        "rows": rows,
         **{name: None if np.isnan(value) else value for name, value in values.items()},
     }
     files.write_json(folder / f"evaluate-{step}.json", result)

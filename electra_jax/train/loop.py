@@ -2,8 +2,9 @@
 
 import contextlib
 import functools
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from electra_jax.data import baselines as counting
 from electra_jax.data.loader import Loader
 from electra_jax.data.verify import Verification
 from electra_jax.model.electra import count_parameters
@@ -19,6 +21,7 @@ from electra_jax.spec import UserError
 from electra_jax.train import (
     arrays,
     away,
+    baselines,
     changes,
     fit,
     imported,
@@ -51,13 +54,13 @@ def pretrain(
 ) -> bool:
     """Trains the run of a workdir: a new run from `config`, or the one that is there.
 
-    Without a config, `overrides` ("section.key=value") apply to the config the workdir keeps. True when it came to
+    `overrides` ("section.key=value") apply to the config, or else to that which the workdir keeps. True when it came to
     the step where this start ends (train.stop_at or the last), False when SIGTERM, heard inside
     `preempt.listening()`, ended it before, its state saved. Raises UserError, before anything is compiled, for
     options, data or a workdir that do not fit together, and in training when too many steps in a row are not finite.
     """
     with away.opened(folder) as home:
-        return _pretrain(home, config, overrides, allow_change)
+        return _pretrain(home, config, overrides, allow_change, str(folder))
 
 
 def _pretrain(
@@ -65,6 +68,7 @@ def _pretrain(
     config: Mapping[str, Any] | None,
     overrides: Sequence[str],
     allow_change: Sequence[str],
+    name: str,
 ) -> bool:
     clock, folder = Clock(), home.folder
     start = workdir.open_run(config, folder, overrides, allow_change)
@@ -109,15 +113,22 @@ def _pretrain(
                         checkpoints.wait()
                         data_check.look()
                         report.say(
-                            f"told to leave: stopped after step {done}, start again to go on"
+                            f"told to leave: stopped after step {done}; to go on: {_command(name)}"
                         )
                         return False
             data_check.finish(report.say)
             if done < run.train.steps:
                 report.say(
-                    f"train.stop_at={run.train.stop_at} is reached; to go on, raise it or set it to 0"
+                    f"train.stop_at={run.train.stop_at} is reached; to go on, raise it or set it to 0: "
+                    f"{_command(name)} --config.train.stop_at=0"
                 )
     return True
+
+
+def _command(name: str) -> str:
+    """What starts the run of this workdir again."""
+    several = " (in every process, with its flags)" if jax.process_count() > 1 else ""
+    return f"electra-jax pretrain --workdir {shlex.quote(name)}{several}"
 
 
 def _begin(home: Home, start: Start, done: int) -> None:
@@ -155,6 +166,7 @@ class Session:
     report: Report | Silence
     clock: Clock
     data_check: DataCheck
+    counted: dict[str, counting.Counted | None] = field(default_factory=dict)  # by fingerprint
 
     def save(self, done: int, state: State) -> None:
         """A checkpoint, after everything logged so far is on disk; unconfirmed while the data are being checked."""
@@ -174,6 +186,7 @@ class Session:
             t = self.start.run.train
             # The last one is not given up: no later start would make up for it.
             give_up = preempt.heard if done < t.steps else lambda: False
+            counted = self._counted(phase)
             try:
                 values = held_out(
                     compiled,
@@ -183,11 +196,25 @@ class Session:
                     phase.batch,
                     t.eval_batches,
                     give_up,
+                    counted,
                 )
             except Abandoned:
                 return  # the next start makes up for it
+            if counted is not None:
+                rows = phase.batch * t.eval_batches
+                objective = self.start.run.objective
+                values |= baselines.baselines_of(phase.data, objective, rows, counted)
             self.report.write(done, "valid", values)
             self.report.say(f"step {done} held-out  {summary(values)}")
+            if done == t.steps and (told := baselines.worse(values)):
+                self.report.say(told)
+
+    def _counted(self, phase: Phase) -> counting.Counted | None:
+        """What counting tokens achieves on the held-out rows, for the process that reports."""
+        name = phase.data.fingerprint
+        if processes.is_first() and name not in self.counted:
+            self.counted[name] = counting.of(phase.data)
+        return self.counted.get(name)
 
 
 def initial_state(start: Start, compiled: Program, checkpoints: Checkpoints) -> tuple[int, State]:
@@ -218,7 +245,13 @@ def _train(
     if preempt.agreed(first):
         return first, state
     done = first
-    with loader as batches, clock.time("step"), jax.transfer_guard("disallow"):
+    session.report.unpause()
+    with (
+        preempt.interruptible(),
+        loader as batches,
+        clock.time("step"),
+        jax.transfer_guard("disallow"),
+    ):
         for step, batch in _waiting(batches, clock):
             state, sums = train_step(state, batch)
             done = step + 1
@@ -314,6 +347,8 @@ def _announce(
         f"{parameters:,} trainable parameters; {data.rows['train']:,} rows of {data.seq_len} tokens; "
         f"batch {run.train.batch} on {devices.size} x {devices.devices.flat[0].device_kind}"
     )
+    if start.note:
+        report.say(f"note: {start.note}")
     for change in start.changes:
         report.say(f"changed at step {first}: {change}")
     if first == run.train.steps:

@@ -16,15 +16,15 @@ from electra_jax.spec import UserError, check_choice
 class OptimSpec:
     """The config section `optim`."""
 
-    name: str  # adam: the original's, without bias correction | adamw: with it | lamb
-    peak_lr: float
-    warmup: int  # steps
-    lr_power: float  # of the polynomial decay
-    beta1: float
-    beta2: float
-    eps: float  # outside the square root
-    weight_decay: float  # decoupled, times the learning rate
-    clip_norm: float  # of the whole gradient
+    name: str  # optimizer: adam (the original's, without bias correction) | adamw (with it) | lamb
+    peak_lr: float  # the highest learning rate, which warmup rises to and decay comes down from
+    warmup: int  # steps in which the rate rises from 0
+    lr_power: float  # power of the polynomial decay to 0; 1: linear, 0: none
+    beta1: float  # decay of the first moment, the mean of the gradient
+    beta2: float  # decay of the second moment, the mean of its square
+    eps: float  # added to the root of the second moment
+    weight_decay: float  # decoupled weight decay, times the learning rate
+    clip_norm: float  # norm of the whole gradient above which it is scaled down
 
     def __post_init__(self) -> None:
         check_choice("optim.name", self.name, ("adam", "adamw", "lamb"))

@@ -21,12 +21,14 @@ SECTIONS = ("model", "objective", "optim", "train", "data", "mesh", "report")
 class PhaseSpec:
     """An entry of `train.phases`; what it leaves out is the run's."""
 
-    steps: int
-    path: str = ""  # prepared data; empty: data.path
-    batch: int = 0
-    accumulation: int = 0
-    peak_lr: float = 0.0  # above 0: the schedule begins anew with the phase and ends with it
-    warmup: int = 0  # steps, of a schedule of its own
+    steps: int  # steps of this stretch
+    path: str = ""  # folder of its prepared data; empty: data.path
+    batch: int = 0  # rows of a step; 0: the run's
+    accumulation: int = 0  # micro-batches of a step; 0: the run's
+    peak_lr: float = (
+        0.0  # above 0: the learning rate's schedule begins anew with the phase and ends with it
+    )
+    warmup: int = 0  # steps of warmup, of a schedule of its own
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -44,19 +46,19 @@ class PhaseSpec:
 class TrainSpec:
     """The config section `train`; counts are steps unless said otherwise."""
 
-    steps: int  # of the whole run; the learning rate's schedule ends here
+    steps: int  # steps of the whole run; the learning rate's schedule ends here
     batch: int  # rows of a step, over all devices and micro-batches
     accumulation: int  # micro-batches of a step
-    seed: int  # of parameters, data order, masks, samples and dropout
-    log_every: int
-    eval_every: int
+    seed: int  # seed of parameters, data order, masks, samples and dropout
+    log_every: int  # steps between two lines of metrics
+    eval_every: int  # steps between two evaluations on held-out rows
     eval_batches: int  # batches of held-out rows, the same each time
-    checkpoint_every: int
-    keep_last: int  # checkpoints
+    checkpoint_every: int  # steps between two checkpoints
+    keep_last: int  # how many of the newest checkpoints stay
     keep_every: int  # keep checkpoints at multiples of this for good; 0: none
-    max_skipped: int  # non-finite steps in a row that are passed over; one more stops the run
+    max_skipped: int  # steps in a row that may have a loss that is not finite; more end the run
     stop_at: int = 0  # step at which this start saves and ends, to go on later; 0: the last one
-    phases: tuple[PhaseSpec, ...] = ()  # empty: one, of all the steps
+    phases: tuple[PhaseSpec, ...] = ()  # stretches on other data or batches; empty: there is one
 
     def __post_init__(self) -> None:
         for name in (
@@ -92,15 +94,15 @@ class TrainSpec:
 class DataSpec:
     """The config section `data`."""
 
-    path: str  # the folder `prepare` wrote
+    path: str  # the folder that `electra-jax prepare` wrote
 
 
 @dataclass(frozen=True)
 class ReportSpec:
     """The config section `report`."""
 
-    tensorboard: bool
-    wandb: str  # project name; empty: off
+    tensorboard: bool  # write TensorBoard's events into the workdir
+    wandb: str  # project of Weights & Biases; empty: off
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,8 @@ class RunSpec:
         )
 
 
-_SPECS = {
+# The dataclass of every section but `objective`, whose options each objective declares.
+SPECS = {
     "model": ModelSpec,
     "optim": OptimSpec,
     "train": TrainSpec,
@@ -189,7 +192,7 @@ _SPECS = {
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with the defaults of keys it lacks: those that came after it was written."""
     full = dict(config)
-    for name, spec in _SPECS.items():
+    for name, spec in SPECS.items():
         if isinstance(config.get(name), Mapping):
             defaults = {f.name: f.default for f in fields(spec) if f.default is not MISSING}
             # As JSON gives them back, so that they equal what was written.
@@ -220,7 +223,7 @@ def run_spec(config: Mapping[str, Any]) -> RunSpec:
 
 def check(run: RunSpec, phase: Phase, devices: int) -> None:
     """Raises UserError for options that clash with the data or with each other."""
-    check_rows(run, phase)
+    check_length(run, phase)
     rows = phase.batch // phase.accumulation
     if rows % devices:
         raise UserError(
@@ -230,25 +233,19 @@ def check(run: RunSpec, phase: Phase, devices: int) -> None:
         )
 
 
-def check_rows(run: RunSpec, phase: Phase) -> None:
-    """Raises UserError for rows that the embeddings cannot hold: longer than the positions, of more segments."""
+def check_length(run: RunSpec, phase: Phase) -> None:
+    """Raises UserError for rows longer than the model's positions, and for pairs of segments without types for them."""
     data = phase.data
+    if run.model.types < 2 and data.info.get("options", {}).get("segments") == "pair":
+        raise UserError(
+            f"data at {data.path} has rows of two segments, but model.types={run.model.types}; prepare it with "
+            "--segments full or set --config.model.types=2"
+        )
     if data.seq_len > run.model.positions:
         raise UserError(
             f"data at {data.path} has rows of {data.seq_len} tokens, more than model.positions={run.model.positions}; "
             f"prepare it with --seq-len {run.model.positions} or set --config.model.positions={data.seq_len}"
         )
-    if run.model.types < 2 and _has_pairs(data):
-        raise UserError(
-            f"data at {data.path} has rows of two segments, and model.types={run.model.types} has no embedding for the "
-            "second; prepare it with --segments single, or set --config.model.types=2"
-        )
-
-
-def _has_pairs(data: Prepared) -> bool:
-    """Whether a row has a second segment, whose tokens are of type 1."""
-    shares = [counts.get("single_segment_share", 0) for counts in data.info["counts"].values()]
-    return data.info["options"].get("segments") == "pair" and min(shares, default=0) < 1
 
 
 def _nearest_multiple(value: int, of: int) -> int:

@@ -7,6 +7,7 @@ compiled.
 import contextlib
 import importlib.util
 import os
+import re
 import sys
 import threading
 import time
@@ -74,8 +75,10 @@ def plan(
         )
     address, number, at = told.values()
     host, _, port = str(address).rpartition(":")
-    if not host or not port.isdecimal():
-        raise UserError(f"--coordinator {address} is not HOST:PORT of process 0")
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 2**16:
+        raise UserError(
+            f"--coordinator {address} is not HOST:PORT of process 0, with a port of 1 to 65535"
+        )
     if not 0 <= int(str(at)) < int(str(number)):
         raise UserError(
             f"--process {at} of --processes {number}: processes are numbered 0 to {int(str(number)) - 1}"

@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from electra_jax import files
+from electra_jax.data.baselines import MODELS
 from electra_jax.spec import UserError
 
 METRICS = "metrics.jsonl"
@@ -63,7 +64,7 @@ class Report:
         self._wandb = _wandb_run(self.workdir, wandb, config or {}) if wandb else None
         self._bar = tqdm(total=total, initial=start, unit="step", disable=None, dynamic_ncols=True)
         self._start, self._total = start, total
-        self._began = time.monotonic()
+        self._began = self._moved = time.monotonic()
         self._printed = -math.inf
 
     def __enter__(self) -> Self:
@@ -102,17 +103,25 @@ class Report:
 
     def progress(self, step: int, text: str = "") -> None:
         """Moves the progress bar to `step`; where there is no terminal, a plain line now and then."""
+        self._moved = now = time.monotonic()
         if not self._bar.disable:
             if text:
                 self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(step - self._bar.n)
             return
-        now = time.monotonic()
         last = self._total is not None and step >= self._total
         if text and (last or now - self._printed >= _QUIET_S):
             self._printed = now
             of = f"/{self._total}" if self._total is not None else ""
             self.say(f"step {step}{of}  {text}{self._eta(step, now)}")
+
+    def unpause(self) -> None:
+        """What was done since the last step, such as compiling, says nothing about the time of those that follow."""
+        now = time.monotonic()
+        self._began += now - self._moved
+        self._moved = now
+        if not self._bar.disable:
+            self._bar.unpause()
 
     def _eta(self, step: int, now: float) -> str:
         if self._total is None or step <= self._start or step >= self._total:
@@ -163,6 +172,9 @@ class Silence:
     def progress(self, step: int, text: str = "") -> None:
         """Nothing."""
 
+    def unpause(self) -> None:
+        """Nothing."""
+
     def say(self, text: str) -> None:
         """Nothing."""
 
@@ -200,8 +212,17 @@ def _key(line: bytes) -> tuple[int, str] | None:
 
 def summary(values: Mapping[str, Any]) -> str:
     """The few values a person watches, for the progress line."""
-    known = [(form, values[name]) for name, form in _SHOWN.items() if values.get(name) is not None]
-    return "  ".join(form.format(float(value)) for form, value in known)
+    known = [(name, form) for name, form in _SHOWN.items() if values.get(name) is not None]
+    return "  ".join(
+        form.format(float(values[name])) + _beside(values, name) for name, form in known
+    )
+
+
+def _beside(values: Mapping[str, Any], name: str) -> str:
+    """What counting tokens achieves, in brackets."""
+    there = {model: values.get(f"{name}_{model}") for model in MODELS}
+    told = ", ".join(f"{model} {value:.3f}" for model, value in there.items() if value is not None)
+    return f" ({told})" if told else ""
 
 
 def _plain(value: Any) -> Any:

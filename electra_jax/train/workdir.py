@@ -14,12 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from electra_jax import __version__, files, records
 from electra_jax.data.source import Prepared, open_prepared
-from electra_jax.spec import UserError, apply_override
-from electra_jax.train import changes, imported
+from electra_jax.spec import UserError, overridden
+from electra_jax.train import changes, imported, sensible
 from electra_jax.train.changes import Change
 from electra_jax.train.options import RunSpec, complete, run_spec
 
@@ -52,6 +50,7 @@ class Start:
     data: Prepared
     resumed: bool  # the workdir already holds a run
     changes: tuple[Change, ...] = ()  # since the last start
+    note: str | None = None  # what was made of the options that the user should know
 
 
 def open_run(
@@ -60,11 +59,11 @@ def open_run(
     overrides: Sequence[str] = (),
     allow_change: Sequence[str] = (),
 ) -> Start:
-    """The run of a workdir: a new one from `config`, or the one it holds with `overrides` ("key.path=value") applied.
+    """The run of a workdir: a new one from `config`, or the one it holds; `overrides` ("key.path=value") apply to it.
 
-    Raises UserError when there is neither, when both are there and differ in what `allow_change` does not name, when
-    the data are not those the run was started on, or when an imported model conflicts with config or data. Writes
-    nothing.
+    Overrides that leave fewer steps than the config's own warmup scale it. Raises UserError when there is neither, when
+    both are there and differ in what `allow_change` does not name, for options that cannot be meant, when the data are
+    not those the run was started on, or when an imported model conflicts with config or data. Writes nothing.
     """
     folder = Path(folder)
     record = read_record(folder) if (folder / RECORD).exists() else None
@@ -77,13 +76,20 @@ def open_run(
         raise UserError(
             f"{folder} holds no run to resume ({hint}no {RECORD}); give --config to start one"
         )
-    before = {} if record is None else complete(record["config"])
-    asked = _overridden(before, overrides) if config is None else complete(_plain(config))
+    before = None if record is None else complete(record["config"])
+    own = complete(_plain(config)) if config is not None else before
+    assert own is not None  # one of the two is there
+    asked = _plain(overridden(own, overrides))
     _adopt_rows(folder, asked)
+    run_spec(asked)
+    note = None
+    if config is not None and not any(o.startswith("optim.warmup=") for o in overrides):
+        note = sensible.shorten_warmup(own, asked, before)
+    sensible.check(asked, before)
     run = run_spec(asked)
     changes.check_names(allow_change, asked)
     found: tuple[Change, ...] = ()
-    if record is not None:
+    if before is not None:
         found = changes.of_config(folder, before, asked, allow_change)
     if not run.data.path:
         raise UserError("no data: give --config.data.path=FOLDER, made by electra-jax prepare")
@@ -97,7 +103,7 @@ def open_run(
             folder, data.path, record["data"], data_record(data, run), allow_change
         )
     _fits_import(folder, run, data)
-    return Start(folder, asked, run, data, resumed=record is not None, changes=found)
+    return Start(folder, asked, run, data, record is not None, found, note)
 
 
 def begin(start: Start, step: int = 0) -> None:
@@ -161,14 +167,12 @@ def read_record(folder: str | Path) -> dict[str, Any]:
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config as JSON gives it back: nested dicts, tuples as lists."""
     as_dict = config.to_dict() if hasattr(config, "to_dict") else config
-    return json.loads(json.dumps(as_dict))
-
-
-def _overridden(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    changed = ConfigDict(config).lock()
-    for override in overrides:
-        apply_override(changed, override)
-    return _plain(changed)
+    try:
+        return json.loads(json.dumps(as_dict))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"the config holds what JSON has no word for ({error}); use plain numbers, texts, lists and sections"
+        ) from None
 
 
 def _adopt_rows(folder: Path, asked: dict[str, Any]) -> None:

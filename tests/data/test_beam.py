@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from electra_jax.data import beam, build, record
+from electra_jax.data import baselines, beam, build, record
 from electra_jax.data import corpus as corpora
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.spec import UserError
@@ -48,6 +48,8 @@ def test_the_same_rows_in_another_order(engine, corpus, vocab, tmp_path, monkeyp
 
     build.prepare(corpus, vocab, 32, tmp_path / "again", **options, engine=engine)
     assert open_prepared(tmp_path / "again").fingerprint == there.fingerprint
+    kept = [(tmp_path / name / baselines.NAME).read_bytes() for name in ("there", "again")]
+    assert kept[0] == kept[1]
 
 
 @pytest.mark.slow

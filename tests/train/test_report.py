@@ -142,6 +142,23 @@ def test_without_a_terminal_progress_is_a_few_plain_lines(tmp_path, capfd, monke
     assert len(err) == 11 and not any("\r" in line or "\x1b" in line for line in err)
 
 
+def test_the_time_left_is_that_of_steps(tmp_path, capfd, monkeypatch):
+    """Catches compilation, at the start or between phases, in the estimate of what is left."""
+    now = [0.0]
+    monkeypatch.setattr(report.time, "monotonic", lambda: now[0])
+    with Report(tmp_path, total=100) as r:
+        for step in range(1, 31):
+            if step in (1, 16):
+                now[0] += 1000.0  # compiling
+                r.unpause()
+            now[0] += 1.0
+            r.progress(step, "loss 1.0")
+    lines = capfd.readouterr().err.splitlines()
+    assert [line.rpartition("  ")[2] for line in lines] == [
+        "01:39 left", "01:29 left", "01:24 left", "01:14 left"
+    ]  # fmt: skip
+
+
 def test_on_a_terminal_there_is_a_bar_with_the_values(tmp_path):
     """Catches a bar that does not move, starts at zero after a resume, or hides the values."""
     code = """
