@@ -71,7 +71,7 @@ def test_other_words_for_the_signal_are_not_believed(monkeypatch, capsys):
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(10)
-        except BaseException:
+        except KeyboardInterrupt:
             raise UserError("SentencePiece could not train") from None
 
     assert run(monkeypatch, "quickstart", work) == 143
@@ -189,4 +189,7 @@ def test_what_is_no_limit_keeps_its_traceback():
     assert limits.explained(FileNotFoundError(2, "no such file")) is None
     wrapped = RuntimeError("while writing")
     wrapped.__cause__ = OSError(28, "No space left on device", "rows")
-    assert limits.explained(wrapped) == "rows: the disk is full; free some space and run the command again"
+    assert (
+        limits.explained(wrapped)
+        == "rows: the disk is full; free some space and run the command again"
+    )

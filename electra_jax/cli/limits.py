@@ -1,4 +1,4 @@
-"""Limits of the shell or container (ulimit): refused beforehand where native code would abort, else said in one line."""
+"""Limits of the shell or container (ulimit): refused where native code would abort, else said in one line."""
 
 import errno
 import os

@@ -241,9 +241,7 @@ def refuse_not_finite(what: str, tensors: Mapping[str, np.ndarray], way_out: str
     ]
     if bad:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        raise UserError(
-            f"{what} holds NaN or infinity, in {', '.join(bad[:3])}{more}; {way_out}"
-        )
+        raise UserError(f"{what} holds NaN or infinity, in {', '.join(bad[:3])}{more}; {way_out}")
 
 
 def write(

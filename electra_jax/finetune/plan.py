@@ -230,7 +230,9 @@ def _read(task: Task, options: Options, asked: DataOptions, found: Start) -> Tas
     }
     if not len(train):
         raise UserError(f"task {task.name}: no training example is left")
-    if found.dims.spec.types < 2 and any(part.types.any() for part in (train, *(s.rows for s in splits.values()))):
+    if found.dims.spec.types < 2 and any(
+        part.types.any() for part in (train, *(s.rows for s in splits.values()))
+    ):
         raise UserError(
             f"task {task.name} has pairs of texts, and this encoder has one type of token (model.types, "
             "type_vocab_size): none for the second text; use an encoder with two"

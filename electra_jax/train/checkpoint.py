@@ -12,10 +12,9 @@ import contextlib
 import errno
 import functools
 import os
-import re
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,30 +22,18 @@ from typing import Any, Self
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import tensorstore
 from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from electra_jax import files, records, remote
+from electra_jax import files
 from electra_jax.spec import UserError
-from electra_jax.train import arrays, unconfirmed
+from electra_jax.train import arrays, stored, unconfirmed
 from electra_jax.train.hush import hush
 
 FOLDER = "checkpoints"
 # A file of a workdir whose checkpoints lie elsewhere, on a bucket: their URL.
 ELSEWHERE = ".checkpoints"
-_COMMITTED = "commit_success.txt"  # of Orbax
-FORMAT = "electra_jax checkpoint 1"
-_FIELDS = {"arrays": dict[str, dict[str, Any]], "meta": Any}
-_DAMAGED = ".damaged"
-_PARTIAL = re.compile(r"\d+\.orbax-checkpoint-tmp.*")
-# What reading a damaged folder raises: files gone, cut short, or decoding to something else.
-_READ_FAULTS = (OSError, ValueError, KeyError, TypeError)
-
-
-class _DamagedError(Exception):
-    """Why a checkpoint cannot be read."""
 
 
 class Checkpoints:
@@ -62,11 +49,12 @@ class Checkpoints:
         self._keep: list[Any] = [
             checkpoint_managers.LatestN(max(1, keep_last)),
             unconfirmed.NewestConfirmed(lambda: unconfirmed.noted(self.folder)),
+            _Linked(self.folder),
         ]
         if keep_every > 0:
             self._keep.append(checkpoint_managers.EveryNSteps(keep_every))
         self._damaged: set[int] = set()
-        _refuse_foreign(self.folder)
+        stored.refuse_foreign(self.folder)
 
     def __enter__(self) -> Self:
         return self
@@ -79,14 +67,22 @@ class Checkpoints:
     ) -> None:
         if error is not None and jax.process_count() > 1:
             return  # a save that waits for a lost process would never end
-        try:
-            self.wait()
-        except UserError:
-            if error is None:
-                raise  # else the first error is the one to tell
-        finally:
-            if "_manager" in self.__dict__:
-                self._manager.close()
+        if "_manager" not in self.__dict__:
+            return
+        for end in (self.wait, self._close):
+            try:
+                end()
+            except UserError as found:
+                error = error or found
+        if isinstance(error, UserError):
+            stored.remove_partial(
+                self.folder
+            )  # of the save that failed, when nothing writes any more
+            raise error  # the first one is the one to tell
+
+    def _close(self) -> None:
+        with _disk_faults(self.folder):
+            self._manager.close()
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
@@ -104,17 +100,17 @@ class Checkpoints:
     def _tidy(self) -> None:
         """Removes what a killed save left, and moves damaged checkpoints out of the way."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        _remove_partial(self.folder)
-        for step in _uncommitted(self.folder):
-            _remove(self.folder / str(step))
+        stored.remove_partial(self.folder)
+        for step in stored.uncommitted(self.folder):
+            stored.remove(self.folder / str(step))
         for step in self._damaged:
-            aside = self.folder / f"{step}{_DAMAGED}"
-            _remove(aside)
+            aside = self.folder / f"{step}{stored.DAMAGED}"
+            stored.remove(aside)
             (self.folder / str(step)).rename(aside)
 
     def steps(self) -> list[int]:
         """The steps with a finished checkpoint, ascending, whether readable or not."""
-        return _steps(self.folder)
+        return stored.steps(self.folder)
 
     def save(
         self,
@@ -132,14 +128,14 @@ class Checkpoints:
         # The loop forbids implicit transfers; this is the place where they are meant.
         with jax.transfer_guard("allow"), _disk_faults(self.folder):
             manager = self._manager
-            if step in _steps(self.folder):
+            if step in stored.steps(self.folder):
                 raise UserError(
                     f"{self.folder / str(step)} exists already; remove it to save again"
                 )
             table = arrays.describe(state)
             for path, value in arrays.checksums(state).items():
                 table[path]["checksum"] = value
-            record = {"format": FORMAT, "step": step, "arrays": table, "meta": meta}
+            record = {"format": stored.FORMAT, "step": step, "arrays": table, "meta": meta}
             if pending and jax.process_index() == 0:
                 unconfirmed.note(self.folder, step, pending)
             items = ocp.args.Composite(
@@ -156,6 +152,13 @@ class Checkpoints:
         for step, pending in unconfirmed.noted(self.folder).items():
             if (reason := why(pending)) and unconfirmed.reject(self.folder, step, reason):
                 _warn(f"checkpoint {self.folder / str(step)} is moved aside: {reason}")
+
+    def newest_meta(self) -> tuple[int, dict[str, Any]] | None:
+        """Step and meta of the newest checkpoint whose record can be read, whatever its arrays are; None without."""
+        for step in reversed(self.steps()):
+            with contextlib.suppress(*stored.READ_FAULTS, stored.DamagedError):
+                return step, stored.record(self.folder / str(step))["meta"]
+        return None
 
     def wait(self) -> None:
         """Returns when the last save is on disk; raises UserError if it could not be."""
@@ -174,7 +177,7 @@ class Checkpoints:
         over with a warning. UserError: a foreign folder, or other paths, shapes or dtypes.
         """
         expected = arrays.describe(abstract_state)
-        for number, record in self._good(step, together=True):
+        for number, record, _ in self._good(step, together=True):
             folder = self.folder / str(number)
             wrong = arrays.mismatches(expected, record["arrays"], "the checkpoint")
             if wrong:
@@ -192,26 +195,47 @@ class Checkpoints:
             return number, state, record["meta"]
         return None
 
-    def _good(self, step: int | None, together: bool) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Step and record of the checkpoints whose files can be read, newest first.
+    def _good(
+        self, step: int | None, together: bool, prefix: str | None = None
+    ) -> Iterator[tuple[int, dict[str, Any], dict[str, np.ndarray]]]:
+        """Step, record and arrays (as `stored.read`) of the checkpoints whose files can be read, newest first.
 
-        `together`: every process of the run is here; one reads it all, and all act on its verdict.
+        `together`: every process of the run is here; one reads it all, and all act on its verdict. Otherwise the run
+        may go on elsewhere, and its checkpoints vanish.
         """
         steps = self.steps()
         if step is not None and step not in steps:
-            known = ", ".join(map(str, steps)) or "none"
-            raise UserError(f"{self.folder} has no checkpoint of step {step}; it has: {known}")
-        for number in reversed(steps) if step is None else [step]:
-            fault: Exception | None = None
+            raise UserError(f"{self.folder} has no checkpoint of step {step}; {self._known()}")
+        left = list(steps) if step is None else [step]
+        while left:
+            number, fault, found = left.pop(), None, None
             if jax.process_index() == 0 or not together:
                 try:
-                    _probe(self.folder / str(number))
-                except (*_READ_FAULTS, _DamagedError) as error:
+                    found = stored.read(self.folder / str(number), prefix)
+                except (*stored.READ_FAULTS, stored.DamagedError) as error:
                     fault = error
             if _anywhere(fault is not None) if together else fault is not None:
-                self._pass_over(number, fault, step)
+                if not together and self._rotated(number, step, steps):
+                    steps = self.steps()
+                    left = list(steps)
+                else:
+                    self._pass_over(number, fault, step)
                 continue
-            yield number, _record(self.folder / str(number))
+            yield number, *(found or (stored.record(self.folder / str(number)), {}))
+
+    def _rotated(self, number: int, asked: int | None, steps: list[int]) -> bool:
+        """Whether a checkpoint could not be read because its run goes on, and keeps newer ones in its place."""
+        now = self.steps()
+        if number in now and (asked is not None or now[-1] <= steps[-1]):
+            return False
+        where = f"checkpoint {self.folder / str(number)} was removed while it was read"
+        if asked is not None or not now:
+            raise UserError(f"{where}; {self._known()}")
+        _warn(f"{where}, its run goes on; taking the newest, of step {now[-1]}")
+        return True
+
+    def _known(self) -> str:
+        return f"it has: {', '.join(map(str, self.steps())) or 'none'}"
 
     def _pass_over(self, number: int, why: Exception | None, asked: int | None) -> None:
         reason = _first_line(why)
@@ -227,16 +251,27 @@ class Checkpoints:
 
     def read_params(self, step: int | None = None) -> tuple[int, dict[str, Any], dict[str, Any]]:
         """(step, parameters as nested dicts of numpy arrays, meta); UserError where there are none."""
-        for number, record in self._good(step, together=False):
+        for number, record, params in self._good(step, together=False, prefix="params/"):
             if number in unconfirmed.noted(self.folder):
                 _warn(
                     f"checkpoint {self.folder / str(number)} was saved before all data had been checked; "
                     "the next start of pretrain confirms it or moves it aside"
                 )
-            paths = [path for path in record["arrays"] if path.startswith("params/")]
-            flat = {path: _read_array(self.folder / str(number), path) for path in paths}
-            return number, arrays.nest(flat)["params"], record["meta"]
+            return number, arrays.nest(params)["params"], record["meta"]
         raise UserError(f"{self.folder} has no checkpoint that can be read; train first")
+
+
+@dataclass
+class _Linked(checkpoint_managers.PreservationPolicy):
+    """Keeps what is a link to elsewhere: it was put there by hand, and what it leads to is not ours to remove."""
+
+    folder: Any
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        """One answer a checkpoint, of Orbax's PolicyCheckpointInfo."""
+        if stored.on_bucket(self.folder):
+            return [False] * len(checkpoints)
+        return [(self.folder / str(c.step)).is_symlink() for c in checkpoints]
 
 
 def read_params(
@@ -251,102 +286,6 @@ def _place(workdir: Path) -> Any:  # a Path, or for a bucket an epath.Path, whic
     return epath.Path(note.read_text()) if note.is_file() else workdir.absolute() / FOLDER
 
 
-def _on_bucket(folder: Any) -> bool:
-    return str(folder).startswith("gs://")
-
-
-def _steps(folder: Any) -> list[int]:
-    return sorted(step for step, whole in _found(folder).items() if whole)
-
-
-def _uncommitted(folder: Any) -> list[int]:
-    """What a killed save left on a bucket."""
-    return sorted(step for step, whole in _found(folder).items() if not whole)
-
-
-def _found(folder: Any) -> dict[int, bool]:
-    """Every step with a folder of its own, and whether its save was finished."""
-    if not _on_bucket(folder):
-        there = folder.iterdir() if folder.is_dir() else ()
-        return {int(p.name): True for p in there if p.name.isdecimal() and p.is_dir()}
-    names = remote.sizes(str(folder))  # not by epath, which remembers what it has seen
-    tops = {name.partition("/")[0] for name in names}
-    return {int(top): f"{top}/{_COMMITTED}" in names for top in tops if top.isdecimal()}
-
-
-def _remove(folder: Any) -> None:
-    if _on_bucket(folder):
-        for name in remote.sizes(str(folder)):
-            remote.delete(remote.join(str(folder), name))
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _refuse_foreign(folder: Any) -> None:
-    """UserError for anything among the checkpoints that this program does not make."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; expected a folder of checkpoints")
-    for path in folder.iterdir() if folder.exists() else ():
-        name = path.name.removesuffix(_DAMAGED).removesuffix(unconfirmed.REJECTED)
-        ours = path.is_dir() and (name.isdecimal() or _PARTIAL.fullmatch(name))
-        if not ours and not name.startswith("."):
-            raise UserError(
-                f"{path} is no checkpoint of this program; move it out of {folder}, "
-                "or choose another --workdir"
-            )
-
-
-def _probe(folder: Any) -> None:
-    """Reads every array and compares it with what was saved, before anything relies on it."""
-    names = {p.name for p in folder.iterdir()}
-    if names and not names & {"state", "meta"} and any(not n.startswith("_") for n in names):
-        raise UserError(
-            f"{folder} was not written by this program (it holds {', '.join(sorted(names)[:5])}); "
-            "move it away, or choose another --workdir"
-        )
-    for path, row in _record(folder)["arrays"].items():
-        x = _read_array(folder, path)
-        found = [list(x.shape), x.dtype.name, arrays.checksum_numpy(x)]
-        if found != [row["shape"], row["dtype"], row["checksum"]]:
-            raise _DamagedError(f"the content of {path} has changed since it was saved")
-
-
-def _read_array(folder: Any, path: str) -> np.ndarray:
-    """One array of the state, without Orbax, whose restore cannot be stopped at the first fault."""
-    base = {"driver": "file", "path": f"{folder / 'state'}/"}
-    if _on_bucket(folder):
-        bucket, _, inside = str(folder).removeprefix("gs://").partition("/")
-        base = {"driver": "gcs", "bucket": bucket, "path": f"{inside}/state/"}
-    store = {"driver": "ocdbt", "base": base, "path": path.replace("/", ".") + "/"}
-    return (
-        tensorstore.open({"driver": "auto", "kvstore": store}, read=True).result().read().result()
-    )
-
-
-def _record(folder: Any) -> dict[str, Any]:
-    """What `save` wrote beside the state."""
-    path = folder / "meta" / "metadata"
-    if not path.is_file():
-        raise _DamagedError("its meta is missing")
-    try:
-        record = records.parse_object(path.read_bytes(), path)
-    except UserError as error:
-        raise _DamagedError(str(error)) from error
-    if record.get("format") != FORMAT:
-        found = records.short(record.get("format"))
-        raise UserError(f"{path} has format {found}; expected {FORMAT!r}. Move {folder} away")
-    try:
-        return records.check(record, _FIELDS, path)
-    except UserError as error:
-        raise _DamagedError(str(error)) from error
-
-
-def _remove_partial(folder: Any) -> None:
-    for path in folder.iterdir() if folder.exists() else ():  # on a bucket mkdir makes nothing
-        if _PARTIAL.fullmatch(path.name):
-            shutil.rmtree(path, ignore_errors=True)
-
-
 @contextlib.contextmanager
 def _disk_faults(folder: Any) -> Iterator[None]:
     """UserError for a disk that is full or forbidden; what the failed save left is removed."""
@@ -355,7 +294,7 @@ def _disk_faults(folder: Any) -> Iterator[None]:
             yield
         except (OSError, ValueError, RuntimeError) as error:
             if folder.is_dir():
-                _remove_partial(folder)
+                stored.remove_partial(folder)
             number = _errno(error)
             if number is None:
                 raise
