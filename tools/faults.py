@@ -36,7 +36,7 @@ from electra_jax.spec import UserError
 from electra_jax.train import checkpoint, stored, unconfirmed
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reliability.md"
-BEGIN, END = "<!-- moments: written by tools/faults.py -->\n", "<!-- end of moments -->\n"
+BLOCKS = ("operations", "moments")  # of the page, each between two marks
 STEPS, EVAL_EVERY, CHECKPOINT_EVERY = 160, 8, 4
 # Every other key of metrics.jsonl must be equal to the last digit.
 TIMING = {"tokens_per_s", "model_flops_per_s", "mfu", "mfu_of_matmul", "data_wait", "goodput"}
@@ -417,57 +417,75 @@ def every_operation(home: Path, data: Path, undisturbed: Run) -> str:
         raise MissedError("the run killed at file operations differs from the one left alone")
     kills = sum(row["kills"] for row in found)
     return (
-        f"A save, killed before each of its {kills} file operations: every start went on from the newest checkpoint "
-        "that was whole, and the end is that of the run left alone.\n\n"
-        + operations_table(found)
-        + "\n"
+        f"A save, killed before each of its {kills} file operations, {made_on()}: every start went on from the newest "
+        f"checkpoint that was whole, and the end (step {STEPS}, one saved every {CHECKPOINT_EVERY}) is that of the run "
+        "left alone.\n\n" + operations_table(found)
     )
+
+
+def every_moment(home: Path, data: Path, undisturbed: Run, number: int, seed: int) -> str:
+    """Kills preparations and a run at many moments; what to write of it."""
+    draw = random.Random(seed)
+    names = ["preparing", *(name for name, _, _ in KINDS)]
+    kinds = [names[i % len(names)] for i in range(number)]
+    found = []
+    for at in range(kinds.count("preparing")):
+        place = home / f"prepare-{at}"
+        place.mkdir()
+        found.append(kill_preparation(place, draw))
+        print(found[-1], flush=True)
+    run = Run(home / "run", data, home / "cache")
+    for moment in moments(draw, [kind for kind in kinds if kind != "preparing"]):
+        found.append(run.hit(moment))
+        print(found[-1], flush=True)
+    run.finish()
+    if run.result() != undisturbed.result():
+        raise MissedError("the killed run differs from the one left alone")
+    return (
+        f"{len(found)} moments, seed {seed}, {made_on()}: every line of `metrics.jsonl` and every bit of the last "
+        f"checkpoint (step {STEPS}, one saved every {CHECKPOINT_EVERY}) is that of the run left alone.\n\n"
+        + rows(found)
+    )
+
+
+def made_on() -> str:
+    """When, and on what."""
+    return f"{time.strftime('%Y-%m-%d', time.gmtime())}, a Linux machine of {os.cpu_count()} cores"
+
+
+def marks(block: str) -> tuple[str, str]:
+    """What stands before and after a block of the page."""
+    return f"<!-- {block}: written by tools/faults.py -->\n", f"<!-- end of {block} -->\n"
+
+
+def write(page: Path, block: str, text: str) -> None:
+    """Puts the text between the marks of a block."""
+    begin, end = marks(block)
+    before, rest = page.read_text().split(begin)
+    page.write_text(before + begin + text + end + rest.partition(end)[2])
+    print(f"wrote {block} into {page}", flush=True)
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--moments", type=int, default=20)
+    parser.add_argument("--moments", type=int, default=20, help="0: the file operations alone")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--page", type=Path, default=PAGE, help="with the two marks to write between"
-    )
+    parser.add_argument("--page", type=Path, default=PAGE, help="with the marks to write between")
     options = parser.parse_args()
     page = options.page.read_text()
-    if BEGIN not in page or END not in page:
-        raise UserError(f"{options.page} lacks the marks {BEGIN.strip()} and {END.strip()}")
-    draw = random.Random(options.seed)
-    names = ["preparing", *(name for name, _, _ in KINDS)]
-    kinds = [names[i % len(names)] for i in range(options.moments)]
+    for mark in (mark for block in BLOCKS for mark in marks(block)):
+        if mark not in page:
+            raise UserError(f"{options.page} lacks the mark {mark.strip()}")
     with tempfile.TemporaryDirectory() as folder:
-        home, found = Path(folder), []
-        for number in range(kinds.count("preparing")):
-            place = home / f"prepare-{number}"
-            place.mkdir()
-            found.append(kill_preparation(place, draw))
-            print(found[-1], flush=True)
+        home = Path(folder)
         data = make_data(home)
         undisturbed = Run(home / "undisturbed", data, home / "cache")
         undisturbed.finish()
-        operations = every_operation(home, data, undisturbed)
-        run = Run(home / "run", data, home / "cache")
-        for moment in moments(draw, [kind for kind in kinds if kind != "preparing"]):
-            found.append(run.hit(moment))
-            print(found[-1], flush=True)
-        run.finish()
-        if run.result() != undisturbed.result():
-            raise MissedError("the killed run differs from the one left alone")
-    said = (
-        f"{len(found)} moments, seed {options.seed}: every line of "
-        f"`metrics.jsonl` and every bit of the last checkpoint (step {STEPS}, one saved every {CHECKPOINT_EVERY}) is "
-        "that of the run left alone.\n\n"
-    )
-    before, rest = page.split(BEGIN)
-    after = rest.partition(END)[2]
-    where = f"{time.strftime('%Y-%m-%d', time.gmtime())}, a Linux machine of {os.cpu_count()} cores.\n\n"
-    moments_told = said + rows(found) if found else ""
-    options.page.write_text(before + BEGIN + where + operations + moments_told + END + after)
-    print(f"wrote {options.page}: {re.sub(chr(10), ' ', said).strip()}")
+        write(options.page, "operations", every_operation(home, data, undisturbed))
+        if options.moments:
+            told = every_moment(home, data, undisturbed, options.moments, options.seed)
+            write(options.page, "moments", told)
 
 
 if __name__ == "__main__":
