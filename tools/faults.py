@@ -233,6 +233,8 @@ def kill_every_operation(run: Run) -> list[dict[str, Any]]:
     run.kill(Moment("stepping", stepping, CHECKPOINT_EVERY * 4))  # as many are kept as will be
     rows: dict[str, dict[str, Any]] = {}
     for number in range(1, MOST_OPERATIONS + 1):
+        # What the kill before this one left: to remove it takes operations of its own, as many as it got to.
+        stored.remove_partial(run.workdir / checkpoint.FOLDER)
         first = run.newest_whole()
         operation = run.kill_before(number)
         if operation is None:
