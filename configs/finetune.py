@@ -39,7 +39,8 @@ def get_config(tasks: str = "") -> ConfigDict:
                 "score_range": None,
                 "words": None,
                 "tags": None,
-                "scheme": "iob2",
+                "tag_names": None,  # of tags that are numbers: O,B-PER,...
+                "scheme": "iob2",  # None: plain tags, such as parts of speech
                 "question": None,
                 "context": None,
                 "answer": None,

@@ -54,6 +54,20 @@ def check_choice(where: str, value: str, choices: Sequence[str]) -> None:
         raise unknown_name(f"value of {where}:", value, choices)
 
 
+def check_range(where: str, value: float, interval: str) -> None:
+    """Raises UserError unless `value` is in an interval such as "[0, 1)" or "(0, inf)"."""
+    low, high = map(float, interval[1:-1].split(","))
+    above = value >= low if interval[0] == "[" else value > low
+    below = value <= high if interval[-1] == "]" else value < high
+    if above and below:
+        return
+    if math.isinf(high):
+        expected = f"{'at least' if interval[0] == '[' else 'above'} {low:g}"
+    else:
+        expected = f"in {interval}"
+    raise UserError(f"{where}={value} is out of range; it must be {expected}")
+
+
 def from_config(cls: type[Spec], section: Mapping[str, Any], where: str) -> Spec:
     """Builds the frozen dataclass `cls` from a config section called `where`.
 
@@ -142,26 +156,31 @@ def shipped_configs() -> dict[str, Path]:
     return {p.stem: p for p in sorted(folder.glob("*.py")) if not p.stem.startswith("_")}
 
 
-def load_config(name: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
+def load_config(
+    name: str, overrides: Sequence[str] = (), sections: Mapping[str, type] | None = None
+) -> ml_collections.ConfigDict:
     """Runs `get_config(arg)` of a config, locks it and applies `key.path=value` overrides.
 
-    `name` is a shipped name, a `path.py`, or either followed by `:arg`. Raises UserError for an
-    unknown config, a file that is no config or fails, a mistyped key, a value of another type.
+    `name` is a shipped name, a `path.py`, or either followed by `:arg`. `sections`: the dataclass
+    that a section becomes, which gives the types of its keys. Raises UserError for an unknown
+    config, a file that is no config or fails, a mistyped key, a value of another type.
     """
     at = re.fullmatch(r"(.*?\.py)(?::(.*))?", name) or re.fullmatch(r"([^:]*)(?::(.*))?", name)
     if at is None:
         raise UserError(f"config {name!r} is neither a name, a path.py nor either with :argument")
-    return overridden(_run_config(find_config(at[1]), at[2]), overrides)
+    return overridden(_run_config(find_config(at[1]), at[2]), overrides, sections)
 
 
 def overridden(
-    config: ml_collections.ConfigDict | Mapping[str, Any], overrides: Sequence[str]
+    config: ml_collections.ConfigDict | Mapping[str, Any],
+    overrides: Sequence[str],
+    sections: Mapping[str, type] | None = None,
 ) -> ml_collections.ConfigDict:
-    """A locked copy of the config with `key.path=value` overrides applied."""
+    """A locked copy of the config with `key.path=value` overrides applied; `sections` as for `load_config`."""
     plain = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config
     changed = ml_collections.ConfigDict(plain).lock()
     for override in overrides:
-        apply_override(changed, override)
+        apply_override(changed, override, sections)
     return changed
 
 
@@ -205,8 +224,14 @@ def _fault(path: Path, error: BaseException) -> str:
     return f"{where}: {type(error).__name__}{': ' if said else ''}{said}"
 
 
-def apply_override(config: ml_collections.ConfigDict, override: str) -> None:
-    """Applies one `section.key=value` to a locked config; the old value gives the type."""
+def apply_override(
+    config: ml_collections.ConfigDict, override: str, sections: Mapping[str, type] | None = None
+) -> None:
+    """Applies one `section.key=value` to a locked config.
+
+    The type is that of the field in the section's dataclass, if `sections` has it, else the old
+    value's.
+    """
     path, equals, text = override.partition("=")
     if not equals:
         raise UserError(f"override {override!r} has no '='; write --config.section.key=value")
@@ -221,7 +246,10 @@ def apply_override(config: ml_collections.ConfigDict, override: str) -> None:
     if isinstance(node[leaf], ml_collections.ConfigDict):
         keys = ", ".join(_paths(node[leaf], f"{path}."))
         raise UserError(f"config key {path} is a section; set one of its keys: {keys}")
-    node[leaf] = _parse(text, node[leaf], path)
+    hint = _declared(sections or {}, path)
+    node[leaf] = (
+        _parse(text, node[leaf], path) if hint is None else _parse_as(text, hint, node[leaf], path)
+    )
 
 
 def _paths(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[str]:
@@ -244,6 +272,50 @@ def _unknown_key(path: str, known: Sequence[str]) -> UserError:
     sections = sorted({k.partition(".")[0] for k in known})
     listed = f"Known: {', '.join(here.values())}" if here else f"Sections: {', '.join(sections)}"
     return UserError(f"unknown config key {path!r}.{hint} {listed}")
+
+
+def _declared(sections: Mapping[str, type], path: str) -> Any:
+    """The type of the field that a key becomes, or None where that is not known."""
+    section, _, leaf = path.rpartition(".")
+    return typing.get_type_hints(sections[section]).get(leaf) if section in sections else None
+
+
+def _parse_as(text: str, hint: Any, old: Any, where: str) -> Any:
+    """`text` as the type `hint`: "1" is a text where texts are wanted, "None" nothing where that is
+    allowed, and one value a tuple of one."""
+    either = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    kinds = typing.get_args(hint) if either else (hint,)
+    if old is None and not text.strip():
+        raise UserError(f"config key {where} is given nothing; expected {type_name(hint)}")
+    if type(None) in kinds and text.strip() == "None":
+        return None
+    kind = next(k for k in kinds if k is not type(None))
+    is_tuple = typing.get_origin(kind) is tuple
+    texts = kind is str or (is_tuple and set(typing.get_args(kind)) <= {str, Ellipsis})
+    if texts and not is_tuple:
+        return _quoted(text, str) or text if old is None else text
+    if texts:
+        bare = re.fullmatch(r"\s*[\[(](.*)[\])]\s*", text, re.DOTALL)
+        words = (word.strip() for word in (bare[1] if bare else text).rstrip(", ").split(","))
+        found = _quoted(text, tuple) or tuple(_quoted(word, str) or word for word in words)
+        return type(old)(found) if isinstance(old, list) else found
+    if is_tuple and "," not in text and not text.strip().startswith(("(", "[")):
+        text += ","
+    value = _parse(text, old, where)
+    return _typed(value, hint, where) if old is None else value
+
+
+def _quoted(text: str, kind: type) -> Any:
+    """A text in Python's quotes, or a tuple or list of such; None for anything else."""
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    if isinstance(value, str) and kind is str:
+        return value
+    if isinstance(value, (tuple, list)) and kind is tuple:
+        return tuple(value) if all(isinstance(word, str) for word in value) else None
+    return None
 
 
 def _parse(text: str, old: Any, where: str) -> Any:

@@ -10,6 +10,7 @@ from electra_jax.spec import (
     UserError,
     apply_override,
     check_choice,
+    check_range,
     from_config,
     load_config,
     nearest,
@@ -127,6 +128,91 @@ def test_overrides_keep_the_type(override: str, section: str, key: str, value: o
     apply_override(made, override)
     assert made[section][key] == value
     assert type(made[section][key]) is type(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Options whose value in the config is None."""
+
+    word: str | None
+    labels: tuple[str, ...] | None
+    bounds: tuple[float, float] | None
+    rate: float | None
+    rates: tuple[float, ...]
+    scheme: str | None
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("word=1", "1"),
+        ("word=01", "01"),
+        ("word=True", "True"),
+        ("word='1'", "1"),
+        ("word=a, b", "a, b"),
+        ("word=None", None),
+        ("scheme=None", None),
+        ("scheme=bioes", "bioes"),
+        ("labels=0,1", ("0", "1")),
+        ("labels=(0, 1)", ("0", "1")),
+        ("labels=1", ("1",)),
+        ("labels=no, yes", ("no", "yes")),
+        ("labels=('a, b', 'c')", ("a, b", "c")),
+        ("bounds=0,5", (0.0, 5.0)),
+        ("rate=1", 1.0),
+        ("rate=1e-4", 1e-4),
+        ("rates=1e-4", (1e-4,)),
+        ("rates=1e-4,2e-4", (1e-4, 2e-4)),
+    ],
+)
+def test_overrides_take_the_type_that_the_option_wants(override: str, value: object):
+    """Catches a column named 1 or a class 0 refused for being a number, and None taken for a text."""
+    nothing = dict.fromkeys(("word", "labels", "bounds", "rate"))
+    made = ConfigDict({"data": nothing | {"rates": (), "scheme": "iob2"}}).lock()
+    apply_override(made, f"data.{override}", {"data": Columns})
+    key = override.partition("=")[0]
+    assert made.data[key] == value and type(made.data[key]) is type(value)
+    assert getattr(from_config(Columns, made.data, "data"), key) == value
+    recorded = ConfigDict({"data": {**made.data, "labels": ["a"], "word": "0"}}).lock()  # from JSON
+    apply_override(recorded, "data.labels=0,1", {"data": Columns})
+    assert recorded.data.labels == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("word=", "data.word is given nothing"),
+        ("bounds=0", "has 1 values; expected 2"),
+        ("bounds=a,b", "data.bounds[0]='a' is of type str; expected float"),
+        ("rate=fast", "data.rate='fast' is of type str; expected float"),
+    ],
+)
+def test_overrides_of_another_type_are_refused(override: str, expected: str):
+    """Catches a text where a number is wanted that is found only when the run begins."""
+    made = ConfigDict({"data": dict.fromkeys(("word", "labels", "bounds", "rate"))}).lock()
+    with pytest.raises(UserError) as error:
+        apply_override(made, f"data.{override}", {"data": Columns})
+    assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "said"),
+    [
+        (0, "[0, 1)", None),
+        (1, "[0, 1)", "x=1 is out of range; it must be in [0, 1)"),
+        (0, "(0, inf)", "x=0 is out of range; it must be above 0"),
+        (-2, "[-1, inf)", "x=-2 is out of range; it must be at least -1"),
+        (1, "(0, 1]", None),
+    ],
+)
+def test_ranges(value: float, interval: str, said: str | None):
+    """Catches an end of an interval on the wrong side, and a range that is not said."""
+    if said is None:
+        check_range("x", value, interval)
+        return
+    with pytest.raises(UserError) as error:
+        check_range("x", value, interval)
+    assert str(error.value) == said
 
 
 @pytest.mark.parametrize(

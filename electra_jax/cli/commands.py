@@ -231,11 +231,12 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _finetune(options: argparse.Namespace) -> None:
+    from electra_jax.finetune import command
+    from electra_jax.finetune.options import TYPES
     from electra_jax.spec import load_config
 
     flagged = _finetune_overrides(options)
-    config = None if options.config is None else load_config(options.config, flagged)
-    from electra_jax.finetune import command
+    config = None if options.config is None else load_config(options.config, flagged, TYPES)
 
     command.finetune(config, options.workdir, flagged if config is None else ())
     with open(os.path.join(options.workdir, "results.md"), encoding="utf-8") as table:
@@ -253,12 +254,7 @@ def _finetune_overrides(options: argparse.Namespace) -> list[str]:
     }
     names = ("train", "dev", "test", "text", "pair", "label")
     named |= {f"data.{name}": getattr(options, name) for name in names}
-    texts = ("data.text", "data.pair", "data.label")  # None in the config, so not known as texts
-    found = [
-        f"{key}={json.dumps(value) if key in texts else value}"
-        for key, value in named.items()
-        if value is not None
-    ]
+    found = [f"{key}={value}" for key, value in named.items() if value is not None]
     if options.sweep is not None:
         found.append(f"train.sweep=({options.sweep},)")
     return [*found, *options.overrides]

@@ -3,6 +3,7 @@
 import dataclasses
 import glob
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,7 +78,9 @@ class Race:
             answers = row.get("answers")
             if not isinstance(questions, list) or not isinstance(options, list):
                 raise UserError(f"{where}: expected the lists 'questions' and 'options'")
-            if answers is None and wanted.labelled:
+            if not all(isinstance(choices, list) for choices in options):
+                raise UserError(f"{where}: expected a list of choices for every question")
+            if not isinstance(answers, list) and (answers is not None or wanted.labelled):
                 raise UserError(f"{where}: no list 'answers'")
             counts = {len(questions), len(options), len(answers or questions)}
             if len(counts) > 1:
@@ -113,10 +116,13 @@ def _example(
     here: str,
     context: str,
     question: str,
-    options: list[Any],
+    options: Any,
     label: int | None,
     cloze: bool = False,
 ) -> ChoiceExample:
+    if not isinstance(options, list) or not isinstance(question, str | None):
+        raise UserError(f"{where}: expected a question that is a text, and a list of choices")
+    question = question or ""
     if len(options) < 2:
         raise UserError(f"{where}: found {len(options)} choices; expected two or more")
     texts = [wanted.text(option, where, "choice") for option in options]
@@ -130,7 +136,7 @@ def _right(where: str, said: Any, count: int, first: int, labelled: bool) -> int
     text = str(said).strip()
     if len(text) == 1 and "A" <= text <= "Z":
         number = ord(text) - ord("A")
-    elif text.lstrip("-").isdigit():
+    elif re.fullmatch("[0-9]{1,9}", text):
         number = int(text) - first
     else:
         number = -1

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from electra_jax import files
 from electra_jax.finetune import groups, loop, majority, plan, record, results
-from electra_jax.finetune.options import Options, complete, options
+from electra_jax.finetune.options import TYPES, Options, complete, options
 from electra_jax.finetune.plan import Plan
 from electra_jax.finetune.program import Notice, Program
 from electra_jax.spec import UserError, apply_override, to_dict
@@ -178,7 +178,7 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
 def _overridden(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     changed = ConfigDict(config).lock()
     for override in overrides:
-        apply_override(changed, override)
+        apply_override(changed, override, TYPES)
     return _plain(changed)
 
 

@@ -1,7 +1,7 @@
 """The user's own files as a task, by column names: no code."""
 
-import dataclasses
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from electra_jax.finetune import tables
@@ -10,25 +10,20 @@ from electra_jax.finetune.qafiles import QaTable, SquadJson
 from electra_jax.finetune.relationfiles import MARKERS, Markers, Relations
 from electra_jax.finetune.tagfiles import Conll, TagLists
 from electra_jax.finetune.tags import SCHEMES
-from electra_jax.finetune.tasks import Layout, Task
+from electra_jax.finetune.tasks import Either, Layout, Task
 from electra_jax.finetune.textfiles import Table
-from electra_jax.finetune.wanted import Wanted
 from electra_jax.spec import UserError, check_choice
 
-KINDS = ("classify", "regress", "tag", "qa", "choice", "relation")
-
-
-@dataclasses.dataclass(frozen=True)
-class Either:
-    """One layout for the files of which `test` is true, another for the rest."""
-
-    test: Callable[[str], bool]
-    yes: Layout
-    no: Layout
-
-    def read(self, path: str, wanted: Wanted) -> Sequence[Any]:
-        """The examples of a file."""
-        return (self.yes if self.test(path) else self.no).read(path, wanted)
+# What describes the files of each kind; the rest of the section `data` is another kind's.
+USES = {
+    "classify": ("text", "pair", "label", "id", "labels", "positive"),
+    "regress": ("text", "pair", "label", "id", "score_range"),
+    "tag": ("words", "tags", "text", "label", "id", "labels", "scheme", "tag_names"),
+    "qa": ("question", "context", "answer", "answer_start", "id"),
+    "choice": ("context", "text", "question", "choices", "label", "id"),
+    "relation": ("text", "label", "id", "labels", "negative"),
+}
+KINDS = tuple(USES)
 
 
 def make(
@@ -42,6 +37,7 @@ def make(
     score_range: tuple[float, float] | None = None,
     words: str | None = None,
     tags: str | None = None,
+    tag_names: Sequence[str] | None = None,
     scheme: str | None = "iob2",
     question: str | None = None,
     context: str | None = None,
@@ -56,13 +52,16 @@ def make(
 ) -> Task:
     """A task over files of the user's; what is None is the usual name of the column.
 
-    kind "classify" and "regress": columns `text`, `pair` (if given), `label` of a TSV, CSV or
-    JSON-lines file. "tag": CoNLL columns, of which `words` and `tags` are the numbers (0 and -1),
-    or JSON lines, of which they are the names; `scheme` None for tags that mark no entities. "qa":
-    SQuAD's JSON, or rows with `question`, `context`, `answer`, `answer_start`. "choice": rows with
-    `context`, `question`, `choices` (one column with a list, or several) and `label`. "relation":
-    JSON lines with a text or tokens, `head` and `tail` spans and `label`; see relationfiles.
-    `labels` None: the classes of the training file. Raises UserError for an unknown kind.
+    Rows are those of TSV, CSV, JSON lines and Parquet; `a.b` is a column b inside an object a.
+
+    kind "classify" and "regress": rows with `text`, `pair` (if given), `label`. "tag": a word a
+    line, `words` and `tags` (or `text` and `label`) being numbers of columns, counted from 0 (0 and
+    -1 unless given), or names; or rows with lists. `tag_names` are those of tags that are numbers;
+    `scheme` is None for tags that mark no entities. "qa": SQuAD's JSON, or rows with `question`,
+    `context`, `answer`, `answer_start`. "choice": rows with `context`, `question`, `choices` (one
+    column with a list, or several) and `label`. "relation": rows with a text or tokens, `head` and
+    `tail` spans and `label`; see relationfiles. `labels` None: the classes of the training file.
+    Raises UserError for an unknown kind.
     """
     check_choice("kind", kind, KINDS)
     if scheme is not None:
@@ -109,14 +108,15 @@ def make(
             **shared,
         )
     if kind == "tag":
-        by_name = {"words": words, "tags": tags}
-        named = {key: (value,) for key, value in by_name.items() if value and not _number(value)}
-        lists = TagLists(scheme=scheme, id=ids, **named)
-        conll = Conll(_column(words, 0), _column(tags, -1), scheme)
+        by_name = {"words": words or text, "tags": tags or label}
+        named = {key: (value,) for key, value in by_name.items() if value}
+        numbers = None if tag_names is None else tuple(tag_names)
+        lists = TagLists(scheme=scheme, id=ids, names=numbers, **named)
+        conll = Conll(_column(by_name["words"]), _column(by_name["tags"]), scheme, numbers)
         names = ("entities",) if scheme else ("token_accuracy",)
         return Task(
             kind=kind,
-            layout=Either(tables.is_json, lists, conll),
+            layout=Either(tables.has_lists, lists, conll),
             metrics=names,
             main_metric="f1" if scheme else "accuracy",
             **shared,
@@ -148,12 +148,9 @@ def make(
     )
 
 
-def _number(value: str) -> bool:
-    return value.lstrip("-").isdigit()
-
-
-def _column(value: str | None, default: int) -> int:
-    return int(value) if value and _number(value) else default
+def _column(value: str | None) -> int | str | None:
+    """A column's number where it is one, else its name."""
+    return int(value) if value and re.fullmatch("-?[0-9]{1,9}", value) else value
 
 
 def _is_squad(path: str) -> bool:

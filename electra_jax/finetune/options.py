@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from electra_jax.model.electra import ModelSpec
-from electra_jax.spec import UserError, check_choice, from_config, to_dict, unknown_name
+from electra_jax.spec import (
+    UserError,
+    check_choice,
+    check_range,
+    from_config,
+    to_dict,
+    unknown_name,
+)
 from electra_jax.train.mesh import MeshSpec
 from electra_jax.train.optim import OptimSpec
 from electra_jax.train.options import ReportSpec
@@ -14,6 +21,8 @@ from electra_jax.train.options import ReportSpec
 # The paper's fine-tuning rates by model (Table 7): small has width 256, base 768, large 1024.
 RATES = ((512, 3e-4), (1023, 1e-4), (None, 5e-5))
 DECAYS = ((1023, 0.8), (None, 0.9))
+SHORTEST = 8  # tokens of a row
+MOST_SEED = 2**32 - 1  # what the random numbers take
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,9 @@ class HeadOptions:
 
     def __post_init__(self) -> None:
         check_choice("head.style", self.style, ("hf", "original"))
+        check_range("head.dropout", self.dropout, "[0, 1)")
+        check_range("head.answerable_weight", self.answerable_weight, "[0, inf)")
+        check_range("head.beam", self.beam, "[1, inf)")
 
 
 @dataclass(frozen=True)
@@ -87,8 +99,17 @@ class OptimOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.warmup <= 1:
             raise UserError(f"optim.warmup={self.warmup} must be a share of all steps, in [0, 1]")
-        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
-            raise UserError(f"optim.layer_decay={self.layer_decay} must be in (0, 1]")
+        if self.peak_lr is not None:
+            check_range("optim.peak_lr", self.peak_lr, "[0, inf)")
+        if self.layer_decay is not None:
+            check_range("optim.layer_decay", self.layer_decay, "(0, 1]")
+        check_range("optim.lr_power", self.lr_power, "[0, inf)")
+        check_range("optim.weight_decay", self.weight_decay, "[0, inf)")
+        check_range("optim.clip_norm", self.clip_norm, "(0, inf)")
+        check_range("optim.beta1", self.beta1, "[0, 1)")
+        check_range("optim.beta2", self.beta2, "[0, 1)")
+        check_range("optim.eps", self.eps, "(0, inf)")
+        check_range("optim.frozen_layers", self.frozen_layers, "[-1, inf)")
         self.spec(1, 0.0)
 
     def spec(self, steps: int, peak_lr: float) -> OptimSpec:
@@ -128,6 +149,8 @@ class TrainOptions:
     accumulation: int = 0  # micro-batches of a step; 0: chosen, for a CPU's caches
 
     def __post_init__(self) -> None:
+        check_range("train.seed", self.seed, f"[0, {MOST_SEED}]")
+        check_range("train.task_power", self.task_power, "[0, inf)")
         check_choice("train.together", self.together, ("auto", "yes", "no", "measure"))
         check_choice("train.reduction", self.reduction, ("mean", "sum"))
         check_choice("train.select", self.select, ("last", "best"))
@@ -135,9 +158,11 @@ class TrainOptions:
         for name in counts:
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name}={getattr(self, name)} must be at least 1")
-        for name in ("accumulation", "patience", "examples", "seed", "max_skipped"):
+        for name in ("accumulation", "patience", "examples", "max_skipped"):
             if getattr(self, name) < 0:
                 raise UserError(f"train.{name}={getattr(self, name)} must not be negative")
+        last = self.seed + self.seeds - 1
+        check_range("train.seed + train.seeds - 1", last, f"[0, {MOST_SEED}]")
         if self.epochs is not None and self.epochs <= 0:
             raise UserError(f"train.epochs={self.epochs} must be above 0")
         if any(rate <= 0 for rate in self.sweep):
@@ -177,7 +202,9 @@ class DataOptions:
     score_range: tuple[float, float] | None
     words: str | None
     tags: str | None
-    scheme: str | None
+    scheme: (
+        str | None
+    )  # of the entity tags that are learned; None: plain tags, such as parts of speech
     question: str | None
     context: str | None
     answer: str | None
@@ -185,6 +212,15 @@ class DataOptions:
     choices: tuple[str, ...] | None
     positive: str | None
     negative: str | None
+    tag_names: tuple[str, ...] | None = None  # of tags that the files hold as numbers
+
+    def __post_init__(self) -> None:
+        if self.max_len:
+            check_range("data.max_len", self.max_len, f"[{SHORTEST}, inf)")
+        check_range("data.doc_stride", self.doc_stride, "[1, inf)")
+        check_range("data.max_question", self.max_question, "[1, inf)")
+        if self.score_range is not None and self.score_range[0] >= self.score_range[1]:
+            raise UserError(f"data.score_range={self.score_range}: expected the lower end first")
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> "DataOptions":
@@ -214,7 +250,18 @@ class Options:
     report: ReportSpec
 
 
-SECTIONS = ("init", "tasks", "data", "model", "head", "optim", "train", "eval", "mesh", "report")
+# What each section becomes: it says of which type a key is whose value in the config is None.
+TYPES: dict[str, type] = {
+    "data": DataOptions,
+    "model": EncoderSpec,
+    "head": HeadOptions,
+    "optim": OptimOptions,
+    "train": TrainOptions,
+    "eval": EvalOptions,
+    "mesh": MeshSpec,
+    "report": ReportSpec,
+}
+SECTIONS = ("init", "tasks", *TYPES)
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,14 +14,22 @@ from electra_jax.finetune import custom, features, order, record, rows, start, t
 from electra_jax.finetune.features import Features
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.network import NetworkSpec
-from electra_jax.finetune.options import DECAYS, RATES, DataOptions, Options, by_width
+from electra_jax.finetune.options import (
+    DECAYS,
+    RATES,
+    SHORTEST,
+    DataOptions,
+    Options,
+    by_width,
+)
 from electra_jax.finetune.order import Order, Schedule
 from electra_jax.finetune.program import StepSpec
 from electra_jax.finetune.record import Run
 from electra_jax.finetune.rows import Rows
 from electra_jax.finetune.start import Start
 from electra_jax.finetune.tasks import Task
-from electra_jax.spec import UserError, unknown_name
+from electra_jax.finetune.wanted import unknown_label
+from electra_jax.spec import UserError, check_range, unknown_name
 from electra_jax.text.tokenizer import Tokenizer
 
 UNKNOWN_SHARE = 0.1  # of unknown tokens, above which the tokenizer is hardly the right one
@@ -74,6 +82,8 @@ def make(options: Options) -> Plan:
     chosen = [choose(name, asked) for name in options.tasks]
     _check_tasks(options, asked, chosen)
     found = start.read(options.init, options.model, asked.tokenizer)
+    if asked.max_len:
+        check_range("data.max_len", asked.max_len, f"[{SHORTEST}, {found.dims.spec.positions}]")
     data = tuple(_read(task, options, asked, found) for task in chosen)
     t, dims = options.train, found.dims
     everything = np.concatenate([d.train.lengths for d in data])
@@ -170,10 +180,20 @@ def _check_tasks(options: Options, asked: DataOptions, chosen: Sequence[Task]) -
     if len(chosen) > 1 and (asked.train or asked.dev or asked.test):
         raise UserError("--train, --dev and --test are of one task; use --data-dir with several")
     columns = [name for name, value in asked.columns.items() if value is not None]
+    columns = [name for name in columns if name != "scheme"]  # which is always given
     for task in chosen:
-        given = [f"data.{name}" for name in columns if name != "scheme"]
+        given = [f"data.{name}" for name in columns]
         if task.files and given:
             raise UserError(f"task {task.name} knows its columns; leave {', '.join(given)} out")
+        unused = [
+            f"data.{name}" for name in columns if name not in custom.USES.get(task.name, columns)
+        ]
+        if unused:
+            names = ", ".join(custom.USES[task.name])
+            print(
+                f"task {task.name} makes no use of {', '.join(unused)}; it has {names}",
+                file=sys.stderr,
+            )
         if not task.files and not (asked.train and asked.dev):
             raise UserError(f"task {task.name}: give your files, --train FILE --dev FILE")
         if not asked.dir and not (asked.train and asked.dev):
@@ -182,7 +202,10 @@ def _check_tasks(options: Options, asked: DataOptions, chosen: Sequence[Task]) -
             raise UserError(f"task {task.name} has no training data; predict with another task's")
 
 
-def _read(task: Task, options: Options, asked: DataOptions, found: Start) -> TaskData:
+def _examples(
+    task: Task, asked: DataOptions
+) -> tuple[Task, tuple[str, ...], Mapping[str, str], dict[str, list[Any]]]:
+    """(task, classes, split -> place, split -> examples); the training data say what is a class."""
     given = {"train": asked.train, "dev": asked.dev, "test": asked.test}
     wheres = {name: where for name, where in given.items() if where}
     for name in dict.fromkeys(("train", "dev", *task.splits)):
@@ -190,19 +213,31 @@ def _read(task: Task, options: Options, asked: DataOptions, found: Start) -> Tas
             continue
         if name in ("train", "dev") or _exists(task, asked.dir, name):
             wheres[name] = asked.dir
-    examples = {name: task.read(where, name, asked.carry_on) for name, where in wheres.items()}
-    task = _with_range(task, examples["train"])
-    labels = tasks.labels_of(task, examples["train"]) if task.kind in ("classify", "tag") else ()
-    for name, found_examples in examples.items():
+    examples = {"train": task.read(wheres["train"], "train", asked.carry_on)}
+    labels: tuple[str, ...] = ()
+    if task.kind in ("classify", "tag"):
+        labels = tasks.labels_of(task, examples["train"])
+        task = tasks.with_labels(task, labels)
+        for key, label in (("data.positive", task.positive), ("data.negative", task.negative)):
+            if label is not None and label not in labels:
+                raise unknown_label(key, label, labels)
+    for name, where in wheres.items():
+        if name != "train":
+            examples[name] = task.read(where, name, asked.carry_on)
         if labels:
-            tasks.check_labels(f"{wheres[name]} ({name})", found_examples, labels)
+            tasks.check_labels(f"{where} ({name})", examples[name], labels)
+    return _with_range(task, examples["train"]), labels, wheres, examples
+
+
+def _read(task: Task, options: Options, asked: DataOptions, found: Start) -> TaskData:
+    task, labels, wheres, examples = _examples(task, asked)
+    trained = examples.pop("train")
     max_len = min(asked.max_len or task.max_len, found.dims.spec.positions)
     if max_len < (asked.max_len or task.max_len):
         print(
             f"{task.name}: texts are cut at {max_len} tokens, all the positions this encoder has",
             file=sys.stderr,
         )
-    trained = examples.pop("train")
     if options.train.examples:
         chosen = order.subset(len(trained), options.train.examples, options.train.seed)
         trained = [trained[i] for i in chosen]

@@ -1,12 +1,12 @@
 """`electra-jax predict`: a fine-tuned workdir on new data."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from electra_jax import files, remote
-from electra_jax.finetune import forward, majority, order, plan, record, scoring
+from electra_jax.finetune import forward, majority, order, plan, record, scoring, tasks
 from electra_jax.finetune.export import choose_task
 from electra_jax.finetune.forward import Found
 from electra_jax.finetune.heads import HeadSpec
@@ -65,9 +65,10 @@ def _predict(
     entry, labels = task_of(found, name, asked), tuple(found["labels"][name])
     if probabilities:
         scoring.check_probabilities(entry, output)
+    scored = _with_range(entry, found["score_range"][name])
     words = tokenizers.load(workdir / "tokenizer")
     examples = entry.read(path, SPLIT, asked.carry_on)
-    split = plan.encode(entry, labels, examples, path, words, found["max_len"][name], asked)
+    split = plan.encode(scored, labels, examples, path, words, found["max_len"][name], asked)
     runs = _runs(workdir, found, run, ensemble)
     programs.use_compilation_cache()
     heads = tuple(
@@ -86,7 +87,7 @@ def _predict(
         for tree in (arrays.nest(record.read_params(workdir, r)) for r in runs)
     ]
     files.make_folder(Path(output).parent)
-    data = scoring.Scored(entry, labels, dict(heads)[name])
+    data = scoring.Scored(scored, labels, dict(heads)[name])
     scores = _write(data, split, said, output, probabilities)
     one = found.get(majority.NAME, {}).get(name)  # absent from workdirs of earlier versions
     if scores is None or one is None:
@@ -109,10 +110,18 @@ def _write(
 
 
 def task_of(found: Mapping[str, Any], name: str, asked: DataOptions) -> Task:
-    """The task of a record, with the score range it was trained on."""
+    """The task of a record, with the classes that it was trained on: what reads its test file."""
     task = plan.choose(name, asked)
-    bounds = found["score_range"][name]
-    return task if bounds is None else dataclasses.replace(task, score_range=tuple(bounds))
+    labels = found["labels"][name]
+    return tasks.with_labels(task, labels) if labels else task
+
+
+def _with_range(task: Task, bounds: Sequence[float] | None) -> Task:
+    """The task with the range of the scores that it was trained on, in which predictions are."""
+    if bounds is None:
+        return task
+    low, high = bounds
+    return dataclasses.replace(task, score_range=(low, high))
 
 
 def _runs(

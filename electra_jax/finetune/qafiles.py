@@ -29,7 +29,7 @@ class SquadJson:
                 for paragraph in article["paragraphs"]:
                     for qa in paragraph["qas"]:
                         found.append(_squad_question(path, paragraph["context"], qa, wanted, lost))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(
                 f"{path} is not in SQuAD's layout: after {len(found)} questions, "
                 f"{type(error).__name__} {error} in data[].paragraphs[].qas[]"
@@ -53,30 +53,20 @@ class MrqaJson:
             if "header" in row:
                 continue
             context = wanted.text(row.get("context"), where, "context")
-            for qa in row.get("qas", ()):
-                places = []
-                for answer in qa.get("detected_answers", ()):
-                    for first, last in answer["char_spans"]:
-                        places.append((context[first : last + 1], first))
-                        if not _same(places[-1][0], answer["text"]):
-                            lost.append(_misplaced(str(qa["qid"]), answer["text"], first, context))
-                            places[-1] = (answer["text"], NOWHERE)
-                golds = tuple(qa.get("answers", ()))
-                if not places:
-                    name = str(qa["qid"])
-                    places = [_placed(name, g, context.find(g), context, lost) for g in golds]
-                if wanted.labelled and not places:
-                    raise UserError(f"{where}: question {qa.get('qid')} has no answer")
-                question = wanted.text(qa.get("question"), where, "question")
-                found.append(
-                    QaExample(str(qa["qid"]), question, context, tuple(places), references=golds)
-                )
+            try:
+                found += [
+                    _mrqa_question(where, context, qa, wanted, lost) for qa in row.get("qas", ())
+                ]
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
+                raise UserError(
+                    f"{where} is not in MRQA's layout: {type(error).__name__} {error} in qas[]"
+                ) from None
         return _finished(path, found, lost, wanted)
 
 
 @dataclasses.dataclass(frozen=True)
 class QaTable:
-    """A TSV, CSV or JSON-lines file with a question a row.
+    """A TSV, CSV, JSON-lines or Parquet file with a question a row.
 
     The answer is a text, a list of texts, or {"text": [...], "answer_start": [...]} as in the
     `datasets` library. Without a column `start` it is looked for in the context, where it must
@@ -115,6 +105,26 @@ class QaTable:
                 raise UserError(f"{where}: no answer; this task has no impossible questions")
             found.append(QaExample(here, question, context, answers, impossible))
         return _finished(path, found, lost, wanted)
+
+
+def _mrqa_question(
+    where: str, context: str, qa: dict[str, Any], wanted: Wanted, lost: list[str]
+) -> QaExample:
+    places = []
+    for answer in qa.get("detected_answers", ()):
+        for first, last in answer["char_spans"]:
+            places.append((context[first : last + 1], first))
+            if not _same(places[-1][0], answer["text"]):
+                lost.append(_misplaced(str(qa["qid"]), answer["text"], first, context))
+                places[-1] = (answer["text"], NOWHERE)
+    golds = tuple(qa.get("answers", ()))
+    if not places:
+        name = str(qa["qid"])
+        places = [_placed(name, gold, context.find(gold), context, lost) for gold in golds]
+    if wanted.labelled and not places:
+        raise UserError(f"{where}: question {qa.get('qid')} has no answer")
+    question = wanted.text(qa.get("question"), where, "question")
+    return QaExample(str(qa["qid"]), question, context, tuple(places), references=golds)
 
 
 def _squad_question(

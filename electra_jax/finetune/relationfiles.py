@@ -5,7 +5,7 @@ from typing import Any
 
 from electra_jax.finetune import tables
 from electra_jax.finetune.examples import TextExample
-from electra_jax.finetune.wanted import NOT_A_CLASS, Wanted
+from electra_jax.finetune.wanted import Wanted, written
 from electra_jax.spec import UserError
 
 Names = tuple[str, ...]
@@ -18,7 +18,7 @@ MARKERS: Markers = ("@", "@", "#", "#")
 
 @dataclasses.dataclass(frozen=True)
 class Relations:
-    """JSON lines: a text, or its tokens, and two spans [start, stop) in characters or in tokens.
+    """Rows with a text, or its tokens, and two spans [start, stop) in characters or in tokens.
 
     A span is a list of two numbers, or an object with "pos" (OpenNRE) or "start" and "end". Tokens
     are joined by spaces. `markers` are the words before and after the head and the tail.
@@ -51,12 +51,12 @@ class Relations:
             ]
             label: str | float | None = None
             if wanted.labelled or any(name in row for name in self.label):
-                said = str(row[tables.column(path, row, self.label, "--label")])
-                if wanted.labelled or said not in NOT_A_CLASS:
-                    label = wanted.label(where, said)
+                said = written(where, row[tables.column(path, row, self.label, "--label")])
+                label = wanted.gold(where, said)
             name = next((name for name in self.id if name in row), None)
             marked = mark(units, joint, spans[0], spans[1], self.markers)
             found.append(TextExample(str(row[name] if name else number), marked, None, label))
+        wanted.tell_strange(path)
         if not found:
             raise UserError(f"{path} has no example")
         return found
@@ -93,7 +93,8 @@ def _span(where: str, row: tables.Row, names: Names, length: int, side: str) -> 
     """[start, stop) of one entity. TACRED has subj_start and subj_end, the last token included."""
     said: Any
     if f"{side}_start" in row and f"{side}_end" in row:
-        said = [row[f"{side}_start"], row[f"{side}_end"] + 1]
+        start, last = row[f"{side}_start"], row[f"{side}_end"]
+        said = [start, last + 1 if type(last) is int else last]
     else:
         said = row[tables.column(where, row, names)]
     if isinstance(said, dict):

@@ -16,7 +16,7 @@ from electra_jax.finetune import (
     tasks,
 )
 from electra_jax.finetune.examples import TagExample
-from electra_jax.finetune.tagfiles import Conll, TagLists
+from electra_jax.finetune.tagfiles import Conll
 from electra_jax.finetune.tasks import Task
 from electra_jax.spec import UserError, unknown_name
 
@@ -40,10 +40,12 @@ def score(
     """
     task = _task(name, columns or {})
     if task.kind == "tag":  # as written: conlleval's token accuracy depends on it
-        layout = _as_written(task.layout)
+        layout = tasks.as_written(task.layout)
         if layout != task.layout:
             task = dataclasses.replace(task, layout=layout, labels=None)
     examples = _references(task, references, predictions)
+    if task.kind == "tag":
+        task = tasks.for_tags(task, [tag for example in examples for tag in example.tags or ()])
     ids = [example.id for example in examples]
     if len(set(ids)) < len(ids):
         twice = next(key for key in ids if ids.count(key) > 1)
@@ -113,18 +115,9 @@ def _task(name: str, columns: Mapping[str, Any]) -> Task:
 _COLUMNS = Conll(scheme=None)
 
 
-def _as_written(layout: Any) -> Any:
-    """The layout, without a rewriting of tags where it has one."""
-    if isinstance(layout, Conll | TagLists):
-        return dataclasses.replace(layout, scheme=None)
-    if isinstance(layout, custom.Either):
-        return dataclasses.replace(layout, yes=_as_written(layout.yes), no=_as_written(layout.no))
-    return layout
-
-
 def _tagged(task: Task, path: str, examples: list[TagExample]) -> dict[str, Any]:
     """The scores of a file of tags, if its words are those of the references."""
-    if tables.is_json(path):
+    if tables.has_lists(path):
         said = _sentences(task, path, examples)
         return metrics.score(task, examples, said)
     columns = dataclasses.replace(task, layout=_COLUMNS, labels=None)

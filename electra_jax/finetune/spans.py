@@ -114,7 +114,7 @@ TASKS = (
         ("conll2003", "CoNLL-2003", "ner"),
         labels=scheme_labels(_PEOPLE_PLACES, "iob2"),
         tfds="conll2003",
-        tfds_layout=TagLists(tags=("ner",), scheme="iob2"),
+        tfds_layout=TagLists(tags=("ner", "ner_tags", "tags"), scheme="iob2"),
         tfds_splits={"dev": "dev"},
     ),
     Task(

@@ -1,114 +1,288 @@
 """Files of tagged words: CoNLL columns, JSON lists of words and tags, JSON character spans."""
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from electra_jax.finetune import tables
+from electra_jax.finetune import tables, tags
 from electra_jax.finetune.examples import TagExample
-from electra_jax.finetune.tags import Span, rewrite, write
+from electra_jax.finetune.tags import Span, write
 from electra_jax.finetune.wanted import Wanted, unknown_label
-from electra_jax.spec import UserError
+from electra_jax.spec import UserError, nearest
 
 Names = tuple[str, ...]
+Column = int | str | None
 _BETWEEN_DOCUMENTS = "-DOCSTART-"
+# CoNLL-U's columns (universaldependencies.org/format.html); "# global.columns = ..." names others.
+_CONLLU = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
+_GLOBAL = "# global.columns ="
+_NOT_A_WORD = re.compile(
+    r"\d+[-.]\d+"
+)  # IDs of CoNLL-U: 1-2 is several words written as one, 8.1 is empty
+
+
+@dataclasses.dataclass(frozen=True)
+class Sentence:
+    """A sentence as its file has it; `where` is the place of each word."""
+
+    id: str
+    words: tuple[str, ...]
+    tags: tuple[str, ...] | None
+    where: Sequence[str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Conll:
-    """A word a line, columns between white space, an empty line between sentences.
+    """A word a line in columns, an empty line between sentences.
 
-    `word` and `tag` are column numbers; -1 is the last. `scheme`: what the entity tags are written
-    in for training; None leaves the tags alone (parts of speech). The entities stay the same.
-    Lines -DOCSTART- are passed over.
+    Columns stand between tabs, where the first line has one (then blanks belong to the words), else
+    between blanks. `word` and `tag` are numbers, counted from 0, -1 the last, or names: those of
+    CoNLL-U, or those in the first line; None is the first and the last, in CoNLL-U FORM and UPOS.
+    `scheme`: what the entity tags are written in for training;
+    None leaves the tags alone (parts of speech). The entities stay the same. `names` are those of
+    tags that are numbers. Passed over: -DOCSTART-, lines that begin with # and are no word, and
+    CoNLL-U's lines of several words and of empty ones.
     """
 
-    word: int = 0
-    tag: int = -1
+    word: Column = None
+    tag: Column = None
     scheme: str | None = "iob2"
+    names: Names | None = None
 
     def read(self, path: str, wanted: Wanted) -> list[TagExample]:
         """The sentences of a file; UserError names the line that is at fault."""
-        found: list[TagExample] = []
+        sentences = list(self._sentences(path, wanted))
+        return _checked(path, sentences, self.scheme, self.names, wanted)
+
+    def _sentences(self, path: str, wanted: Wanted) -> Iterator[Sentence]:
+        columns = _Columns.of(path, self.word, self.tag)
         words: list[str] = []
         said: list[str] = []
-        width = 0
-        for line, text in tables.numbered(path):
-            columns = text.split()
-            if not columns:
-                self._close(found, words, said, wanted)
-                continue
-            if columns[0] == _BETWEEN_DOCUMENTS:
-                continue
-            width = width or len(columns)
-            where = f"{path}:{line}"
-            if len(columns) != width:
-                raise UserError(f"{where}: found {len(columns)} columns; expected {width}")
-            if width == 1 and wanted.labelled:
-                raise UserError(
-                    f"{where}: found a word without a tag; expected two columns or more"
-                )
-            if max(self.word, self.tag) >= width:
-                raise UserError(
-                    f"{where}: found {width} columns; column {max(self.word, self.tag)} (counted "
-                    "from 0) is not among them"
-                )
-            words.append(columns[self.word])
-            if width > 1:
-                said.append(columns[self.tag])
-                if self.scheme is None:
-                    _check(where, said[-1], wanted)
-                else:
-                    _check_entity(where, said[-1], wanted)
-        self._close(found, words, said, wanted)
-        if not found:
-            raise UserError(f"{path} has no sentence")
-        return found
+        where: list[str] = []
+        number = 0
+        lines = columns.lines(path, self.scheme is not None)
+        for line, values in itertools.chain(lines, [(0, [])]):
+            if values:
+                if columns.width == 1 and wanted.labelled:
+                    raise UserError(
+                        f"{path}:{line}: found a word without a tag; expected two columns or more"
+                    )
+                words.append(values[columns.word])
+                said += [values[columns.tag]] if columns.width > 1 else []
+                where.append(f"{path}:{line}")
+            elif words:
+                empty = columns.conllu and set(said) == {"_"}  # what is not said
+                if empty and wanted.labelled:
+                    raise UserError(f"{where[0]}: the sentence has no tags, only _")
+                tagged = tuple(said) if said and not empty else None
+                yield Sentence(str(number), tuple(words), tagged, tuple(where))
+                number += 1
+                words, said, where = [], [], []
 
-    def _close(
-        self, found: list[TagExample], words: list[str], said: list[str], wanted: Wanted
-    ) -> None:
-        if words:
-            tags = tuple(said) if self.scheme is None else rewrite(said, self.scheme)
-            found.append(TagExample(str(len(found)), tuple(words), tags if said else None))
-            words.clear()
-            said.clear()
+
+@dataclasses.dataclass(frozen=True)
+class _Columns:
+    """How the lines of a file divide, and which of their columns are read."""
+
+    tabs: bool
+    width: int
+    word: int
+    tag: int
+    conllu: bool
+    header: int | None  # the line with the columns' names, if the file has one
+
+    @classmethod
+    def of(cls, path: str, word: Column, tag: Column) -> "_Columns":
+        """As the first line that is no comment says."""
+        first, named = None, list(_CONLLU)
+        for line, text in tables.numbered(path):
+            if text.startswith(_GLOBAL):
+                named = text.removeprefix(_GLOBAL).split()
+            if not text.strip() or text.startswith(_BETWEEN_DOCUMENTS):
+                continue
+            if first is None or first[1].startswith("#"):
+                first = (line, text)
+            if not text.startswith("#"):
+                break
+        if first is None:
+            raise UserError(f"{path} has no sentence")
+        line, text = first
+        tabs = "\t" in text
+        values = _divided(text, tabs)
+        header = None
+        by_name = [column for column in (word, tag) if isinstance(column, str)]
+        conllu = tabs and len(values) == len(named) and values[0].partition("-")[0] in ("0", "1")
+        conllu = conllu or (tabs and tables.suffix(path) in (".conllu", ".conllup"))
+        if by_name and not conllu:
+            header, named = line, values
+        found = []
+        for column, usual, number in ((word, "FORM", 0), (tag, "UPOS", -1)):
+            if column is None:
+                column = usual if conllu and usual in named else number
+            at = _place(path, column, named) if isinstance(column, str) else column
+            if not -len(values) <= at < len(values):
+                raise UserError(
+                    f"{path}:{line}: found {len(values)} columns; column {at} is not among them "
+                    "(they are counted from 0, -1 is the last)"
+                )
+            found.append(at % len(values))
+        return cls(tabs, len(values), found[0], found[1], conllu, header)
+
+    def lines(self, path: str, entities: bool) -> Iterator[tuple[int, list[str]]]:
+        """(line, columns) of every word, (line, []) between sentences."""
+        begins = True
+        for line, text in tables.numbered(path):
+            if not text.strip():
+                begins = True
+                yield line, []
+                continue
+            values = _divided(text, self.tabs)
+            if line == self.header or values[0] == _BETWEEN_DOCUMENTS:
+                continue
+            if text.startswith("#") and (begins or self.conllu) and self._comment(values, entities):
+                continue
+            begins = False
+            if len(values) != self.width:
+                kind = "tabs" if self.tabs else "blanks"
+                raise UserError(
+                    f"{path}:{line}: found {len(values)} columns; expected {self.width}, between {kind}"
+                )
+            if not values[self.word]:
+                raise UserError(f"{path}:{line}: the word is empty")
+            if not (self.conllu and _NOT_A_WORD.fullmatch(values[0])):
+                yield line, values
+
+    def _comment(self, values: list[str], entities: bool) -> bool:
+        """Whether a line that begins with # before a sentence is no word of it."""
+        if self.conllu or len(values) != self.width:
+            return True
+        return values[0] != "#" or (entities and tags.fault(values[self.tag]) is not None)
+
+
+def _divided(text: str, tabs: bool) -> list[str]:
+    if tabs:
+        return [value.strip(" ") or value for value in re.split(r"\t+", text.rstrip("\t "))]
+    return re.split(" +", text.strip(" "))
+
+
+def _place(path: str, name: str, named: list[str]) -> int:
+    """The number of a column of this name, in capitals or not."""
+    folded = [column.casefold() for column in named]
+    if name.casefold() in folded:
+        return folded.index(name.casefold())
+    guess = nearest(name, named)
+    hint = f" Did you mean {guess!r}?" if guess else ""
+    raise UserError(
+        f"{path}: no column {name!r}.{hint} Found: {', '.join(map(repr, named))}. (Of a file without "
+        "names in its first line, give the number, counted from 0, -1 for the last)"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class TagLists:
-    """JSON lines with a list of words and one of tags of the same length."""
+    """Rows with a list of words and one of tags of the same length.
+
+    `names` are those of tags that are numbers, as in data sets of the `datasets` library.
+    """
 
     words: Names = ("words", "tokens")
     tags: Names = ("tags", "ner_tags", "labels")
     id: Names = ("id",)
     scheme: str | None = None
+    names: Names | None = None
 
     def read(self, path: str, wanted: Wanted) -> list[TagExample]:
         """The sentences of a file; UserError names the line that is at fault."""
-        found: list[TagExample] = []
+        found: list[Sentence] = []
         for line, row in tables.rows(path):
             where = f"{path}:{line}"
             words = _texts(
                 row[tables.column(path, row, self.words, "--config.data.words")], where, "words"
             )
-            tags = None
+            tagged = None
             if wanted.labelled or any(name in row for name in self.tags):
-                tags = _texts(
-                    row[tables.column(path, row, self.tags, "--config.data.tags")], where, "tags"
-                )
-                if len(tags) != len(words):
-                    raise UserError(f"{where}: found {len(tags)} tags for {len(words)} words")
-                if self.scheme is None:
-                    for tag in tags:
-                        _check(where, tag, wanted)
-                else:
-                    tags = rewrite(tags, self.scheme)
+                said = row[tables.column(path, row, self.tags, "--config.data.tags")]
+                if said is not None or wanted.labelled:
+                    tagged = _texts(self._numbers(where, said), where, "tags")
+                    if len(tagged) != len(words):
+                        raise UserError(f"{where}: found {len(tagged)} tags for {len(words)} words")
             name = next((name for name in self.id if name in row), None)
-            found.append(TagExample(str(row[name] if name else len(found)), words, tags))
-        if not found:
-            raise UserError(f"{path} has no sentence")
-        return found
+            here = str(row[name] if name else len(found))
+            found.append(Sentence(here, words, tagged, [where] * len(words)))
+        return _checked(path, found, self.scheme, self.names, wanted)
+
+    def _numbers(self, where: str, said: Any) -> Any:
+        """Numbers as texts, where names are given for them or none are needed."""
+        if not isinstance(said, list) or not all(type(tag) is int for tag in said):
+            return said
+        if self.names is None and self.scheme is not None:
+            raise UserError(
+                f"{where}: 'tags' are numbers; say what they mean in their order, with "
+                "--config.data.tag_names=O,B-PER,... (plain classes: --config.data.scheme=None)"
+            )
+        return [str(tag) for tag in said]
+
+
+def _checked(
+    path: str, found: list[Sentence], scheme: str | None, names: Names | None, wanted: Wanted
+) -> list[TagExample]:
+    """The examples, their tags checked and written in `scheme`.
+
+    Tags of a file that mark no entities stay as they are, where the task's classes are not known yet.
+    """
+    if not found:
+        raise UserError(f"{path} has no sentence")
+    if names is not None:
+        found = [dataclasses.replace(s, tags=_named(s, names)) for s in found]
+    _check_words(path, found, wanted)
+    said = [tag for sentence in found for tag in sentence.tags or ()]
+    if scheme is not None and wanted.labels is None and said and not tags.mark_entities(said):
+        wanted.notes.append(
+            f"{path}: its tags ({', '.join(sorted(set(said))[:3])}, ...) mark no entities, so they are "
+            "learned as they are and scored by accuracy, as --config.data.scheme=None says"
+        )
+        scheme = None
+    examples = []
+    for sentence in found:
+        written = sentence.tags
+        for where, tag in zip(sentence.where, sentence.tags or (), strict=False):
+            _check(where, tag, scheme, wanted)
+        if written is not None and scheme is not None:
+            written = tags.rewrite(written, scheme)
+        examples.append(TagExample(sentence.id, sentence.words, written))
+    return examples
+
+
+def _named(sentence: Sentence, names: Names) -> tuple[str, ...] | None:
+    """The tags of a sentence with their names in place of numbers."""
+    if sentence.tags is None:
+        return None
+    for where, tag in zip(sentence.where, sentence.tags, strict=True):
+        if not (tag.isascii() and tag.isdigit() and len(tag) < 10 and int(tag) < len(names)):
+            raise UserError(
+                f"{where}: tag {tag!r} is no number from 0 to {len(names) - 1}, the last of tag_names"
+            )
+    return tuple(names[int(tag)] for tag in sentence.tags)
+
+
+def _check_words(path: str, found: list[Sentence], wanted: Wanted) -> None:
+    """A column of nothing but numbers is hardly the words'; one with blanks everywhere is several."""
+    words = [word for sentence in found for word in sentence.words]
+    if all(word.isdigit() for word in words):
+        said = (
+            f"{path}: every word is a number, such as {words[0]}; is this the words' column? Name it "
+            "with --config.data.words; numbers of columns are counted from 0"
+        )
+        if wanted.labelled:
+            raise UserError(said)
+        wanted.notes.append(said)
+    blanks = sum(" " in word for word in words)
+    if 2 * blanks > len(words):
+        wanted.notes.append(
+            f"{path}: {blanks} of {len(words)} words hold a blank: columns are divided at tabs alone"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,15 +301,15 @@ class CharacterSpans:
         for line, row in tables.rows(path):
             where = f"{path}:{line}"
             text = wanted.text(row[tables.column(path, row, ("text",))], where, "text")
-            tags, entities = None, None
+            tagged, entities = None, None
             if wanted.labelled or "label" in row:
                 said = row[tables.column(path, row, ("label",))]
                 entities = tuple(_character_entities(where, text, said, wanted))
                 kept = apart(entities)
                 overlapping += len(entities) - len(kept)
-                tags = write(kept, len(text), self.scheme)
+                tagged = write(kept, len(text), self.scheme)
             name = str(row.get("id", len(found)))
-            found.append(TagExample(name, tuple(text), tags, entities))
+            found.append(TagExample(name, tuple(text), tagged, entities))
         if overlapping:
             wanted.notes.append(f"{path}: {overlapping} entities inside longer ones left out")
         return found
@@ -143,16 +317,26 @@ class CharacterSpans:
 
 def _character_entities(where: str, text: str, said: Any, wanted: Wanted) -> list[Span]:
     entities = []
-    for kind, surfaces in said.items():
+    try:
+        found = [
+            (kind, surface, first, last)
+            for kind, surfaces in said.items()
+            for surface, places in surfaces.items()
+            for first, last in places
+        ]
+        there = [text[first : last + 1] for _, _, first, last in found]
+    except (AttributeError, TypeError, ValueError):
+        raise UserError(
+            f"{where}: 'label' is not in CLUENER's layout: type -> text -> [[first, last], ...]"
+        ) from None
+    for (kind, surface, first, last), held in zip(found, there, strict=True):
         check_type(where, kind, wanted)
-        for surface, places in surfaces.items():
-            for first, last in places:
-                if text[first : last + 1] != surface:
-                    raise UserError(
-                        f"{where}: {kind} {surface!r} is not at characters {first} to {last}, "
-                        f"where the text has {text[first : last + 1]!r}"
-                    )
-                entities.append(Span(kind, first, last + 1))
+        if held != surface:
+            raise UserError(
+                f"{where}: {kind} {surface!r} is not at characters {first} to {last}, "
+                f"where the text has {held!r}"
+            )
+        entities.append(Span(kind, first, last + 1))
     return entities
 
 
@@ -168,35 +352,33 @@ def apart(entities: Sequence[Span]) -> list[Span]:
 def _texts(value: Any, where: str, column: str) -> tuple[str, ...]:
     """A list of texts: a JSON list, or words between spaces (in a TSV)."""
     if isinstance(value, str):
-        value = value.split()
+        value = _divided(value, tabs=False)
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
         raise UserError(f"{where}: {column!r} is no list of texts")
     if not value:
         raise UserError(f"{where}: {column!r} is empty")
-    if any(not word.strip() for word in value) and column == "words":
+    if any(not word.strip(" \t\r\n") for word in value) and column == "words":
         raise UserError(f"{where}: {column!r} holds an empty word")
     return tuple(value)
 
 
-def _check(where: str, tag: str, wanted: Wanted) -> None:
-    if wanted.labels is not None and tag not in wanted.labels:
-        raise unknown_label(where, tag, wanted.labels)
-
-
-def _check_entity(where: str, tag: str, wanted: Wanted) -> None:
-    """The type must be known; the prefix may be of any scheme."""
-    prefix, dash, kind = tag.partition("-")
-    if dash:
-        if prefix not in ("B", "I", "E", "S"):
-            raise UserError(f"{where}: tag {tag!r} begins with none of B- I- E- S-")
-        check_type(where, kind, wanted)
-    elif tag != "O":
-        raise UserError(f"{where}: tag {tag!r} is neither O nor one such as B-PER")
+def _check(where: str, tag: str, scheme: str | None, wanted: Wanted) -> None:
+    """A tag must be of the task; of an entity the type must, and the prefix may be of any scheme."""
+    if scheme is None:
+        if wanted.labels is not None and tag not in wanted.labels:
+            raise unknown_label(where, tag, wanted.labels)
+        return
+    fault = tags.fault(tag)
+    if fault is not None:
+        plain = "; tags that mark no entities are read with --config.data.scheme=None"
+        raise UserError(f"{where}: tag {tag!r} {fault}{plain}")
+    if tag != tags.OUTSIDE:
+        check_type(where, tags.parts(tag)[1], wanted)
 
 
 def check_type(where: str, kind: str, wanted: Wanted) -> None:
     """UserError for a type of entity that the task does not know."""
     if wanted.labels is not None:
-        types = sorted({label.partition("-")[2] for label in wanted.labels} - {""})
+        types = sorted({tags.parts(label)[1] for label in wanted.labels if label != tags.OUTSIDE})
         if kind not in types:
             raise unknown_label(where, kind, types)

@@ -2,13 +2,15 @@
 
 import dataclasses
 import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from electra_jax.finetune import parquetfiles, tables, tags
 from electra_jax.finetune.examples import Example, QaExample, TagExample, TextExample
 from electra_jax.finetune.wanted import Wanted, unknown_label
 from electra_jax.spec import UserError, check_choice
@@ -27,6 +29,19 @@ class Layout(Protocol):
     def read(self, path: str, wanted: Wanted) -> Sequence[Any]:
         """The examples of a file; raises UserError, with the line, for what is wrong with it."""
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Either:
+    """One layout for the files of which `test` is true, another for the rest."""
+
+    test: Callable[[str], bool]
+    yes: Layout
+    no: Layout
+
+    def read(self, path: str, wanted: Wanted) -> Sequence[Any]:
+        """The examples of a file."""
+        return (self.yes if self.test(path) else self.no).read(path, wanted)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +66,8 @@ class Task:
     negative: the class that "relation_f1" does not count. epochs: of the paper's Table 7.
     max_len: tokens a row. unordered: the two texts may change places, and training data are
     doubled that way (the original's double_unordered). impossible: questions may have no answer.
-    folder_splits: a split is a folder. tfds: the data set's name there; how its records read, and
-    split -> its split, where these are not the usual ones.
+    folder_splits: a split is a folder. tfds: the data set's name there; how its records, and those
+    of Parquet files, read, and split -> its split, where these are not the usual ones.
     """
 
     name: str
@@ -126,9 +141,16 @@ class Task:
             path = self._in_folder(path, split) if os.path.isdir(path) else path
             if not os.path.exists(path):
                 raise UserError(f"task {self.name}: file {path} for {split} does not exist")
-            if self.test_layout is not None and not wanted.labelled:
+            if parquetfiles.is_parquet(path):
+                layout = self.tfds_layout or layout
+            elif self.test_layout is not None and not wanted.labelled and self._is_test(path):
                 layout = self.test_layout
         found = list(layout.read(path, wanted))
+        unknown = sum(not _is_labelled(example) for example in found)
+        if 0 < unknown < len(found):
+            wanted.notes.append(
+                f"{path}: {unknown} of {len(found)} examples have no label, so it is not scored"
+            )
         if wanted.empty:
             wanted.notes.append(
                 f"{len(wanted.empty)} empty texts kept, the first: {wanted.empty[0]}"
@@ -136,6 +158,11 @@ class Task:
         for note in wanted.notes:
             tqdm.write(note, file=sys.stderr)  # above a progress bar, if one is shown
         return found
+
+    def _is_test(self, path: str) -> bool:
+        """Whether a file has the columns of the test files, not those of training."""
+        names = getattr(self.test_layout, "text", ())
+        return any(name in tables.first_row(path) for name in names)
 
     def wanted(self, split: str, carry_on: bool = False) -> Wanted:
         """What a reader of this task's files checks."""
@@ -206,9 +233,36 @@ def labels_of(task: Task, examples: Sequence[Any]) -> tuple[str, ...]:
             f"task {task.name}: the training data have {len(found)} classes "
             f"({', '.join(found) or 'none'}); expected two or more"
         )
-    if all(label.lstrip("-").isdigit() for label in found):
+    if all(re.fullmatch("-?[0-9]{1,4000}", label) for label in found):
         return tuple(sorted(found, key=int))
     return tuple(sorted(found, key=lambda label: (label != "O", label)))
+
+
+def with_labels(task: Task, labels: Sequence[str]) -> Task:
+    """The task with the classes that its training data have; they say what is a label elsewhere."""
+    return for_tags(dataclasses.replace(task, labels=tuple(labels)), labels)
+
+
+def for_tags(task: Task, found: Iterable[str]) -> Task:
+    """The task; where it is to find entities, but the tags mark none, it reads them as they are and
+    its score is their accuracy."""
+    if task.kind != "tag" or "entities" not in task.metrics or tags.mark_entities(found):
+        return task
+    return dataclasses.replace(
+        task,
+        layout=as_written(task.layout),
+        metrics=("token_accuracy",),
+        main_metric="accuracy",
+    )
+
+
+def as_written(layout: Any) -> Any:
+    """The layout, without a rewriting of tags where it has one."""
+    if isinstance(layout, Either):
+        return dataclasses.replace(layout, yes=as_written(layout.yes), no=as_written(layout.no))
+    if getattr(layout, "scheme", None) is None or not hasattr(layout, "names"):
+        return layout
+    return dataclasses.replace(layout, scheme=None)
 
 
 def check_labels(where: str, examples: Sequence[Example], labels: Sequence[str]) -> None:
@@ -238,13 +292,12 @@ def both_orders(examples: Sequence[TextExample]) -> list[TextExample]:
 
 def labelled(examples: Sequence[Example]) -> bool:
     """Whether every example says what is right, so that predictions can be scored."""
-    for example in examples:
-        if isinstance(example, TagExample):
-            known = example.tags is not None
-        elif isinstance(example, QaExample):
-            known = example.impossible or bool(example.golds)
-        else:
-            known = example.label is not None
-        if not known:
-            return False
-    return True
+    return all(map(_is_labelled, examples))
+
+
+def _is_labelled(example: Example) -> bool:
+    if isinstance(example, TagExample):
+        return example.tags is not None
+    if isinstance(example, QaExample):
+        return example.impossible or bool(example.golds)
+    return example.label is not None

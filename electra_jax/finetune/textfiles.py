@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from electra_jax.finetune import tables
 from electra_jax.finetune.examples import TextExample
-from electra_jax.finetune.wanted import NOT_A_CLASS, Wanted
+from electra_jax.finetune.wanted import Wanted, written
 from electra_jax.spec import UserError
 
 Names = tuple[str, ...]
@@ -13,7 +13,7 @@ Names = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A TSV, CSV or JSON-lines file with a row an example.
+    """A TSV, CSV, JSON-lines or Parquet file with a row an example.
 
     `text`, `pair`, `label` and `id` are column names, each with the spellings met in the wild, the
     first that a file has counts. `columns` names the columns of a file without a header.
@@ -35,7 +35,7 @@ class Table:
         """The examples of a file; UserError names the line that is at fault."""
         found: list[TextExample] = []
         broken: list[str] | None = [] if self.lenient and wanted.labelled else None
-        unsure = strange = 0
+        unsure = 0
         for number, (line, row) in enumerate(tables.rows(path, self.columns, broken)):
             where = f"{path}:{line}"
             text = row[tables.column(path, row, self.text, "--text")]
@@ -49,34 +49,32 @@ class Table:
             else:
                 text = wanted.text(text, where, "text")
                 pair = None if pair is None else wanted.text(pair, where, "pair")
-            said = self._said(path, row, wanted)
+            said = self._said(where, path, row, wanted)
             if said in self.no_gold and said is not None:
                 unsure += 1
                 continue
-            label: str | float | None = None
-            if said is not None and wanted.labelled:
-                label = wanted.label(where, said)
-            elif said is not None and said not in NOT_A_CLASS:
-                try:
-                    label = wanted.label(where, said)
-                except UserError:
-                    strange += 1
+            label = None if said is None else wanted.gold(where, said)
             name = next((name for name in self.id if name in row), None)
             found.append(TextExample(str(row[name] if name else number), text, pair, label))
         if broken:
             wanted.notes.append(f"{path}: {len(broken)} rows left out, the first: {broken[0]}")
         if unsure:
             wanted.notes.append(f"{path}: {unsure} rows without a gold label left out")
-        if strange:
-            wanted.notes.append(f"{path}: {strange} labels are none of the task's; taken as absent")
+        wanted.tell_strange(path)
         if not found:
             raise UserError(f"{path} has no usable row")
+        if all(example.text.strip().isdigit() for example in found):
+            wanted.notes.append(
+                f"{path}: every text is a number, such as {found[0].text.strip()}; is this the texts' "
+                "column? Name it with --text"
+            )
+        if not wanted.labelled and all(example.label == -1 for example in found):
+            found = [dataclasses.replace(example, label=None) for example in found]
         return found
 
-    def _said(self, path: str, row: tables.Row, wanted: Wanted) -> str | None:
+    def _said(self, where: str, path: str, row: tables.Row, wanted: Wanted) -> str | None:
         """The label of a row, as the task names it."""
         if not wanted.labelled and not any(name in row for name in self.label):
             return None
-        value = row[tables.column(path, row, self.label, "--label")]
-        said = "" if value is None else str(value).strip()
+        said = written(where, row[tables.column(path, row, self.label, "--label")])
         return self.rename.get(said, said)

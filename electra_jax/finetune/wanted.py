@@ -1,6 +1,7 @@
 """What a task asks of a file, and the checks that every kind of file shares."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Iterable
 
@@ -17,7 +18,8 @@ class Wanted:
     classes, or None where the training data say them. `scores`: the range of a regression label,
     or None. `impossible`: questions without an answer are part of the task. `carry_on`: texts that
     are empty and answers that are not where the file says are passed over, not refused. `notes`
-    collects what the user should hear of, `empty` the places of empty texts.
+    collects what the user should hear of, `empty` the places of empty texts, `strange` those of
+    labels that a split which need not have any has and the task does not know.
     """
 
     labelled: bool = True
@@ -28,9 +30,12 @@ class Wanted:
     carry_on: bool = False
     notes: list[str] = dataclasses.field(default_factory=list)
     empty: list[str] = dataclasses.field(default_factory=list)
+    strange: list[str] = dataclasses.field(default_factory=list)
 
     def text(self, value: object, where: str, column: str) -> str:
-        """A text that is not empty, as it stands. Raises UserError for anything else."""
+        """A text that is not empty, as it stands; null is one. Raises UserError for anything else."""
+        if value is None:
+            value = ""
         if not isinstance(value, str):
             raise UserError(f"{where}: {column!r} is a {type(value).__name__}; expected a text")
         if value.strip():
@@ -52,6 +57,30 @@ class Wanted:
             raise unknown_label(where, said, self.labels)
         return said
 
+    def gold(self, where: str, said: str) -> str | float | None:
+        """The label of a row; None where the split need not have one and `said` is none of the task's.
+
+        "-1", "None" and their kin are labels where the task's classes or range have them.
+        """
+        if self.labelled or (self.labels is not None and said in self.labels):
+            return self.label(where, said)
+        if said in NOT_A_CLASS and not (self.regress and said == "-1"):
+            return None
+        try:
+            return self.label(where, said)
+        except UserError:
+            if said not in NOT_A_CLASS:
+                self.strange.append(f"{where}: {said!r}")
+            return None
+
+    def tell_strange(self, path: str) -> None:
+        """Notes the labels of a file that were none of the task's."""
+        if self.strange:
+            self.notes.append(
+                f"{path}: {len(self.strange)} labels are none of the task's and taken as absent, the "
+                f"first: {self.strange[0]}"
+            )
+
     def _score(self, where: str, said: str) -> float:
         try:
             value = float(said)
@@ -65,6 +94,17 @@ class Wanted:
                 f"{where}: label {said} is outside the task's range, {low:g} to {high:g}"
             )
         return value
+
+
+def written(where: str, value: object) -> str:
+    """A label of a file as text, "" for none. Raises UserError for several labels of one example."""
+    if isinstance(value, (list, tuple, dict)):
+        raise UserError(
+            f"{where}: the label is {json.dumps(value, ensure_ascii=False, default=str)[:60]}; an "
+            "example has one class (several at once, multi-label, cannot be learned). Where it is "
+            "inside an object, name its path: --label labels.label"
+        )
+    return "" if value is None else str(value).strip()
 
 
 def unknown_label(where: str, said: str, labels: Iterable[str]) -> UserError:

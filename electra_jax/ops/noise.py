@@ -29,6 +29,17 @@ class Noise(NamedTuple):
         return Noise(low_B, _mix(self.high_B + low_B))
 
 
+def seed_key(seed: int) -> jax.Array:
+    """The typed key of a seed, of any 64 bits: `jax.random.key` alone takes a seed modulo 2**32 without 64-bit mode.
+
+    Of a seed that fits 32 bits, signed or not, it is that key.
+    """
+    key = jax.random.key(seed)
+    if -(2**31) <= seed < 2**32:
+        return key
+    return jax.random.fold_in(key, np.uint32(seed >> 32 & 0xFFFFFFFF))
+
+
 def for_rows(key: jax.Array, rows_B: jax.Array) -> Noise:
     """Noise for the rows with these global numbers under a typed key."""
     data_Bx2 = jax.vmap(lambda row: jax.random.key_data(jax.random.fold_in(key, row)))(rows_B)

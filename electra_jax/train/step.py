@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from electra_jax.model.electra import Params
 from electra_jax.objective.protocol import Batch, Keys, Objective, Sums
+from electra_jax.ops import noise
 from electra_jax.train import optim
 from electra_jax.train.optim import OptimSpec
 
@@ -16,7 +17,7 @@ State = dict[str, Any]  # step int32, params, opt_state, skipped {total, run} in
 
 def init_state(objective: Objective, spec: OptimSpec, seed: int) -> State:
     """The state before the first step."""
-    params = objective.init(jax.random.key(seed))
+    params = objective.init(noise.seed_key(seed))
     return {
         "step": jnp.zeros((), jnp.int32),
         "params": params,
@@ -29,7 +30,7 @@ def init_state(objective: Objective, spec: OptimSpec, seed: int) -> State:
 def step_keys(seed: int, step: jax.Array) -> Keys:
     """The keys of a step: a function of the seed and the step number alone."""
     names = ("mask", "sample", "dropout")
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), step), len(names))
+    keys = jax.random.split(jax.random.fold_in(noise.seed_key(seed), step), len(names))
     return dict(zip(names, keys, strict=True))
 
 

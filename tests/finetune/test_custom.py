@@ -65,6 +65,68 @@ def test_choices_and_relations(made):
     assert task.main_metric == "relation_f1"
 
 
+def test_tag_files_by_the_flags_for_texts(made):
+    """Catches --text and --label ignored for tags, so that the first column, token numbers, was learned."""
+    path = made("a.txt", "1 Bob B-P\n2 sat O\n")
+    found = tasks.custom("tag", text="1", label="2").read(path, "train")[0]
+    assert (found.words, found.tags) == (("Bob", "sat"), ("B-P", "O"))
+    with pytest.raises(UserError, match=":1: found 3 columns; column 3 is not .*counted from 0"):
+        tasks.custom("tag", text="1", label="3").read(path, "train")
+    lists = made("a.jsonl", '{"words": ["Bob"], "tags": ["O"]}\n')
+    with pytest.raises(UserError, match="no column '1'"):
+        tasks.custom("tag", words="1").read(lists, "train")
+
+
+def test_paths_into_objects(made):
+    """Catches labels inside an object refused, or words of a list of objects."""
+    path = made("a.jsonl", '{"text": "x", "labels": {"label": "good", "by": [1]}}\n')
+    assert tasks.custom("classify", label="labels.label").read(path, "train")[0].label == "good"
+    with pytest.raises(UserError, match=r"Did you mean 'labels\.label'\?"):
+        tasks.custom("classify", label="labels.lable").read(path, "train")
+    path = made("b.jsonl", '{"ws": [{"form": "Bob", "t": "B-P"}, {"form": "sat", "t": "O"}]}\n')
+    found = tasks.custom("tag", words="ws.form", tags="ws.t").read(path, "train")[0]
+    assert (found.words, found.tags) == (("Bob", "sat"), ("B-P", "O"))
+    literal = made("c.jsonl", '{"text": "x", "a.b": "y", "a": {"b": "z"}}\n')
+    assert tasks.custom("classify", label="a.b").read(literal, "train")[0].label == "y"
+
+
+@pytest.mark.parametrize("label", ["[0, 2]", '["a"]', '{"a": 1}'])
+def test_several_labels_are_refused(made, label):
+    """Catches a list of labels that becomes a class of that name."""
+    row = f'{{"text": "Ann met Bob", "head": [0, 3], "tail": [8, 11], "label": {label}}}\n'
+    for kind in ("classify", "relation"):
+        for split in ("train", "test"):
+            with pytest.raises(UserError, match=r":1: the label is .*multi-label"):
+                tasks.custom(kind).read(made("a.jsonl", row), split)
+
+
+def test_training_data_say_what_a_label_is(made):
+    """Catches the classes -1 and None taken for no label in test files, where training knows them."""
+    rows = "text\tlabel\na\t-1\nb\tNone\nc\t1\nd\t\ne\tx\n"
+    train = tasks.custom("classify").read(made("train.tsv", rows.replace("d\t\n", "")), "train")
+    task = tasks.with_labels(tasks.custom("classify"), ("-1", "1", "None"))
+    assert [e.label for e in train] == ["-1", "None", "1", "x"]
+    labels = [e.label for e in task.read(made("test.tsv", rows), "test")]
+    assert labels == ["-1", "None", "1", None, None]
+    scores = made("scores.tsv", "text\tlabel\na\t-1\nb\t0.5\n")
+    assert [e.label for e in tasks.custom("regress").read(scores, "test")] == [-1.0, 0.5]
+    none = made("none.tsv", "text\tlabel\na\t-1\nb\t-1\n")
+    assert [e.label for e in tasks.custom("regress").read(none, "predict")] == [None, None]
+
+
+def test_plain_tags_are_scored_by_accuracy(made):
+    """Catches parts of speech scored as entities, by finetune and by a later predict."""
+    path = made("a.tsv", "Bob\tPROPN\nsat\tVERB\n")
+    task = tasks.custom("tag")
+    task = tasks.with_labels(task, tasks.labels_of(task, task.read(path, "train")))
+    assert (task.metrics, task.main_metric) == (("token_accuracy",), "accuracy")
+    assert task.read(path, "predict")[0].tags == ("PROPN", "VERB")
+    with pytest.raises(UserError, match=":1: unknown label 'PROP'"):
+        task.read(made("b.tsv", "Bob\tPROP\n"), "dev")
+    entities = tasks.with_labels(tasks.custom("tag"), ("O", "B-X", "I-X"))
+    assert entities.metrics == ("entities",)
+
+
 def test_what_is_wrong():
     """Catches a mistyped kind or scheme that ends in a traceback."""
     with pytest.raises(UserError, match=r"'clasify'.* Did you mean 'classify'\?"):

@@ -56,12 +56,33 @@ def test_byte_order_mark_and_gzip(tmp_path):
         ("a.jsonl", '{"a": 1}\n{"a"\n', r"a\.jsonl:2: not JSON at column"),
         ("a.jsonl", "3\n", r"a\.jsonl:1: found a int; expected a JSON object"),
         ("a.json", "[1]", "entry 1 is a int"),
+        (
+            "a.jsonl",
+            '{"a": 1}\n{"a": ' + "[" * 5000 + "\n",
+            r"a\.jsonl:2: the JSON is nested too deep",
+        ),
+        ("a.json", "[" * 5000, r"a\.json:1: the JSON is nested too deep"),
+        ("a.jsonl", f'{{"a": {"7" * 5000}}}\n', r"a\.jsonl:1: a number .* too many digits"),
+        ("a.json", f'[{{"a": {"7" * 5000}}}]\n', r"a\.json:1: a number .* too many digits"),
     ],
 )
 def test_what_is_wrong(made, name, text, said):
     """Catches a broken row that goes unnoticed, or an error that does not name its line."""
     with pytest.raises(UserError, match=said):
         list(tables.rows(made(name, text)))
+
+
+def test_a_header_that_is_data(made):
+    """Catches a file without a header whose first row silently was it, with no word of the cause."""
+    row = next(tables.rows(made("a.tsv", "a fine film\t1\na dull one\t0\n")))[1]
+    with pytest.raises(
+        UserError, match=r"Found: 'a fine film', '1'.*Line 1 was read as the header"
+    ):
+        tables.column("a.tsv", row, ("text",))
+    row = next(tables.rows(made("a.jsonl", '{"a": 1}\n')))[1]
+    with pytest.raises(UserError) as error:
+        tables.column("a.jsonl", row, ("text",))
+    assert "header" not in str(error.value)
 
 
 def test_broken_rows_can_be_left_out(made):

@@ -280,3 +280,16 @@ def test_element_numbers():
     numbered = noise_ops.count(2, 3, 5)
     assert numbered.dtype == jnp.uint32
     assert np.array_equal(np.asarray(numbered).ravel(), np.arange(30))
+
+
+def test_every_bit_of_a_seed_counts():
+    """Catches two runs of different seeds that draw the same noise, since JAX takes a seed modulo 2**32; and a run
+    begun before that goes on with other noise."""
+    seeds = (0, 1, 2**32 - 1, 2**32, 5 * 2**32, 2**63 - 1, -(2**40), -(2**63))
+    keys = {seed: tuple(jax.random.key_data(noise_ops.seed_key(seed)).tolist()) for seed in seeds}
+    assert len(set(keys.values())) == len(seeds)
+    for seed in (0, 7, 2**32 - 1, -1):
+        assert (
+            jax.random.key_data(noise_ops.seed_key(seed))
+            == jax.random.key_data(jax.random.key(seed))
+        ).all()
