@@ -8,8 +8,6 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from electra_jax import files
-
 # For what Python cannot interrupt (a vocabulary that native code trains): after this time it is ended all the same.
 GRACE_S = 5.0
 _WORDS = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}
@@ -85,6 +83,8 @@ def _end_late(reading: int, ended: threading.Event, command: str) -> None:
         number = os.read(reading, 1)
     os.close(reading)
     if number and not ended.wait(GRACE_S):
+        from electra_jax import files  # the command has loaded it, if it writes anything
+
         files.remove_unfinished()
         told = Told(number[0], command)
         print(told, file=sys.stderr, flush=True)
