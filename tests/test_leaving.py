@@ -107,6 +107,26 @@ raise SystemExit(cli.main("vocab --kind bpe --size 9 --input x --output y".split
     assert list(tmp_path.iterdir()) == []
 
 
+def test_threads_that_compile_do_not_turn_it_into_a_crash(tmp_path):
+    """Catches exit status 139: the interpreter taken apart while JAX compiles in a thread."""
+    script = """
+import os, signal, sys, threading, time, types
+from electra_jax.cli import commands
+sys.modules["jax"] = types.ModuleType("jax")
+def work(options):
+    threading.Thread(target=time.sleep, args=(60,)).start()  # which Python would wait for
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+commands._COMMANDS["score"] = work
+sys.argv[1:] = "score --task x --references y --predictions z".split()
+sys.exit(commands.main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=50
+    )
+    assert (done.returncode, done.stderr) == (143, "terminated\n")
+
+
 def test_every_command_has_its_words():
     """Catches a command that is told to leave in the words of one that is no more."""
     assert set(leaving._KEPT) < set(commands._COMMANDS)

@@ -23,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except leaving.Told as told:
         print(told, file=sys.stderr)
+        if argv is None:
+            leaving.end_beside_threads(told.status)
         return told.status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
