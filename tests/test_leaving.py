@@ -45,6 +45,15 @@ def test_told_to_leave(tmp_path, monkeypatch, capsys, number):
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_that_the_caller_ignores_stays_ignored(monkeypatch):
+    """Catches a command under nohup, or in the background of a script, that Ctrl-C elsewhere ends."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run(monkeypatch, "quickstart", lambda: os.kill(os.getpid(), signal.SIGINT)) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_second_signal_does_not_disturb_tidying_up(tmp_path, monkeypatch, capsys):
     """Catches an impatient second Ctrl-C that leaves the partial folder after all, with a traceback."""
     remove = files._remove

@@ -11,6 +11,7 @@ from types import FrameType
 # For what Python cannot interrupt (a vocabulary that native code trains): after this time it is ended all the same.
 GRACE_S = 5.0
 _WORDS = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}
+_DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 _NOTHING = "; nothing was written, start the same command again"
 _KEPT = {
     "vocab": _NOTHING,
@@ -58,7 +59,10 @@ def heard(command: str) -> Iterator[None]:
     os.set_blocking(writing, False)
     ended = threading.Event()
     watch = threading.Thread(target=_end_late, args=(reading, ended, command), daemon=True)
-    before = {number: signal.signal(number, hear) for number in _WORDS}
+    # What the caller ignores (nohup) or hears itself stays so.
+    before = {n: signal.getsignal(n) for n in _WORDS if signal.getsignal(n) in _DEFAULTS}
+    for number in before:
+        signal.signal(number, hear)
     wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     watch.start()
     try:
