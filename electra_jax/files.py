@@ -2,12 +2,14 @@
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -26,7 +28,15 @@ _DISK = {
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
     errno.EFBIG: "the file is larger than this disk or its limits allow; choose another place",
     errno.EIO: "the device reported an input/output error; check the disk",
+    errno.EMFILE: "too many files are open; raise the limit (ulimit -n 4096) and run the command again",
+    errno.ENFILE: "too many files are open on this machine; close some and run the command again",
 }
+# What native code says of an error of the operating system, of which it keeps the number in its text only.
+_NUMBERS = re.compile(r"os_error_code='(\d+)'|OS error (\d+)|\(os error (\d+)\)")
+# A sibling under which something is written: .NAME.partial-PROCESS-MACHINE-RANDOM
+_PARTIAL = re.compile(r"\.(.+)\.partial-(\d+)-([0-9a-f]{8})-[0-9a-f]{6}")
+# Those of this process that have neither taken their name nor been removed.
+_unfinished: set[Path] = set()
 
 
 def scheme(path: str | Path) -> str:
@@ -66,14 +76,73 @@ def user_cache() -> Path:
 
 @contextlib.contextmanager
 def disk_errors(path: str | Path) -> Iterator[None]:
-    """Turns a full, read-only, forbidden or broken disk under `path` into a UserError."""
+    """Turns a full, read-only, forbidden or broken disk under `path` into a UserError, whichever library met it."""
     try:
         yield
-    except OSError as error:
-        if error.errno in _DISK:
-            where = error.filename or path
-            raise UserError(f"cannot write {where}: {_DISK[error.errno]}") from error
+    except UserError:
         raise
+    except Exception as error:
+        if (number := os_error(error)) in _DISK:
+            where = getattr(error, "filename", None) or path
+            raise UserError(f"cannot write {where}: {_DISK[number]}") from error
+        raise
+
+
+def os_error(error: BaseException) -> int | None:
+    """The operating system's number of an error, which native libraries (Rust, tensorstore) have in its text only."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    told = _NUMBERS.search(str(error))
+    return int(next(filter(None, told.groups()))) if told else None
+
+
+@functools.cache
+def _machine() -> str:
+    """Tells apart the machines, containers and starts of a machine whose process numbers say nothing of each other."""
+    told = [socket.gethostname()]
+    with contextlib.suppress(OSError):  # Linux
+        told.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        told.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:8]
+
+
+def _sibling(target: Path) -> Path:
+    """The hidden name under which `target` is written; what dead processes left under such names is removed."""
+    with contextlib.suppress(OSError):
+        for path in target.parent.iterdir():
+            found = _PARTIAL.fullmatch(path.name)
+            if found and found[1] == target.name and _is_abandoned(int(found[2]), found[3]):
+                _remove(path)
+    return target.with_name(
+        f".{target.name}.partial-{os.getpid()}-{_machine()}-{secrets.token_hex(3)}"
+    )
+
+
+def _is_abandoned(process: int, machine: str) -> bool:
+    """Whether the process that wrote is dead; False where that cannot be known."""
+    if machine != _machine():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # somebody else's
+        return False
+    return False
+
+
+def remove_unfinished() -> None:
+    """Removes what this process is writing and has not named yet: for an end that cannot wait for the writers."""
+    for path in list(_unfinished):
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):  # the error that brought us here is the one to say
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -85,11 +154,13 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     refuse_existing(path)
     target = Path(path).resolve()  # the empty folder that a link points to is the one to replace
     with disk_errors(path):
-        temporary = target.with_name(f".{target.name}.partial-{os.getpid()}-{secrets.token_hex(3)}")
         with _no_place(path):
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary.mkdir()
+        temporary = _sibling(target)
+        _unfinished.add(temporary)
         try:
+            with _no_place(path):
+                temporary.mkdir()
             yield temporary
             _sync(temporary)
             try:
@@ -100,8 +171,10 @@ def new_folder(path: str | Path) -> Iterator[Path]:
                 raise
             _sync_folder(target.parent)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _remove(temporary)
             raise
+        finally:
+            _unfinished.discard(temporary)
 
 
 def make_folder(path: str | Path) -> None:
@@ -159,8 +232,9 @@ def new_file(path: str | Path) -> Iterator[Path]:
     """
     refuse_url(path)
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}-{secrets.token_hex(3)}")
+    temporary = _sibling(path)
     with disk_errors(path):
+        _unfinished.add(temporary)
         try:
             with open(temporary, "xb") as f:
                 mode = stat.S_IMODE(os.fstat(f.fileno()).st_mode)
@@ -171,8 +245,8 @@ def new_file(path: str | Path) -> Iterator[Path]:
             os.replace(temporary, path)
             _sync_folder(path.parent)
         finally:
-            with contextlib.suppress(OSError):  # the error that brought us here is the one to say
-                temporary.unlink(missing_ok=True)
+            _remove(temporary)
+            _unfinished.discard(temporary)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

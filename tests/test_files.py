@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -240,3 +242,44 @@ def test_sha256_reads_the_whole_file(tmp_path: Path):
     (tmp_path / "x").write_bytes(b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
     assert files.sha256(tmp_path / "x") == expected
+
+
+def test_what_dead_processes_left_is_removed(tmp_path):
+    """Catches partial outputs that stay for ever after kill -9; and the removal of what is still being written."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    machine = files._machine()
+    gone = [
+        f".out.partial-{dead.pid}-{machine}-abcdef",
+        f".out.partial-{dead.pid}-{machine}-012345",
+    ]
+    kept = [
+        f".out.partial-{os.getpid()}-{machine}-abcdef",  # a live process
+        f".out.partial-{dead.pid}-00000000-abcdef",  # of another machine, whose processes are not known here
+        f".other.partial-{dead.pid}-{machine}-abcdef",
+        f".out.partial-{dead.pid}-abcdef",
+    ]
+    for name in [*gone[:1], *kept]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").write_text("half")
+    (tmp_path / gone[1]).write_text("half")
+    with files.new_folder(tmp_path / "out") as folder:
+        assert not any((tmp_path / name).exists() for name in gone)
+        assert folder.name.startswith(f".out.partial-{os.getpid()}-{machine}-")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*kept, "out"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+        ValueError("RESOURCE_EXHAUSTED: ... [os_error_code='28']"),
+    ],
+)
+def test_a_full_disk_in_the_words_of_every_library(tmp_path, error):
+    """Catches a full disk that ends in a traceback because a native library has errors of its own."""
+    with pytest.raises(UserError, match="the disk is full"), files.disk_errors(tmp_path):
+        raise error
+    with pytest.raises(ValueError, match="another"), files.disk_errors(tmp_path):
+        raise ValueError("another")

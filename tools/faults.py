@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
 """Kills the real commands at many moments, and writes what came of it into docs/reliability.md.
 
-    python tools/faults.py                       # twenty moments, seed 0
+    python tools/faults.py                       # every file operation of a save, and twenty moments, seed 0
     python tools/faults.py --moments 5 --seed 1 --page elsewhere.md
+    python tools/faults.py --moments 0           # the file operations alone
 
-Each moment is tied to what the program shows (a line on stderr, a line of metrics.jsonl, a file), with a seeded
-delay, and checked once the process is dead, so that preparation, compilation, a step, an evaluation and a save
-are really hit. After the last one the run is finished and compared with one that nobody disturbed.
+A save is killed before each of its file operations, one after the other (tools/kill_at.py counts them). Each moment is
+tied to what the program shows (a line on stderr, a line of metrics.jsonl, a file), with a seeded delay, and checked
+once the process is dead, so that preparation, compilation, a step, an evaluation and a save are really hit. After the
+last one the run is finished and compared with one that nobody disturbed.
+
+After every kill the next start is judged: it is to go on from the newest checkpoint that is whole (by its checksums,
+under whatever name it lies). LOST_WORK is a start from an older one, REFUSED one that ends by itself with an error.
 """
 
 import argparse
@@ -16,26 +21,29 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from electra_jax.data import build
 from electra_jax.spec import UserError
-from electra_jax.train import checkpoint
+from electra_jax.train import checkpoint, stored, unconfirmed
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reliability.md"
-BEGIN, END = "<!-- moments: written by tools/faults.py -->\n", "<!-- end of moments -->\n"
-STEPS, EVAL_EVERY, CHECKPOINT_EVERY = 120, 8, 4
+BLOCKS = ("operations", "moments")  # of the page, each between two marks
+STEPS, EVAL_EVERY, CHECKPOINT_EVERY = 160, 8, 4
 # Every other key of metrics.jsonl must be equal to the last digit.
 TIMING = {"tokens_per_s", "model_flops_per_s", "mfu", "mfu_of_matmul", "data_wait", "goodput"}
 PATIENCE_S = 900.0  # for one start, on a machine that is busy with other things
 ATTEMPTS = 8
+KILL_AT = str(Path(__file__).with_name("kill_at.py"))
+MOST_OPERATIONS = 100
 WORDS = ("the", "of", "and", "sea", "light", "stone", "river", "walks", "under", "quiet", "green")
 
 
@@ -70,16 +78,19 @@ class Run:
         self.workdir, self.data, self.cache = workdir, data, cache
         self.log = workdir.with_suffix(".log")
         self.stale: set[tuple[str, int]] = set()
+        self.whole = 0
         self.environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": "",  # one device: the fake ones only make the command slower
             "JAX_COMPILATION_CACHE_DIR": str(cache),
         }
 
-    def start(self, **environment: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, program: Sequence[str] = (sys.executable, "-m", "electra_jax"), **environment: str
+    ) -> subprocess.Popen[bytes]:
         """The command a user would type: the whole one until the workdir holds the run, then the short one."""
-        self.stale = self.partial()
-        command = [sys.executable, "-m", "electra_jax", "pretrain", "--workdir", str(self.workdir)]
+        self.stale, self.whole = self.partial(), self.newest_whole()
+        command = [*program, "pretrain", "--workdir", str(self.workdir)]
         if not (self.workdir / "config.json").exists():
             values = {
                 "data.path": self.data,
@@ -104,7 +115,43 @@ class Run:
         finally:
             process.kill()
         if status != 0:
-            raise MissedError(f"exit status {status}: {self.log.read_text()}")
+            raise MissedError(f"REFUSED: exit status {status}: {self.log.read_text()}")
+        self.judge()
+
+    def judge(self) -> None:
+        """Raises MissedError where this start went on from less than what there was."""
+        told = self.log.read_text()
+        went_on = re.search(r"^resuming .* after step (\d+)", told, re.MULTILINE)
+        if went_on is None and not re.search(r"^step \d+", told, re.MULTILINE):
+            return  # it was killed before it said so
+        if (step := int(went_on[1]) if went_on else 0) < self.whole:
+            raise MissedError(f"LOST_WORK: from step {step}, with {self.whole} there: {told}")
+
+    def newest_whole(self) -> int:
+        """The newest step whose checkpoint is as it was saved, even one that was moved aside; 0 without."""
+        folder = self.workdir / checkpoint.FOLDER
+        for step, place in sorted(_places(folder), reverse=True):
+            try:
+                stored.read(place)
+            except (*stored.READ_FAULTS, stored.DamagedError):
+                continue
+            return step
+        return 0
+
+    def kill_before(self, number: int) -> str | None:
+        """Starts it and kills it before an operation of its first save; which, or None when there were fewer."""
+        noted = self.log.with_suffix(".operations")
+        noted.unlink(missing_ok=True)
+        process = self.start((sys.executable, KILL_AT, str(number), str(noted), str(self.workdir)))
+        try:
+            status = process.wait(PATIENCE_S)
+        finally:
+            process.kill()
+        if status not in (0, -signal.SIGKILL):
+            raise MissedError(f"REFUSED: exit status {status}: {self.log.read_text()}")
+        self.judge()
+        lines = noted.read_text().splitlines()
+        return lines[-1] if status else None
 
     def kill(self, moment: "Moment", **environment: str) -> bool:
         """Starts it and kills it at the moment; whether that still held with the process dead."""
@@ -119,6 +166,7 @@ class Run:
         finally:
             process.kill()
             process.wait()
+        self.judge()
         return moment.ready(self)
 
     def hit(self, moment: "Moment") -> dict[str, Any]:
@@ -170,6 +218,51 @@ class Run:
         record = self.workdir / "checkpoints" / str(STEPS) / "meta" / "metadata"
         lines = sorted(self.lines(), key=lambda line: (line["step"], line["split"]))
         return lines, json.loads(record.read_text())["arrays"]
+
+
+def _places(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Step and folder of every checkpoint, those that were moved aside among them."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        step = path.name.removesuffix(stored.DAMAGED).removesuffix(unconfirmed.REJECTED)
+        if step.isdecimal():
+            yield int(step), path
+
+
+def kill_every_operation(run: Run) -> list[dict[str, Any]]:
+    """Kills a save before its first file operation, its second, and so on; a row for each part of a save."""
+    run.kill(Moment("stepping", stepping, CHECKPOINT_EVERY * 4))  # as many are kept as will be
+    rows: dict[str, dict[str, Any]] = {}
+    for number in range(1, MOST_OPERATIONS + 1):
+        # What the kill before this one left: to remove it takes operations of its own, as many as it got to.
+        stored.remove_partial(run.workdir / checkpoint.FOLDER)
+        first = run.newest_whole()
+        operation = run.kill_before(number)
+        if operation is None:
+            break
+        kept = run.newest_whole()
+        if kept < first:
+            raise MissedError(f"LOST_WORK: a save cost the checkpoint of step {first}")
+        row = rows.setdefault(part_of_save(operation), {"kills": 0, "new": 0, "lost": []})
+        row["kills"] += 1
+        row["new"] += kept > first
+        row["lost"].append(max(0, run.trained() - kept))
+        print(f"before operation {number}, {operation}: {first} was whole, {kept} is", flush=True)
+    return [{"part": part, **row} for part, row in rows.items()]
+
+
+def part_of_save(operation: str) -> str:
+    """What a file operation belongs to."""
+    verb, name = operation.split(" ", 1)
+    if ".unconfirmed-" in name:
+        return "noting what is unconfirmed"
+    if "/" not in name:
+        return (
+            "removing the oldest" if verb in ("remove", "rmdir") else "other files of the workdir"
+        )
+    if verb == "rename":
+        parts = name.count("/")
+        return "giving it its name" if parts == 1 else "naming its parts"
+    return "writing it"
 
 
 def starting(run: Run) -> bool:
@@ -304,47 +397,97 @@ def rows(found: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def operations_table(found: Sequence[dict[str, Any]]) -> str:
+    """The table of the file operations."""
+    lines = [
+        "| killed before an operation of | kills | then the new one was whole | steps done again |",
+        "|---|---|---|---|",
+    ]
+    for row in found:
+        low, high = min(row["lost"]), max(row["lost"])
+        lost = str(low) if low == high else f"{low} to {high}"
+        lines.append(f"| {row['part']} | {row['kills']} | {row['new']} times | {lost} |")
+    return "\n".join(lines) + "\n"
+
+
+def every_operation(home: Path, data: Path, undisturbed: Run) -> str:
+    """Kills a run before every file operation of a save; what to write of it."""
+    run = Run(home / "operations", data, home / "cache")
+    found = kill_every_operation(run)
+    run.finish()
+    if run.result() != undisturbed.result():
+        raise MissedError("the run killed at file operations differs from the one left alone")
+    kills = sum(row["kills"] for row in found)
+    return (
+        f"A save, killed before each of its {kills} file operations, {made_on()}: every start went on from the newest "
+        f"checkpoint that was whole, and the end (step {STEPS}, one saved every {CHECKPOINT_EVERY}) is that of the run "
+        "left alone.\n\n" + operations_table(found)
+    )
+
+
+def every_moment(home: Path, data: Path, undisturbed: Run, number: int, seed: int) -> str:
+    """Kills preparations and a run at many moments; what to write of it."""
+    draw = random.Random(seed)
+    names = ["preparing", *(name for name, _, _ in KINDS)]
+    kinds = [names[i % len(names)] for i in range(number)]
+    found = []
+    for at in range(kinds.count("preparing")):
+        place = home / f"prepare-{at}"
+        place.mkdir()
+        found.append(kill_preparation(place, draw))
+        print(found[-1], flush=True)
+    run = Run(home / "run", data, home / "cache")
+    for moment in moments(draw, [kind for kind in kinds if kind != "preparing"]):
+        found.append(run.hit(moment))
+        print(found[-1], flush=True)
+    run.finish()
+    if run.result() != undisturbed.result():
+        raise MissedError("the killed run differs from the one left alone")
+    return (
+        f"{len(found)} moments, seed {seed}, {made_on()}: every line of `metrics.jsonl` and every bit of the last "
+        f"checkpoint (step {STEPS}, one saved every {CHECKPOINT_EVERY}) is that of the run left alone.\n\n"
+        + rows(found)
+    )
+
+
+def made_on() -> str:
+    """When, and on what."""
+    return f"{time.strftime('%Y-%m-%d', time.gmtime())}, a Linux machine of {os.cpu_count()} cores"
+
+
+def marks(block: str) -> tuple[str, str]:
+    """What stands before and after a block of the page."""
+    return f"<!-- {block}: written by tools/faults.py -->\n", f"<!-- end of {block} -->\n"
+
+
+def write(page: Path, block: str, text: str) -> None:
+    """Puts the text between the marks of a block."""
+    begin, end = marks(block)
+    before, rest = page.read_text().split(begin)
+    page.write_text(before + begin + text + end + rest.partition(end)[2])
+    print(f"wrote {block} into {page}", flush=True)
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--moments", type=int, default=20)
+    parser.add_argument("--moments", type=int, default=20, help="0: the file operations alone")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--page", type=Path, default=PAGE, help="with the two marks to write between"
-    )
+    parser.add_argument("--page", type=Path, default=PAGE, help="with the marks to write between")
     options = parser.parse_args()
     page = options.page.read_text()
-    if BEGIN not in page or END not in page:
-        raise UserError(f"{options.page} lacks the marks {BEGIN.strip()} and {END.strip()}")
-    draw = random.Random(options.seed)
-    names = ["preparing", *(name for name, _, _ in KINDS)]
-    kinds = [names[i % len(names)] for i in range(options.moments)]
+    for mark in (mark for block in BLOCKS for mark in marks(block)):
+        if mark not in page:
+            raise UserError(f"{options.page} lacks the mark {mark.strip()}")
     with tempfile.TemporaryDirectory() as folder:
-        home, found = Path(folder), []
-        for number in range(kinds.count("preparing")):
-            place = home / f"prepare-{number}"
-            place.mkdir()
-            found.append(kill_preparation(place, draw))
-            print(found[-1], flush=True)
+        home = Path(folder)
         data = make_data(home)
         undisturbed = Run(home / "undisturbed", data, home / "cache")
         undisturbed.finish()
-        run = Run(home / "run", data, home / "cache")
-        for moment in moments(draw, [kind for kind in kinds if kind != "preparing"]):
-            found.append(run.hit(moment))
-            print(found[-1], flush=True)
-        run.finish()
-        if run.result() != undisturbed.result():
-            raise MissedError("the killed run differs from the one left alone")
-    said = (
-        f"{len(found)} moments, seed {options.seed}, {time.strftime('%Y-%m-%d', time.gmtime())}: every line of "
-        f"`metrics.jsonl` and every bit of the last checkpoint (step {STEPS}, one saved every {CHECKPOINT_EVERY}) is "
-        "that of the run left alone.\n\n"
-    )
-    before, rest = page.split(BEGIN)
-    after = rest.partition(END)[2]
-    options.page.write_text(before + BEGIN + said + rows(found) + END + after)
-    print(f"wrote {options.page}: {re.sub(chr(10), ' ', said).strip()}")
+        write(options.page, "operations", every_operation(home, data, undisturbed))
+        if options.moments:
+            told = every_moment(home, data, undisturbed, options.moments, options.seed)
+            write(options.page, "moments", told)
 
 
 if __name__ == "__main__":

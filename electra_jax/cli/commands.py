@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from electra_jax.cli import flags
+from electra_jax.cli import flags, leaving
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -14,12 +14,18 @@ COMPUTING = {"pretrain", "evaluate", "bench", "finetune", "predict", "quickstart
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 2 for a mistake of the user's, 75 (SIGTERM, saved), 130, 141."""
+    """Runs one command; returns the exit status: 0, 2 (a mistake of the user's), 75 (SIGTERM, saved), 130, 141, 143."""
     try:
         try:
-            return _run(flags.parse(sys.argv[1:] if argv is None else argv))
+            options = flags.parse(sys.argv[1:] if argv is None else argv)
+            return _run(options)
         finally:
             sys.stdout.flush()
+    except leaving.Told as told:
+        print(told, file=sys.stderr)
+        if argv is None:
+            leaving.end_beside_threads(told.status)
+        return told.status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -30,17 +36,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from electra_jax.cli import limits
     from electra_jax.spec import UserError
 
-    if options.command in COMPUTING:
-        from electra_jax.train import heap
-
-        heap.keep_freed_memory()
     try:
-        return _COMMANDS[options.command](options) or 0
+        if options.command in COMPUTING | {"export", "import", "plan"}:
+            limits.check_memory()
+        if options.command in COMPUTING:
+            from electra_jax.train import heap
+
+            heap.keep_freed_memory()
+        with leaving.heard(options.command):
+            return _COMMANDS[options.command](options) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.status
+    except Exception as error:
+        said = limits.explained(error)
+        if said is None:
+            raise
+        print(f"error: {said}", file=sys.stderr)
+    return flags.USAGE
 
 
 def _vocab(options: argparse.Namespace) -> None:

@@ -79,6 +79,7 @@ def _of_run(folder: Path, step: int | None) -> Exportable:
     record = workdir.read_record(folder)
     run = run_spec(record["config"])
     at, tree, meta = checkpoint.read_params(folder, step)
+    workdir.edited(folder, record, (at, meta))
     origin = imported.read_record(folder)
     there = _prepared(run.data.path, meta["data"])
     shown, language = (None, "") if there is None else _shown(there, folder / "tokenizer")

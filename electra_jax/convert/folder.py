@@ -94,6 +94,7 @@ def read(path: str | Path, architecture: str | None = None) -> Model:
     tensors: dict[str, np.ndarray] = {}
     for file in weights:
         tensors.update(read_tensors(file))
+    refuse_not_finite(str(path), tensors, "it is damaged, or its training failed; get another")
     return Model(path, shape, options, tensors, {f.name: files.sha256(f) for f in weights})
 
 
@@ -218,11 +219,29 @@ def read_tensors(file: Path) -> dict[str, np.ndarray]:
 
 
 def write_tensors(file: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """Writes a safetensors file; the same tensors and metadata give the same bytes."""
+    """Writes a safetensors file; the same tensors and metadata give the same bytes.
+
+    Raises UserError, naming them, for tensors that hold NaN or infinity.
+    """
     from safetensors.numpy import save_file
 
+    refuse_not_finite(
+        "the model", tensors, "export an earlier --step, or train again with a lower learning rate"
+    )
     with files.new_file(file) as temporary:
         save_file({name: tensors[name] for name in sorted(tensors)}, temporary, metadata=metadata)
+
+
+def refuse_not_finite(what: str, tensors: Mapping[str, np.ndarray], way_out: str) -> None:
+    """UserError, naming them, for tensors that hold NaN or infinity."""
+    bad = [
+        f"{name} ({np.sum(~np.isfinite(value)):,} of {value.size:,})"
+        for name, value in tensors.items()
+        if value.dtype.kind == "f" and not np.isfinite(value).all()
+    ]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise UserError(f"{what} holds NaN or infinity, in {', '.join(bad[:3])}{more}; {way_out}")
 
 
 def write(

@@ -276,6 +276,7 @@ def _read(task: Task, options: Options, asked: DataOptions, found: Start) -> Tas
     }
     if not len(train):
         raise UserError(f"task {task.name}: no training example is left")
+    check_types(task.name, found.dims.spec.types, train, splits)
     unknown = np.mean(train.ids == words.special.unk)
     if unknown > UNKNOWN_SHARE:
         print(
@@ -286,6 +287,15 @@ def _read(task: Task, options: Options, asked: DataOptions, found: Start) -> Tas
     head = head_spec(task, labels, options)
     digest = _fingerprint([train, *(splits[name].rows for name in sorted(splits))])
     return TaskData(task, labels, head, max_len, train, splits, digest)
+
+
+def check_types(name: str, known: int, train: Rows, splits: Mapping[str, Split]) -> None:
+    """Raises UserError for pairs of texts where the encoder knows one type of token alone."""
+    if known < 2 and any(part.types.any() for part in (train, *(s.rows for s in splits.values()))):
+        raise UserError(
+            f"task {name} has pairs of texts, and this encoder has one type of token (model.types, type_vocab_size), "
+            "none for the second text; use an encoder with two"
+        )
 
 
 def _exists(task: Task, folder: str, split: str) -> bool:

@@ -1,5 +1,6 @@
 """What may change between two starts of a run, and what is refused by name unless it is allowed."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,40 @@ def of_config(
     return found
 
 
+def by_hand(
+    path: Path,
+    record: Mapping[str, Any],
+    step: int,
+    saved: Mapping[str, Any],
+    allowed: Sequence[str] = (),
+) -> tuple[Change, ...]:
+    """The allowed differences between a run's record and what its checkpoint of `step` was saved under.
+
+    Both hold a `config` and `data`, the record also the `changes` that starts of the run made. UserError names all
+    other differences that are not FREE: somebody edited the file at `path`.
+    """
+    made = {(c["field"], _key(c["now"])) for c in record.get("changes") or []}
+    was, now = _fields(saved), _fields(record)
+    found = tuple(
+        Change(name, was[name], now[name])
+        for name in sorted(was.keys() & now.keys())
+        if _key(was[name]) != _key(now[name])
+        and not name.startswith(FREE)
+        and (name, _key(now[name])) not in made
+    )
+    refused = [c for c in found if not _is_allowed(c.field, allowed)]
+    if refused:
+        raise UserError(
+            f"{path} was edited: it differs from what the checkpoint of step {step} was saved under; "
+            f"{_listed(refused)}. Restore the values; to change a run, give pretrain --config.KEY=VALUE and "
+            + " ".join(
+                f"--allow-change {c.field.partition('.')[0] if _is_of_data(c) else c.field}"
+                for c in refused
+            )
+        )
+    return found
+
+
 def of_data(
     folder: Path,
     path: Path,
@@ -98,6 +133,27 @@ def flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             out[f"{prefix}{name}"] = value
     return out
+
+
+def _fields(of: Mapping[str, Any]) -> dict[str, Any]:
+    """Config and data by the names that a Change has."""
+    config, data = of.get("config") or {}, of.get("data") or {}
+    return flat(config) | {f"{DATA}.{name}": value for name, value in data.items()}
+
+
+def _key(value: Any) -> str:
+    """Equal for values that mean the same; where the data of a phase lie means nothing."""
+    if isinstance(value, list | tuple):
+        phases = [
+            {k: v for k, v in p.items() if k != "path"} if isinstance(p, Mapping) else p
+            for p in value
+        ]
+        return json.dumps(phases, sort_keys=True)
+    return json.dumps(value, sort_keys=True)
+
+
+def _is_of_data(change: Change) -> bool:
+    return change.field.startswith(f"{DATA}.")
 
 
 def _is_allowed(field: str, allowed: Sequence[str]) -> bool:

@@ -12,9 +12,9 @@ import contextlib
 import errno
 import functools
 import os
-import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,24 +22,14 @@ from typing import Any, Self
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import tensorstore
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from electra_jax import answers, files, records, remote
+from electra_jax import answers, files
 from electra_jax.answers import BucketError
 from electra_jax.spec import UserError
 from electra_jax.train import arrays, stored, unconfirmed
 from electra_jax.train.hush import hush
-
-FORMAT = "electra_jax checkpoint 1"
-_FIELDS = {"arrays": dict[str, dict[str, Any]], "meta": Any}
-# What reading a damaged folder raises: files gone, cut short, or decoding to something else.
-_READ_FAULTS = (OSError, ValueError, KeyError, TypeError)
-
-
-class _DamagedError(Exception):
-    """Why a checkpoint cannot be read."""
 
 
 class Checkpoints:
@@ -55,6 +45,7 @@ class Checkpoints:
         self._keep: list[Any] = [
             checkpoint_managers.LatestN(max(1, keep_last)),
             unconfirmed.NewestConfirmed(lambda: unconfirmed.noted(self.folder)),
+            _Linked(self.folder),
         ]
         if keep_every > 0:
             self._keep.append(checkpoint_managers.EveryNSteps(keep_every))
@@ -72,14 +63,22 @@ class Checkpoints:
     ) -> None:
         if error is not None and jax.process_count() > 1:
             return  # a save that waits for a lost process would never end
-        try:
-            self.wait()
-        except UserError:
-            if error is None:
-                raise  # else the first error is the one to tell
-        finally:
-            if "_manager" in self.__dict__:
-                self._manager.close()
+        if "_manager" not in self.__dict__:
+            return
+        for end in (self.wait, self._close):
+            try:
+                end()
+            except UserError as found:
+                error = error or found
+        if isinstance(error, UserError):
+            stored.remove_partial(
+                self.folder
+            )  # of the save that failed, when nothing writes any more
+            raise error  # the first one is the one to tell
+
+    def _close(self) -> None:
+        with _disk_faults(self.folder):
+            self._manager.close()
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
@@ -143,7 +142,7 @@ class Checkpoints:
             table = arrays.describe(state)
             for path, value in arrays.checksums(state).items():
                 table[path]["checksum"] = value
-            record = {"format": FORMAT, "step": step, "arrays": table, "meta": meta}
+            record = {"format": stored.FORMAT, "step": step, "arrays": table, "meta": meta}
             if pending and jax.process_index() == 0:
                 unconfirmed.note(self.folder, step, pending)
             items = ocp.args.Composite(
@@ -171,6 +170,13 @@ class Checkpoints:
         for step, pending in unconfirmed.noted(self.folder).items():
             if (reason := why(pending)) and unconfirmed.reject(self.folder, step, reason):
                 _warn(f"checkpoint {self.folder / str(step)} is moved aside: {reason}")
+
+    def newest_meta(self) -> tuple[int, dict[str, Any]] | None:
+        """Step and meta of the newest checkpoint whose record can be read, whatever its arrays are; None without."""
+        for step in reversed(self.steps()):
+            with contextlib.suppress(*stored.READ_FAULTS, stored.DamagedError):
+                return step, stored.record(self.folder / str(step))["meta"]
+        return None
 
     def wait(self) -> None:
         """Returns when the last save is on disk; raises UserError if it could not be."""
@@ -200,7 +206,7 @@ class Checkpoints:
         over with a warning. UserError: a foreign folder, or other paths, shapes or dtypes.
         """
         expected = arrays.describe(abstract_state)
-        for number, record in self._good(step, together=True):
+        for number, record, _ in self._good(step, together=True):
             folder = self.folder / str(number)
             wrong = arrays.mismatches(expected, record["arrays"], "the checkpoint")
             if wrong:
@@ -218,28 +224,49 @@ class Checkpoints:
             return number, state, record["meta"]
         return None
 
-    def _good(self, step: int | None, together: bool) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Step and record of the checkpoints whose files can be read, newest first.
+    def _good(
+        self, step: int | None, together: bool, prefix: str | None = None
+    ) -> Iterator[tuple[int, dict[str, Any], dict[str, np.ndarray]]]:
+        """Step, record and arrays (as `stored.read`) of the checkpoints whose files can be read, newest first.
 
-        `together`: every process of the run is here; one reads it all, and all act on its verdict.
+        `together`: every process of the run is here; one reads it all, and all act on its verdict. Otherwise the run
+        may go on elsewhere, and its checkpoints vanish.
         """
         steps = self.steps()
         if step is not None and step not in steps:
-            known = ", ".join(map(str, steps)) or "none"
-            raise UserError(f"{self.folder} has no checkpoint of step {step}; it has: {known}")
-        for number in reversed(steps) if step is None else [step]:
-            fault: Exception | None = None
+            raise UserError(f"{self.folder} has no checkpoint of step {step}; {self._known()}")
+        left = list(steps) if step is None else [step]
+        while left:
+            number, fault, found = left.pop(), None, None
             if jax.process_index() == 0 or not together:
                 try:
-                    _probe(self.folder / str(number))
-                except (*_READ_FAULTS, _DamagedError) as error:
+                    found = stored.read(self.folder / str(number), prefix)
+                except (*stored.READ_FAULTS, stored.DamagedError) as error:
                     if stored.on_bucket(self.folder):
                         answers.refuse_unreachable(self.folder / str(number), error)
                     fault = error
             if _anywhere(fault is not None) if together else fault is not None:
-                self._pass_over(number, fault, step)
+                if not together and self._rotated(number, step, steps):
+                    steps = self.steps()
+                    left = list(steps)
+                else:
+                    self._pass_over(number, fault, step)
                 continue
-            yield number, _record(self.folder / str(number))
+            yield number, *(found or (stored.record(self.folder / str(number)), {}))
+
+    def _rotated(self, number: int, asked: int | None, steps: list[int]) -> bool:
+        """Whether a checkpoint could not be read because its run goes on, and keeps newer ones in its place."""
+        now = self.steps()
+        if number in now and (asked is not None or now[-1] <= steps[-1]):
+            return False
+        where = f"checkpoint {self.folder / str(number)} was removed while it was read"
+        if asked is not None or not now:
+            raise UserError(f"{where}; {self._known()}")
+        _warn(f"{where}, its run goes on; taking the newest, of step {now[-1]}")
+        return True
+
+    def _known(self) -> str:
+        return f"it has: {', '.join(map(str, self.steps())) or 'none'}"
 
     def _pass_over(self, number: int, why: Exception | None, asked: int | None) -> None:
         reason = _first_line(why)
@@ -255,16 +282,27 @@ class Checkpoints:
 
     def read_params(self, step: int | None = None) -> tuple[int, dict[str, Any], dict[str, Any]]:
         """(step, parameters as nested dicts of numpy arrays, meta); UserError where there are none."""
-        for number, record in self._good(step, together=False):
+        for number, record, params in self._good(step, together=False, prefix="params/"):
             if number in unconfirmed.noted(self.folder):
                 _warn(
                     f"checkpoint {self.folder / str(number)} was saved before all data had been checked; "
                     "the next start of pretrain confirms it or moves it aside"
                 )
-            paths = [path for path in record["arrays"] if path.startswith("params/")]
-            flat = {path: _read_array(self.folder / str(number), path) for path in paths}
-            return number, arrays.nest(flat)["params"], record["meta"]
+            return number, arrays.nest(params)["params"], record["meta"]
         raise UserError(f"{self.folder} has no checkpoint that can be read; train first")
+
+
+@dataclass
+class _Linked(checkpoint_managers.PreservationPolicy):
+    """Keeps what is a link to elsewhere: it was put there by hand, and what it leads to is not ours to remove."""
+
+    folder: Any
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        """One answer a checkpoint, of Orbax's PolicyCheckpointInfo."""
+        if stored.on_bucket(self.folder):
+            return [False] * len(checkpoints)
+        return [(self.folder / str(c.step)).is_symlink() for c in checkpoints]
 
 
 def read_params(
@@ -272,50 +310,6 @@ def read_params(
 ) -> tuple[int, dict[str, Any], dict[str, Any]]:
     """(step, nested dict of numpy parameters, meta) of the newest good checkpoint, or of `step`."""
     return Checkpoints(workdir).read_params(step)
-
-
-def _probe(folder: Any) -> None:
-    """Reads every array and compares it with what was saved, before anything relies on it."""
-    names = {p.name for p in folder.iterdir()}
-    if names and not names & {"state", "meta"} and any(not n.startswith("_") for n in names):
-        raise UserError(
-            f"{folder} was not written by this program (it holds {', '.join(sorted(names)[:5])}); "
-            "move it away, or choose another --workdir"
-        )
-    for path, row in _record(folder)["arrays"].items():
-        x = _read_array(folder, path)
-        found = [list(x.shape), x.dtype.name, arrays.checksum_numpy(x)]
-        if found != [row["shape"], row["dtype"], row["checksum"]]:
-            raise _DamagedError(f"the content of {path} has changed since it was saved")
-
-
-def _read_array(folder: Any, path: str) -> np.ndarray:
-    """One array of the state, without Orbax, whose restore cannot be stopped at the first fault."""
-    base: dict[str, Any] = {"driver": "file", "path": f"{folder / 'state'}/"}
-    if stored.on_bucket(folder):
-        base = remote.arrays(f"{folder}/state")
-    store = {"driver": "ocdbt", "base": base, "path": path.replace("/", ".") + "/"}
-    return (
-        tensorstore.open({"driver": "auto", "kvstore": store}, read=True).result().read().result()
-    )
-
-
-def _record(folder: Any) -> dict[str, Any]:
-    """What `save` wrote beside the state."""
-    path = folder / "meta" / "metadata"
-    if not path.is_file():
-        raise _DamagedError("its meta is missing")
-    try:
-        record = records.parse_object(path.read_bytes(), path)
-    except UserError as error:
-        raise _DamagedError(str(error)) from error
-    if record.get("format") != FORMAT:
-        found = records.short(record.get("format"))
-        raise UserError(f"{path} has format {found}; expected {FORMAT!r}. Move {folder} away")
-    try:
-        return records.check(record, _FIELDS, path)
-    except UserError as error:
-        raise _DamagedError(str(error)) from error
 
 
 @contextlib.contextmanager
@@ -338,13 +332,10 @@ def _disk_faults(folder: Any) -> Iterator[None]:
 
 
 def _errno(error: BaseException | None) -> int | None:
-    """The operating system's number behind an error; tensorstore has it in its text only."""
+    """The operating system's number behind an error, or behind what led to it."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno is not None:
-            return error.errno
-        told = re.search(r"os_error_code='(\d+)'|OS error (\d+)", str(error))
-        if told:
-            return int(told[1] or told[2])
+        if (number := files.os_error(error)) is not None:
+            return number
         error = error.__cause__ or error.__context__
     return None
 

@@ -116,7 +116,7 @@ def _evaluate(folder: Path, step: int | None, data: str | None) -> dict[str, Any
     phase = run.phases(prepared)[-1]
     check_length(run, phase)
     compiled = program.build(run, phase, mesh)
-    step, params, extra = _restore(folder, step, compiled)
+    step, params, extra = _restore(folder, step, compiled, record)
     rows = min(prepared.rows["valid"], phase.batch * run.train.eval_batches)
     counted, source = counting.of(prepared), prepared.source("valid")
     values = held_out(
@@ -135,6 +135,9 @@ def _evaluate(folder: Path, step: int | None, data: str | None) -> dict[str, Any
     return result
 
 
-def _restore(folder: Path, step: int | None, compiled: Program) -> tuple[int, Any, Any]:
-    found, params, _ = checkpoint.read_params(folder, step)
+def _restore(
+    folder: Path, step: int | None, compiled: Program, record: dict[str, Any]
+) -> tuple[int, Any, Any]:
+    found, params, meta = checkpoint.read_params(folder, step)
+    workdir.edited(folder, record, (found, meta))
     return found, compiled.place_params(params), compiled.objective.extra()

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,16 +10,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from electra_jax.answers import BucketError
 from electra_jax.data import baselines as counting
 from electra_jax.data.loader import Loader
 from electra_jax.data.verify import Verification
-from electra_jax.model.electra import count_parameters
 from electra_jax.objective.protocol import Batch, Sums
 from electra_jax.spec import UserError
 from electra_jax.train import (
+    announced,
     arrays,
     away,
     baselines,
@@ -111,7 +109,7 @@ def _pretrain(
         processes.by_first("writing the record", lambda: _begin(home, start, done))
         with _report(start, done) as report:
             spent = budget.spent(state) >= 1
-            _announce(report, start, devices, done, state)
+            announced.begin(report, start, devices, done, state)
             if done < run.train.steps and not spent and (told := forecast.least(run, phases, done)):
                 report.say(told)
             record = workdir.data_record(start.data, run)
@@ -125,7 +123,7 @@ def _pretrain(
                         checkpoints.wait()
                         data_check.look()
                         report.say(
-                            f"told to leave: stopped after step {done}; to go on: {_command(name)}"
+                            f"told to leave: stopped after step {done}; to go on: {announced.command(name)}"
                         )
                         return False
             data_check.finish(report.say)
@@ -134,15 +132,9 @@ def _pretrain(
             elif done < run.train.steps:
                 report.say(
                     f"train.stop_at={run.train.stop_at} is reached; to go on, raise it or set it to 0: "
-                    f"{_command(name)} --config.train.stop_at=0"
+                    f"{announced.command(name)} --config.train.stop_at=0"
                 )
     return True
-
-
-def _command(name: str) -> str:
-    """What starts the run of this workdir again."""
-    several = " (in every process, with its flags)" if jax.process_count() > 1 else ""
-    return f"electra-jax pretrain --workdir {shlex.quote(name)}{several}"
 
 
 def _begin(home: Home, start: Start, done: int) -> None:
@@ -335,6 +327,7 @@ class OneStepLate:
     """Reads the metrics of step n - 1 while step n runs, so that the device never waits for the log."""
 
     def __init__(self, session: Session, compiled: Program, speed: Speed) -> None:
+        self._session = session
         self._report, self._t = session.report, session.start.run.train
         self._compiled, self._speed = compiled, speed
         self._data_check = session.data_check
@@ -359,6 +352,8 @@ class OneStepLate:
             self._report.write(done, "train", values)
         self._report.progress(done, summary(values) if due else "")
         self._forecast.after(done)
+        if skipped and done == 1:
+            raise UserError(announced.not_finite_at_first(self._session.start))
         if skipped > self._t.max_skipped:
             raise UserError(
                 f"loss or gradient was not finite in {skipped} steps in a row, the last of them step {done}; "
@@ -374,24 +369,3 @@ class OneStepLate:
             | {"skipped": int(step["total"])}
             | self._speed.since_last(done)
         )
-
-
-def _announce(
-    report: Report | Silence, start: Start, devices: Mesh, first: int, state: State
-) -> None:
-    run, data = start.run, start.data
-    parameters = count_parameters(state["params"], run.dimensions(data.vocab_size))
-    report.say(
-        f"{parameters:,} trainable parameters; {data.rows['train']:,} rows of {data.seq_len} tokens; "
-        f"batch {run.train.batch} on {devices.size} x {devices.devices.flat[0].device_kind}"
-    )
-    if start.note:
-        report.say(f"note: {start.note}")
-    for change in start.changes:
-        report.say(f"changed at step {first}: {change}")
-    if budget.spent(state) >= 1:
-        report.say(f"{start.folder} is finished: after step {first} its time was up")
-    elif first == run.train.steps:
-        report.say(f"{start.folder} is finished: all {first} steps are done")
-    elif first:
-        report.say(f"resuming {start.folder} after step {first}")

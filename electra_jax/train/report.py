@@ -58,8 +58,7 @@ class Report:
         with files.disk_errors(self._path):
             self.workdir.mkdir(parents=True, exist_ok=True)
         self._seen = rewind(self.workdir, start)
-        with files.disk_errors(self._path):
-            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file = self._open()
         self._events = _event_writer(self.workdir / TENSORBOARD, start) if tensorboard else None
         self._wandb = _wandb_run(self.workdir, wandb, config or {}) if wandb else None
         self._bar = tqdm(total=total, initial=start, unit="step", disable=None, dynamic_ncols=True)
@@ -88,6 +87,7 @@ class Report:
             raise ValueError(f"{self._path} already has step {step}, split {split!r}")
         plain = {name: _plain(value) for name, value in values.items()}
         line = json.dumps({"step": step, "split": split, **plain}, allow_nan=False) + "\n"
+        self._bring_back(step)
         with files.disk_errors(self._path):
             _write_all(self._file, line.encode())
         self._seen.add((step, split))
@@ -100,6 +100,26 @@ class Report:
                     self._events.add_scalar(name, float(value), step)
         if self._wandb is not None:
             self._wandb.log(numbers, step=step)
+
+    def _open(self) -> int:
+        with files.disk_errors(self._path):
+            return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def _bring_back(self, step: int) -> None:
+        """Begins anew what somebody has removed while it is written, with a warning: it would be written to nowhere."""
+        if os.fstat(self._file).st_nlink == 0:
+            self._warn_of(self._path, step)
+            os.close(self._file)
+            self._file = self._open()
+        folder = self.workdir / TENSORBOARD
+        if self._events is not None and not any(folder.glob(f"*.{os.getpid()}")):
+            self._warn_of(folder, step)
+            with files.disk_errors(folder):
+                self._events.close()
+            self._events = _event_writer(folder, step - 1)
+
+    def _warn_of(self, path: Path, step: int) -> None:
+        self.say(f"warning: {path} was removed during the run; it begins anew with step {step}")
 
     def progress(self, step: int, text: str = "") -> None:
         """Moves the progress bar to `step`; where there is no terminal, a plain line now and then."""

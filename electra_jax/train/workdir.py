@@ -17,7 +17,7 @@ from typing import Any
 from electra_jax import __version__, files, records
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.spec import UserError, overridden
-from electra_jax.train import changes, imported, sensible
+from electra_jax.train import changes, checkpoint, imported, sensible
 from electra_jax.train.changes import Change
 from electra_jax.train.options import RunSpec, complete, run_spec
 
@@ -89,8 +89,9 @@ def open_run(
     run = run_spec(asked)
     changes.check_names(allow_change, asked)
     found: tuple[Change, ...] = ()
-    if before is not None:
-        found = changes.of_config(folder, before, asked, allow_change)
+    if record is not None and before is not None:
+        found = edited(folder, record, checkpoint.Checkpoints(folder).newest_meta(), allow_change)
+        found += changes.of_config(folder, before, asked, allow_change)
     if not run.data.path:
         raise UserError("no data: give --config.data.path=FOLDER, made by electra-jax prepare")
     data = open_prepared(run.data.path)
@@ -104,6 +105,25 @@ def open_run(
         )
     _fits_import(folder, run, data)
     return Start(folder, asked, run, data, record is not None, found, note)
+
+
+def edited(
+    folder: str | Path,
+    record: Mapping[str, Any],
+    saved: tuple[int, Any] | None,
+    allow_change: Sequence[str] = (),
+) -> tuple[Change, ...]:
+    """What was changed by hand in config.json, as far as `allow_change` names it; UserError for the rest.
+
+    `saved` is step and meta of a checkpoint of the run, which have their own record of config and data.
+    """
+    if saved is None or not isinstance(saved[1], dict):
+        return ()
+    step, meta = saved
+    config = meta.get("config")
+    own = {"config": complete(config) if isinstance(config, dict) else {}, "data": meta.get("data")}
+    asked = {**record, "config": complete(record["config"])}
+    return changes.by_hand(Path(folder) / RECORD, asked, step, own, allow_change)
 
 
 def begin(start: Start, step: int = 0) -> None:

@@ -119,3 +119,14 @@ def test_weights_have_the_umasks_mode(made: Path):
     (made / "plain").write_text("")
     mode = (made / "plain").stat().st_mode
     assert {path.stat().st_mode for path in made.iterdir()} == {mode}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_is_neither_written_nor_read(tmp_path, value):
+    """Catches a model folder that loads everywhere and computes nothing: the tensor is named."""
+    tensors = {"good": np.ones(3, np.float32), "bad": np.array([1, value], np.float32)}
+    with pytest.raises(
+        UserError, match=r"the model holds NaN or infinity, in bad \(1 of 2\); export"
+    ):
+        folder.write_tensors(tmp_path / "model.safetensors", tensors, {})
+    assert list(tmp_path.iterdir()) == []

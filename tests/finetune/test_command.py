@@ -339,6 +339,18 @@ def test_a_tokenizer_that_knows_no_word_is_told(home, run, capsys):
     assert "of the training tokens are unknown to the encoder" in capsys.readouterr().err
 
 
+def test_pairs_need_an_encoder_with_two_types():
+    """Catches fine-tuning that computes NaN, its second texts looked up where the encoder has nothing."""
+    from electra_jax.finetune import plan
+
+    rows = types.SimpleNamespace(types=np.array([0, 1]))
+    split = types.SimpleNamespace(rows=types.SimpleNamespace(types=np.array([0, 0])))
+    with pytest.raises(UserError, match="has pairs of texts, and this encoder has one type"):
+        plan.check_types("pairs", 1, rows, {"dev": split})
+    plan.check_types("pairs", 2, rows, {"dev": split})
+    plan.check_types("texts", 1, split.rows, {"dev": split})
+
+
 def test_recipes_follow_the_width():
     """Catches a model that trains with another size's learning rate (Table 7 of the paper)."""
     from electra_jax.finetune.options import DECAYS, RATES, by_width

@@ -113,7 +113,7 @@ def test_a_bucket_that_cannot_be_read_damages_nothing(s3_bucket, monkeypatch, fa
         raise fault
 
     with monkeypatch.context() as patch, pytest.raises(BucketError) as error:
-        patch.setattr(checkpoint, "_read_array", refuse)
+        patch.setattr(stored, "_read_array", refuse)
         with away.opened(url, write=False) as home:
             checkpoint.read_params(home.folder)
     assert error.value.status == 75

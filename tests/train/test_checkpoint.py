@@ -17,7 +17,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from electra_jax.spec import UserError
-from electra_jax.train import arrays, checkpoint
+from electra_jax.train import arrays, checkpoint, stored
 from electra_jax.train.checkpoint import Checkpoints
 from electra_jax.train.lock import lock
 
@@ -336,3 +336,52 @@ with lock({str(tmp_path)!r}):
     with lock(tmp_path), pytest.raises(UserError, match=f"process {os.getpid()}"), lock(tmp_path):
         pass
     assert Path(tmp_path, ".lock").exists()
+
+
+def test_a_link_to_a_checkpoint_is_read_and_kept(tmp_path, capfd):
+    """Catches rotation that fails at a link, or removes what it leads to; and a dangling one taken for a stranger."""
+    save_two(tmp_path / "other")
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "2").symlink_to(tmp_path / "other" / "checkpoints" / "2")
+    with Checkpoints(tmp_path / "run", keep_last=1) as saved:
+        assert saved.restore(abstract(make_state()))[0] == 2
+        for step in (3, 4, 5):
+            saved.save(step, make_state(step), {})
+    assert sorted(p.name for p in folder.iterdir()) == ["2", "5"]
+    assert checkpoint.read_params(tmp_path / "other")[0] == 2
+    shutil.rmtree(tmp_path / "other" / "checkpoints" / "2")
+    with pytest.raises(UserError, match="checkpoints/2 is a link to .*, where nothing is"):
+        Checkpoints(tmp_path / "run")
+    (tmp_path / "lost").mkdir()
+    (tmp_path / "lost" / "checkpoints").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(UserError, match="checkpoints is a link to .*unmounted, where nothing is"):
+        Checkpoints(tmp_path / "lost")
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved" / "checkpoints").symlink_to(folder)
+    (folder / "2").unlink()
+    assert Checkpoints(tmp_path / "moved").steps() == [5]  # the folder itself may lie elsewhere
+
+
+def test_reading_beside_a_run_that_rotates(tmp_path, capfd, monkeypatch):
+    """Catches an export that calls a checkpoint damaged, and gives up, because its run goes on and removed it."""
+    save_two(tmp_path)
+    folder = tmp_path / "checkpoints"
+    read = stored._read_array
+
+    def rotated(at, path):
+        if at.name == "2" and at.exists():  # in the middle of it, the run saves 3 and keeps one
+            shutil.copytree(at, folder / "3")
+            shutil.rmtree(folder / "1", ignore_errors=True)
+            shutil.rmtree(at)
+        return read(at, path)
+
+    monkeypatch.setattr(stored, "_read_array", rotated)
+    step, params, _ = checkpoint.read_params(tmp_path)
+    assert step == 3 and same(params, make_state(2)["params"])
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert "checkpoints/2 was removed while it was read, its run goes on; taking the newest" in said
+    (folder / "3").rename(folder / "2")
+    with pytest.raises(UserError, match=r"2 was removed while it was read; it has: 3"):
+        checkpoint.read_params(tmp_path, 2)

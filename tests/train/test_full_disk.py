@@ -3,6 +3,7 @@
 import os
 import random
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from electra_jax.convert import folder
 from electra_jax.data import build
 from electra_jax.spec import UserError
 from electra_jax.train.checkpoint import Checkpoints
@@ -61,4 +63,25 @@ def test_preparing(disk, tmp_path):
         build.prepare(
             [str(tmp_path / "text.txt")], tmp_path / "vocab.txt", 64, disk / "rows", workers=1
         )
+    assert list(disk.iterdir()) == []
+
+
+@pytest.mark.parametrize("free", [8, 24, 100, 200])
+def test_saving_many_arrays_is_one_line(disk, capfd, free):
+    """Catches hundreds of lines of libraries about the other files of a save whose first error was told."""
+    state = {f"x{i}": jax.random.bits(jax.random.key(i), (1000,), jnp.uint32) for i in range(90)}
+    space = os.statvfs(disk)
+    (disk / "fill").write_bytes(b"x" * (space.f_bavail * space.f_bsize - free * 1024))
+    with pytest.raises(UserError, match="the disk is full"), Checkpoints(disk) as saved:
+        saved.save(1, state, {})
+    time.sleep(0.2)  # for those who speak late
+    assert capfd.readouterr().err == ""
+    assert list((disk / "checkpoints").iterdir()) == []
+
+
+def test_writing_a_model(disk):
+    """Catches a traceback of safetensors, whose errors are not those of the operating system."""
+    tensors = {"x": np.ones(200_000, np.float32)}
+    with pytest.raises(UserError, match="model.safetensors: the disk is full"):
+        folder.write_tensors(disk / "model.safetensors", tensors, {})
     assert list(disk.iterdir()) == []

@@ -276,3 +276,34 @@ def test_phases_of_two_lengths_killed_in_the_second(config, prepared_folder, tmp
     assert untimed(tmp_path / "killed") == untimed(tmp_path / "whole")
     record = workdir.read_record(tmp_path / "whole")["data"]
     assert len(set(record["phases"])) == 2
+
+
+def test_nan_in_the_very_first_step(config, tmp_path, monkeypatch):
+    """Catches a run that goes on to `max_skipped` although it began with nothing that could be learned from."""
+    monkeypatch.delitem(sensible.RANGES, "objective.discriminator_weight")
+    with pytest.raises(UserError, match=r"not finite in the very first step.*Likely.*init_std=1"):
+        loop.pretrain(
+            config("train.steps=20", "model.init_std=1.0", "objective.discriminator_weight=1e38"),
+            tmp_path,
+        )
+    assert checkpoint.Checkpoints(tmp_path).steps() == []
+
+
+def test_a_config_edited_by_hand_is_neither_resumed_nor_evaluated_nor_exported(
+    runs, tmp_path, prepared
+):
+    """Catches a card, an evaluation or a resume that says of a checkpoint what it was not trained with."""
+    from electra_jax.convert import hf
+
+    folder = shutil.copytree(runs.whole, tmp_path / "run")
+    record = json.loads((folder / "config.json").read_text())
+    record["config"]["model"]["dropout"] = 0.3
+    (folder / "config.json").write_text(json.dumps(record))
+    for use in (
+        lambda: loop.pretrain(None, folder),
+        lambda: evaluate.evaluate_workdir(folder),
+        lambda: hf.export(folder, tmp_path / "out"),
+    ):
+        with pytest.raises(UserError, match=r"config.json was edited.*model.dropout: was 0.1, now"):
+            use()
+    assert not (tmp_path / "out").exists()

@@ -4,6 +4,7 @@ import fcntl
 import json
 import math
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -247,3 +248,18 @@ def test_summary_shows_what_is_there():
     values = {"loss": 12.3456, "mlm_loss": None, "tokens_per_s": 12345.6, "other": 1}
     assert summary(values) == "loss 12.35  12,346 tokens/s"
     assert summary({}) == ""
+
+
+def test_what_is_removed_during_a_run_begins_anew(tmp_path, capfd):
+    """Catches events and lines that go to removed files without a word, for days."""
+    with Report(tmp_path, tensorboard=True) as report:
+        report.write(1, "train", {"loss": 1.0})
+        shutil.rmtree(tmp_path / "tensorboard")
+        (tmp_path / "metrics.jsonl").unlink()
+        report.write(2, "train", {"loss": 2.0})
+        report.write(3, "train", {"loss": 3.0})
+        report.flush()
+        assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 2
+        assert [p.stat().st_size > 100 for p in (tmp_path / "tensorboard").iterdir()] == [True]
+    said = capfd.readouterr().err
+    assert said.count("was removed during the run; it begins anew with step 2") == 2

@@ -7,6 +7,7 @@ import pytest
 
 from electra_jax.spec import UserError
 from electra_jax.train import imported, workdir
+from electra_jax.train.checkpoint import Checkpoints
 from electra_jax.train.options import run_spec
 
 
@@ -255,3 +256,43 @@ def test_a_tampered_record_is_one_line(begun, field: tuple[str, ...], value, mes
     with pytest.raises(UserError, match=message) as error:
         workdir.open_run(None, begun)
     assert "\n" not in str(error.value)
+
+
+def with_checkpoint(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a checkpoint of step 5 had been saved under what the record says now."""
+    meta = json.loads((begun / workdir.RECORD).read_text())
+    monkeypatch.setattr(Checkpoints, "newest_meta", lambda self: (5, meta))
+
+
+def edit(begun: Path, section: str, key: str, value: object) -> None:
+    path = begun / workdir.RECORD
+    record = json.loads(path.read_text())
+    (record[section] if section == "data" else record["config"][section])[key] = value
+    path.write_text(json.dumps(record))
+
+
+def test_a_record_edited_by_hand(begun, monkeypatch):
+    """Catches a run that goes on, or is exported, under values that somebody wrote into config.json since."""
+    with_checkpoint(begun, monkeypatch)
+    workdir.open_run(None, begun)
+    edit(begun, "train", "log_every", 3)  # changes nothing that is learned
+    workdir.open_run(None, begun)
+    edit(begun, "optim", "peak_lr", 0.25)
+    with pytest.raises(UserError, match=r"was edited.*step 5.*optim.peak_lr: was 0.001, now 0.25"):
+        workdir.open_run(None, begun)
+    start = workdir.open_run(None, begun, allow_change=["optim.peak_lr"])
+    assert [str(c) for c in start.changes] == ["optim.peak_lr: was 0.001, now 0.25"]
+    workdir.begin(start, 5)
+    assert (
+        workdir.open_run(None, begun).run.optim.peak_lr == 0.25
+    )  # it stands in the list of changes
+    edit(begun, "data", "fingerprint", "0" * 64)
+    with pytest.raises(UserError, match=r"was edited.*data.fingerprint.*--allow-change data$"):
+        workdir.open_run(None, begun)
+
+
+def test_a_change_that_was_allowed_is_no_edit(begun, monkeypatch):
+    """Catches a resume refused because its last start changed a value before it saved."""
+    with_checkpoint(begun, monkeypatch)
+    workdir.begin(workdir.open_run(None, begun, ["train.steps=40"], ["train.steps"]), 5)
+    assert workdir.open_run(None, begun).run.train.steps == 40
