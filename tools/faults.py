@@ -255,6 +255,8 @@ def part_of_save(operation: str) -> str:
     verb, name = operation.split(" ", 1)
     if ".unconfirmed-" in name:
         return "noting what is unconfirmed"
+    if verb == "rmdir":
+        return "removing the oldest"
     if "/" not in name:
         return (
             "removing the oldest" if verb in ("remove", "rmdir") else "other files of the workdir"
