@@ -84,6 +84,7 @@ def get_config(long_rows: str = "data512/") -> ConfigDict:
                 "keep_every": 0,
                 "max_skipped": 10,
                 "stop_at": 0,
+                "budget": "",
             },
             "data": {"path": ""},
             "mesh": {"data": -1, "fsdp": -1, "deterministic": False},  # -1, -1: chosen by memory

@@ -60,6 +60,7 @@ def get_config() -> ConfigDict:
             "train": {
                 "steps": 20,
                 "stop_at": 0,  # end this start here, to go on later; 0: at the last step
+                "budget": "",  # time for training, such as 24h: the learning rate ends with it
                 "phases": (),  # stretches on other data or batches: see docs/data.md
                 "batch": 8,
                 "accumulation": 1,

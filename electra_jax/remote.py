@@ -1,25 +1,27 @@
-"""Folders on a bucket (gs://...): looked at before anything relies on them, copied to local disk and back."""
+"""Folders on a bucket (gs://, s3://): looked at before anything relies on them, copied to local disk and back."""
 
 import concurrent.futures
 import contextlib
-import functools
 import hashlib
 import os
 import shutil
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from electra_jax import files
+from electra_jax import files, schemes
+from electra_jax.answers import Progress, bucket_of, explained, inner, scheme_of, waited
 from electra_jax.spec import UserError
 
 # How long a bucket may take to answer the first question. Without credentials some readers wait for
 # minutes and say nothing.
 LIMIT_S = 20.0
+# How long a copy may go without a byte: a bucket that has stalled would hold the run for ever.
+STALL_S = 120.0
 CACHE = "ELECTRA_JAX_CACHE"
 _BLOCK = 2**22
+_AT_ONCE = 8  # files that are copied at the same time
 _PROBE = ".electra_jax-can-write"
 # Left free on a disk that data are copied to: logs and temporary files need room, too.
 _SPARE_BYTES = 2**28
@@ -29,10 +31,18 @@ T = TypeVar("T")
 
 def is_remote(path: str | Path) -> bool:
     """Whether a path lies on a bucket. UserError for a kind of address that is not supported."""
-    scheme = files.scheme(path)
-    if scheme not in ("", "gs"):
-        raise UserError(f"{path}: only gs:// (Google Cloud Storage) and local paths are supported")
-    return scheme == "gs"
+    return schemes.of(path) is not None
+
+
+def writes_arrays(url: str | Path) -> bool:
+    """Whether Orbax writes checkpoints to this kind of bucket itself."""
+    return scheme_of(url).writes_arrays
+
+
+def arrays(url: str | Path) -> dict[str, Any]:
+    """The folder of a URL as tensorstore's key-value store."""
+    bucket, _, inside = inner(url).partition("/")
+    return scheme_of(url).arrays(bucket, inside.rstrip("/") + "/")
 
 
 def cache_folder(name: str) -> Path:
@@ -54,47 +64,83 @@ def check_access(url: str, write: bool = False) -> None:
     """
 
     def ask() -> None:
-        bucket = _file_system()
-        with contextlib.suppress(
-            FileNotFoundError
-        ):  # of the folder; that of the bucket comes below
+        bucket = _file_system(url)
+        # FileNotFoundError of the folder; that of the bucket comes below.
+        with contextlib.suppress(FileNotFoundError):
             bucket.ls(url, refresh=True)
             return
-        bucket.ls(_bucket(url), refresh=True)
+        bucket.ls(bucket_of(url), refresh=True)
 
     def probe() -> None:
-        bucket = _file_system()
+        bucket = _file_system(url)
         bucket.pipe_file(join(url, _PROBE), b"")
         bucket.rm_file(join(url, _PROBE))
 
-    _answer(url, "list", ask)
+    _answer(url, "list", ask, passing=False)
     if write:
-        _answer(url, "write to", probe)
+        _answer(url, "write to", probe, passing=False)
 
 
 def sizes(url: str) -> dict[str, int]:
     """Bytes of every file under a remote folder by its relative path; of a file under ""; empty where nothing is."""
 
     def ask() -> dict[str, int]:
-        bucket = _file_system()
+        bucket = _file_system(url)
         bucket.invalidate_cache()
-        found = bucket.find(url, detail=True)
-        base = url.removeprefix("gs://").rstrip("/")
+        return {name: int(row["size"]) for name, row in _rows(bucket.find(url, detail=True), url)}
+
+    return _answer(url, "list", ask)
+
+
+def _rows(found: Mapping[str, Any], url: str) -> Iterator[tuple[str, Any]]:
+    """(relative path, what the bucket says of it) of the files in a listing."""
+    for name, row in found.items():
+        # An empty object whose name ends in a slash is how some tools show an empty folder.
+        if row["size"] or not name.endswith("/"):
+            yield name.removeprefix(inner(url)).lstrip("/"), row
+
+
+def versions(url: str) -> dict[str, str]:
+    """What changes when a file is written again, of every file under a remote folder by its relative path."""
+
+    def ask() -> dict[str, str]:
+        bucket = _file_system(url)
+        bucket.invalidate_cache()
+        marks = ("etag", "ETag", "generation", "md5Hash", "updated", "LastModified", "size")
         return {
-            name.removeprefix(base).lstrip("/"): int(row["size"]) for name, row in found.items()
+            name: " ".join(str(row.get(mark)) for mark in marks)
+            for name, row in _rows(bucket.find(url, detail=True), url)
         }
 
     return _answer(url, "list", ask)
 
 
+def matches(pattern: str) -> dict[str, int | None]:
+    """The URLs that a glob (*, **, ?, [...]) names, each with its bytes; None for a folder."""
+
+    def ask() -> dict[str, int | None]:
+        bucket = _file_system(pattern)
+        bucket.invalidate_cache()
+        found = bucket.glob(pattern.rstrip("/"), detail=True)
+        return {
+            scheme_of(pattern).prefix + name.rstrip("/"): None
+            if row["type"] == "directory"
+            else int(row["size"])
+            for name, row in found.items()
+        }
+
+    with explained(pattern, "list"):
+        return waited(pattern, "list", ask, STALL_S)
+
+
 def read(url: str) -> bytes:
     """The content of a small file; UserError when it cannot be read."""
-    return _answer(url, "read", lambda: _file_system().cat_file(url))
+    return _answer(url, "read", lambda: _file_system(url).cat_file(url))
 
 
 def write(url: str, data: bytes) -> None:
     """Writes a small file: on a bucket an object is there whole or not at all."""
-    _answer(url, "write", lambda: _file_system().pipe_file(url, data))
+    _answer(url, "write", lambda: _file_system(url).pipe_file(url, data))
 
 
 def delete(url: str) -> None:
@@ -102,7 +148,7 @@ def delete(url: str) -> None:
 
     def ask() -> None:
         with contextlib.suppress(FileNotFoundError):
-            _file_system().rm_file(url)
+            _file_system(url).rm_file(url)
 
     _answer(url, "delete", ask)
 
@@ -119,10 +165,10 @@ def fetch(
     with files.new_file(target) as temporary:
         with (
             open(temporary, "wb") as out,
-            _explained(url, "read"),
-            _file_system().open(url) as f,
+            explained(url, "read"),
+            waited(url, "read", lambda: _file_system(url).open(url), STALL_S) as f,
         ):
-            while block := f.read(_BLOCK):
+            while block := waited(url, "read", lambda: f.read(_BLOCK), STALL_S):
                 out.write(block)
                 digest.update(block)
                 told(len(block))
@@ -134,9 +180,14 @@ def fetch(
 
 
 def send(source: Path, url: str) -> None:
-    """Copies a local file to a bucket."""
-    with _explained(url, "write"):
-        _file_system().put_file(str(source), url)
+    """Copies a local file to a bucket: the object is there whole or not at all."""
+    progress = Progress()
+
+    def put() -> None:
+        _file_system(url).put_file(str(source), url, callback=progress.callback())
+
+    with explained(url, "write"):
+        waited(url, "write", put, STALL_S, progress)
 
 
 def refuse_full_disk(folder: Path, needed: int, what: str) -> None:
@@ -163,7 +214,7 @@ def output(path: str | Path) -> Iterator[str]:
     check_access(url, write=True)
     if sizes(url):
         raise UserError(f"output {url} already exists; remove it or choose another name")
-    with _scratch("output") as folder:
+    with scratch("output") as folder:
         made = folder / url.rpartition("/")[2]  # the same name, whose suffix may mean something
         yield str(made)
         publish(made, url)
@@ -176,7 +227,23 @@ def inputs(*paths: str | Path) -> Iterator[tuple[str, ...]]:
     Raises UserError for what is not there or cannot be read.
     """
     with contextlib.ExitStack() as stack:
-        yield tuple(stack.enter_context(_local(str(path))) for path in paths)
+        local = tuple(stack.enter_context(_local(str(path))) for path in paths)
+        with named(dict(zip(local, map(str, paths), strict=True))):
+            yield local
+
+
+@contextlib.contextmanager
+def named(names: Mapping[str, str]) -> Iterator[None]:
+    """Inside, a UserError that names a local copy names the URL it was copied from."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        for copy, url in names.items():
+            if is_remote(url):
+                text = text.replace(copy, url.rstrip("/"))
+        error.args = (text,)
+        raise
 
 
 @contextlib.contextmanager
@@ -189,16 +256,37 @@ def _local(path: str) -> Iterator[str]:
     found = sizes(url)
     if not found:
         raise UserError(f"{url} does not exist or is an empty folder")
-    with _scratch("input") as folder:
-        refuse_full_disk(folder, sum(found.values()), f"a copy of {url}")
+    with scratch("input") as folder:
         copy = folder / url.rpartition("/")[2]
-        for name in found:
-            fetch(join(url, name) if name else url, copy / name if name else copy)
+        here = {join(url, name) if name else url: copy / name for name in found}
+        fetch_all(here, sum(found.values()), url)
         yield str(copy)
 
 
+def fetch_all(places: Mapping[str, Path], size: int, what: str) -> None:
+    """Copies files (URL -> place on local disk), several at once, `size` bytes in all; UserError as of `fetch`."""
+    from tqdm import tqdm
+
+    if outside := [url for url in places if ".." in url.split("/")]:
+        raise UserError(f"{outside[0]}: a name that leads out of a folder; remove it")
+    for folder in {place.parent for place in places.values()}:
+        refuse_full_disk(folder, size, f"a copy of {what}")
+        break
+    with (
+        tqdm(total=size, unit="B", unit_scale=True, desc=f"copy {what}", disable=None) as bar,
+        concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool,
+    ):
+        copies = [pool.submit(fetch, url, at, told=bar.update) for url, at in places.items()]
+        try:
+            for copy in copies:
+                copy.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
 @contextlib.contextmanager
-def _scratch(name: str) -> Iterator[Path]:
+def scratch(name: str) -> Iterator[Path]:
     """A new folder in the cache folder, removed at the end."""
     home = cache_folder(name)
     files.make_folder(home)
@@ -218,72 +306,11 @@ def publish(made: Path, url: str, last: tuple[str, ...] = ("fingerprint.json",))
         send(made / name, join(url, name))
 
 
-def _bucket(url: str) -> str:
-    return "gs://" + url.removeprefix("gs://").partition("/")[0]
+def _file_system(url: str) -> Any:
+    return scheme_of(url).file_system()
 
 
-@functools.cache
-def _file_system() -> Any:  # of gcsfs.GCSFileSystem; making it looks for credentials
-    try:
-        import gcsfs
-    except ImportError as error:
-        raise UserError("gs:// paths need gcsfs: pip install 'electra_jax[gcs]'") from error
-    return gcsfs.GCSFileSystem()
-
-
-def _answer(url: str, verb: str, ask: Callable[[], T]) -> T:
-    """The answer to one question within LIMIT_S seconds; UserError for everything that prevents it."""
-    with _explained(url, verb):
-        # A daemon thread: one that hangs for good delays neither the error nor the end of the process.
-        answer: concurrent.futures.Future[T] = concurrent.futures.Future()
-
-        def work() -> None:
-            try:
-                answer.set_result(ask())
-            except BaseException as error:  # noqa: BLE001  raised where it is waited for
-                answer.set_exception(error)
-
-        threading.Thread(target=work, daemon=True).start()
-        try:
-            return answer.result(LIMIT_S)
-        except concurrent.futures.TimeoutError:
-            raise UserError(
-                f"cannot {verb} {url}: no answer within {LIMIT_S:.0f} s. Is there a network, and are "
-                "there credentials? Try: gcloud auth application-default login"
-            ) from None
-
-
-@contextlib.contextmanager
-def _explained(url: str, verb: str) -> Iterator[None]:
-    """Turns what the bucket's library raises into a UserError that says what to do."""
-    from google.auth.exceptions import GoogleAuthError  # a dependency of gcsfs
-
-    try:
-        yield
-    except GoogleAuthError as error:
-        raise _no_credentials(url, verb, error) from error
-    except (OSError, ValueError) as error:
-        # gcsfs.retry.HttpError has a code; what it raises for 403 and 404 has only words.
-        code, text = str(getattr(error, "code", "")), str(error)
-        if isinstance(error, FileNotFoundError) or code == "404":
-            raise UserError(
-                f"cannot {verb} {url}: there is no such bucket or file; check the name "
-                f"(gcloud storage ls {_bucket(url)})"
-            ) from error
-        if code == "401" or "Anonymous caller" in text or "Invalid Credentials" in text:
-            raise _no_credentials(url, verb, error) from error
-        if code == "403" or isinstance(error, PermissionError) or text.startswith("Forbidden"):
-            raise UserError(
-                f"cannot {verb} {url}: permission denied. Give the account that runs this the role "
-                "Storage Object Admin (to read: Storage Object Viewer) on the bucket; machines of "
-                "Google Cloud act as their service account"
-            ) from error
-        why = text.splitlines()[0] if text else repr(error)
-        raise UserError(f"cannot {verb} {url}: {why}") from error
-
-
-def _no_credentials(url: str, verb: str, error: Exception) -> UserError:
-    return UserError(
-        f"cannot {verb} {url}: no credentials ({str(error).splitlines()[0][:200]}). Log in with: "
-        "gcloud auth application-default login"
-    )
+def _answer(url: str, verb: str, ask: Callable[[], T], passing: bool = True) -> T:
+    """The answer to one question within LIMIT_S seconds; BucketError for everything that prevents it."""
+    with explained(url, verb):
+        return waited(url, verb, ask, LIMIT_S, passing=passing)

@@ -13,6 +13,7 @@ import difflib
 import importlib.util
 import inspect
 import math
+import os
 import re
 import traceback
 import types
@@ -28,6 +29,8 @@ Spec = TypeVar("Spec")
 
 class UserError(Exception):
     """A mistake the user can mend: the message says what was found, expected, and what to do."""
+
+    status = 2  # exit status of the command that it ends
 
 
 class UnknownConfig(UserError):
@@ -46,6 +49,29 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> UserError:
     guess = nearest(name, known)
     hint = f" Did you mean {guess!r}?" if guess else ""
     return UserError(f"unknown {what} {name!r}.{hint} Known: {', '.join(known)}")
+
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds_of(text: str, where: str) -> float:
+    """The seconds of a stretch of time such as 24h, 90m, 2d or 1.5h; UserError for what is none or not above 0."""
+    found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)([smhd])", text.strip())
+    seconds = float(found[1]) * _SECONDS[found[2]] if found else 0.0
+    if not 0 < seconds < math.inf:
+        raise UserError(
+            f"{where} {text!r} is no stretch of time; expected one such as 24h, 90m or 2d"
+        )
+    return seconds
+
+
+def spoken_time(seconds: float) -> str:
+    """Seconds for people: 45 seconds, 90 minutes, 30.5 hours, 121 days."""
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= 2 * size:
+            number = seconds / size
+            return f"{number:,.0f} {unit}s" if number >= 10 else f"{number:.1f} {unit}s"
+    return f"{seconds:.0f} seconds" if seconds >= 2 else f"{seconds:.1g} seconds"
 
 
 def check_choice(where: str, value: str, choices: Sequence[str]) -> None:
@@ -212,13 +238,16 @@ def _run_config(path: Path, arg: str | None) -> ml_collections.ConfigDict:
 
 def _fault(path: Path, error: BaseException) -> str:
     """Where in the file, and what: one line."""
-    found = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in found if frame.filename == str(path)]
-    if isinstance(error, SyntaxError) and error.filename == str(path):
+    # Python names the file by its absolute path, however it was given.
+    file, found = os.path.abspath(path), traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in found if os.path.abspath(frame.filename) == file]
+    what: object = error
+    if isinstance(error, SyntaxError) and os.path.abspath(error.filename or "") == file:
         lines.append(error.lineno)
+        what = error.msg  # without the place
     where = f"config file {path}, line {lines[-1]}" if lines else f"config file {path}"
     try:
-        said = " ".join(str(error).split())
+        said = " ".join(str(what).split())
     except Exception:  # noqa: BLE001 - an error that cannot say what it is
         said = ""
     return f"{where}: {type(error).__name__}{': ' if said else ''}{said}"

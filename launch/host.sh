@@ -7,11 +7,13 @@
 #                                   (git+https://...); left out: the package index
 #   host.sh start ARGUMENTS         electra-jax pretrain ARGUMENTS in the background, unless it runs
 #   host.sh follow                  its output until it ends; the last line is "[exit STATUS]"
+#   host.sh first                   the name of the first host of this slice, by the machine's metadata
 #   host.sh stop                    asks it to save and end, and returns when it has
 #   host.sh settle                  the same for one whose peers have ended; not called a stop. Says how
 #                                   it ended, and why if it was the one that failed
 #
-# Everything lies in ~/.electra_jax: env/, log (of the last start), exit (its status).
+# Everything lies in ~/.electra_jax: env/, log (of the last start), exit (its status), and the
+# variables that the program is given (environment, if there are any).
 set -euo pipefail
 
 home=${ELECTRA_HOME:-$HOME/.electra_jax}
@@ -59,6 +61,7 @@ start() {
     exec 9>lock; flock -n 9 || exit 0
     echo $$ >pid
     trap : TERM
+    if [ -e environment ]; then set -a; . ./environment; set +a; fi
     code=0; env/bin/electra-jax pretrain "$@" || code=$?
     echo "$code" >exit
   ' electra-jax "$@" >>log 2>&1 </dev/null &
@@ -73,6 +76,11 @@ follow() {
   [ -e log ] || { echo "[exit lost]"; return; }
   tail -n +1 -f -s "${ELECTRA_TAIL_SECONDS:-1}" --pid="$(cat pid)" log 2>/dev/null || true
   if [ -e asked ]; then echo "[exit stopped]"; else echo "[exit $(cat exit 2>/dev/null || echo lost)]"; fi
+}
+
+first() {
+  local from=http://metadata.google.internal/computeMetadata/v1/instance/attributes/worker-network-endpoints
+  curl --silent --fail --header 'Metadata-Flavor: Google' "$from" | cut -d , -f 1
 }
 
 stop() {
@@ -106,6 +114,6 @@ finish() {
 }
 
 case ${1:-} in
-  install | start | follow | stop | settle) "$@" ;;
+  install | start | follow | first | stop | settle) "$@" ;;
   *) sed -n '2,/^[^#]/{/^#/!d; s/^# \{0,1\}//; p}' "$0"; exit 2 ;;
 esac

@@ -10,7 +10,7 @@
 # Press Ctrl-C once to save a checkpoint and stop. Every command may be given twice: an environment
 # that is there is kept, a run that is there is resumed, what is gone is not missed.
 #
-# Options, before the "--":
+# Options, before the "--"; --extras LIST may be written --extras=LIST:
 #   --extras LIST        what to install with the package: cuda, tpu, gcs, ... (default: none)
 #   --from SOURCE        a wheel, or what pip takes after "@" (default: the package index)
 #   --max-restarts N     of exit 75 and 134 (default: 100)
@@ -25,13 +25,14 @@ command=${1:---help}
 [ $# -eq 0 ] || shift
 extras='' from=''
 while [ $# -gt 0 ]; do
+  case $1 in --?*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;; esac
   case $1 in
     --extras) value "$@"; extras=$2; shift 2 ;;
     --from) value "$@"; from=$2; shift 2 ;;
     --max-restarts) value "$@"; MAX_RESTARTS=$2; shift 2 ;;
     --dry-run) DRY_RUN=1; shift ;;
     --) shift; break ;;
-    *) die "unknown option $1 (arguments of electra-jax pretrain follow a --)" ;;
+    *) no_option "$1" ;;
   esac
 done
 
@@ -46,25 +47,17 @@ create() {
 }
 
 train() {
+  check_restarts
   [ -n "$(workdir_of "$@")" ] || die "which run? Give -- --workdir FOLDER"
   [ -n "$DRY_RUN" ] || [ -x "$home/env/bin/electra-jax" ] || die "nothing is installed in $home; run: launch/local.sh create"
-  local code=0 new child began stopped='' signalled=''
-  # A program in the background does not hear the terminal's Ctrl-C; it is told to save instead.
-  trap 'stopped=1 signalled=1; kill -TERM "$child" 2>/dev/null || true' INT TERM
+  local code child began stopped
   while :; do
     if [ -n "$DRY_RUN" ]; then
       run "$home/env/bin/electra-jax" pretrain "$@"
       return
     fi
-    "$home/env/bin/electra-jax" pretrain "$@" &
-    child=$! began=$SECONDS
-    while :; do
-      new=0
-      wait "$child" || new=$?
-      [ "$new" -eq 127 ] || code=$new
-      [ -n "$signalled" ] || break
-      signalled='' # the signal ended our wait, not the program
-    done
+    began=$SECONDS
+    attended "$home/env/bin/electra-jax" pretrain "$@"
     case $code in
       "$FINISHED") say "finished"; return ;;
       "$PREEMPTED")
@@ -90,7 +83,10 @@ train() {
 case $command in
   create) create ;;
   run | resume) train "$@" ;;
-  delete) run rm -rf "$home/env" "$home/installed" ;;
+  delete)
+    run rm -rf "$home/env" "$home/installed"
+    [ -z "$DRY_RUN" ] || say "(dry run: nothing is deleted)"
+    ;;
   -h | --help | help) manual "$0" ;;
   *) die "unknown command $command; one of create, run, resume, delete" ;;
 esac

@@ -14,7 +14,7 @@
 # time limit or a preemption comes near, Slurm tells the program, which saves and ends with 75, and
 # the job puts itself back into the queue.
 #
-# Options, before the "--":
+# Options, before the "--"; --name VALUE may be written --name=VALUE. The job has the environment of this shell:
 #   --name NAME          of the job (default: electra)
 #   --nodes N            default: 1
 #   --gpus N             of each node (default: 1)
@@ -33,19 +33,22 @@ command=${1:---help}
 [ $# -eq 0 ] || shift
 name=electra nodes=1 gpus=1 extras=cuda from='' flags=()
 while [ $# -gt 0 ]; do
+  case $1 in --?*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;; esac
   case $1 in
     --name) value "$@"; name=$2; shift 2 ;;
     --nodes) value "$@"; nodes=$2; shift 2 ;;
     --gpus) value "$@"; gpus=$2; shift 2 ;;
     --time | --partition | --account) value "$@"; flags+=("$1=$2"); shift 2 ;;
-    --sbatch-flag) value "$@"; flags+=("$2"); shift 2 ;;
+    --sbatch-flag) flag_value "$@"; flags+=("$2"); shift 2 ;;
     --extras) value "$@"; extras=$2; shift 2 ;;
     --from) value "$@"; from=$2; shift 2 ;;
     --dry-run) DRY_RUN=1; shift ;;
     --) shift; break ;;
-    *) die "unknown option $1 (arguments of electra-jax pretrain follow a --)" ;;
+    *) no_option "$1" ;;
   esac
 done
+count --nodes "$nodes"
+count --gpus "$gpus"
 job=$home/slurm/$name # its log and, when it has ended for good, its status
 
 # The number of the job of this name that waits or runs; nothing when there is none.
@@ -133,6 +136,7 @@ case $command in
     if [ -n "$DRY_RUN" ]; then
       run scancel --state=PENDING "${mine[@]}"
       run scancel --state=RUNNING --signal=TERM "${mine[@]}"
+      say "(dry run: no job is cancelled)"
     elif [ -z "$(ask_queued)" ]; then
       say "no job named $name is in the queue"
     elif [ -e "$job/cancelled" ]; then

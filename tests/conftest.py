@@ -112,7 +112,8 @@ def _with_generations(handler: Callable[..., None]) -> Callable[..., None]:
 
     def handle(request: Any, response: Any, storage: Any, *rest: Any, **named: Any) -> None:
         def generation() -> str:
-            name = request.params.get("object_id") or request.query["name"][0]
+            name = request.params.get("object_id") or request.query.get("name", [""])[0]
+            name = name or request.data["meta"]["name"]
             try:
                 return storage.get_file_obj(request.params["bucket_name"], name)["generation"]
             except NotFound:
@@ -137,7 +138,7 @@ def bucket(_storage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     """The URL of an empty bucket; copies of its files go below `tmp_path`."""
     from gcp_storage_emulator.handlers import buckets
 
-    from electra_jax import remote
+    from electra_jax import remote, schemes
 
     place = f"http://localhost:{_storage._api._httpd.server_address[1]}"
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", place)  # of gcsfs
@@ -146,6 +147,50 @@ def bucket(_storage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setenv(remote.CACHE, str(tmp_path / "cache"))
     _storage.wipe()
     buckets.create_bucket("bucket", _storage._storage)
-    remote._file_system.cache_clear()
+    schemes.SCHEMES["gs"].forget()
     yield "gs://bucket"
-    remote._file_system.cache_clear()
+    schemes.SCHEMES["gs"].forget()
+
+
+@pytest.fixture(scope="session")
+def _s3_server() -> Iterator[str]:
+    """The address of a server that speaks the protocol of S3, in memory."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_bucket(_s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of an empty bucket that speaks S3; copies of its files go below `tmp_path`."""
+    import urllib.request
+
+    from electra_jax import remote, schemes
+
+    for name, value in (
+        ("AWS_ENDPOINT_URL", _s3_server),
+        ("AWS_ACCESS_KEY_ID", "tests"),
+        ("AWS_SECRET_ACCESS_KEY", "tests"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        (remote.CACHE, str(tmp_path / "cache")),
+    ):
+        monkeypatch.setenv(name, value)
+    reset = urllib.request.Request(f"{_s3_server}/moto-api/reset", method="POST")
+    urllib.request.urlopen(reset).close()
+    scheme = schemes.SCHEMES["s3"]
+    scheme.forget()
+    scheme.file_system().mkdir("bucket")
+    yield "s3://bucket"
+    scheme.forget()
+
+
+@pytest.fixture(params=["gs", "s3"])
+def either_bucket(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty bucket, of each kind in turn."""
+    return request.getfixturevalue("bucket" if request.param == "gs" else "s3_bucket")

@@ -13,14 +13,16 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "electra_jax"
 
 # Room (or file at the top) -> what it may import. Nothing reaches back; skipping a room is allowed.
-BASE = {"spec", "files", "records", "remote", "activity"}
+BASE = {"spec", "files", "records", "schemes", "answers", "remote", "activity"}
 ALLOWED = {
     "__init__": set(),
     "__main__": {"cli"},
     "spec": set(),
     "files": {"spec"},
     "records": {"spec", "files"},
-    "remote": {"spec", "files"},
+    "schemes": {"spec", "files"},
+    "answers": {"spec", "files", "schemes"},
+    "remote": {"spec", "files", "schemes", "answers"},
     "activity": set(),
     "ops": BASE,
     "model": BASE | {"ops"},

@@ -295,6 +295,15 @@ def test_a_faulty_config_file_is_one_line(tmp_path: Path, text: str, arg: str, e
     assert "\n" not in str(error.value)
 
 
+def test_a_line_is_named_however_the_path_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Catches `--config mine.py` without the line, which Python names by the absolute path."""
+    for text in ("def get_config():\n  return 1 / 0\n", "\nx = (\n"):
+        write(tmp_path, text)
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(UserError, match=r"^config file mine.py, line 2: \w+: [^(]*(\([^(]*)?$"):
+            load_config("mine.py")
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -48,6 +48,7 @@ def test_the_wheel_carries_recipes_and_licence(wheel: Path):
     tops = {name.partition("/")[0] for name in names}
     assert tops == {"electra_jax", "electra_jax-0.1.0.dist-info"}
     assert {"electra_jax/configs/small.py", "electra_jax/cli/commands.py"} <= set(names)
+    assert "electra_jax/plan/prices.csv" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [n for n in names if "test" in n or n.endswith(".pyc")]
 

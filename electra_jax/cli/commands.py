@@ -50,6 +50,7 @@ def _run(options: argparse.Namespace) -> int:
             return _COMMANDS[options.command](options) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return error.status
     except Exception as error:
         said = limits.explained(error)
         if said is None:
@@ -60,12 +61,19 @@ def _run(options: argparse.Namespace) -> int:
 
 def _vocab(options: argparse.Namespace) -> None:
     from electra_jax import remote
-    from electra_jax.text import mecab, vocab
+    from electra_jax.spec import UserError
+    from electra_jax.text import buckets, mecab, vocab
 
-    segmenter = mecab.Segmenter(dictionary=options.dictionary) if options.segmenter else None
-    with remote.output(options.output) as folder:
+    segmenter, dictionary = None, options.dictionary
+    if options.segmenter:
+        segmenter = mecab.Segmenter(dictionary=dictionary or mecab.DEFAULT)
+    elif dictionary:
+        raise UserError(
+            f"--dictionary {dictionary} is for --segmenter mecab; give both, or leave it out"
+        )
+    with remote.output(options.output) as folder, buckets.copied(options.input) as (inputs,):
         vocab.train(
-            options.input,
+            inputs,
             options.kind,
             options.size,
             folder,
@@ -83,21 +91,29 @@ def _vocab(options: argparse.Namespace) -> None:
 def _prepare(options: argparse.Namespace) -> None:
     from electra_jax import remote
     from electra_jax.data import build, source
+    from electra_jax.spec import UserError
+    from electra_jax.text import buckets
 
     engine = None
     if options.runner == "beam":
         from electra_jax.data import beam
 
         engine = beam.engine(options.beam_options)
-    with remote.output(options.output) as folder:
+    elif options.beam_options:
+        raise UserError("--beam-options are for --runner beam; give both, or leave them out")
+    with (
+        remote.output(options.output) as folder,
+        remote.inputs(options.tokenizer) as (tokenizer,),
+        buckets.copied(options.input, options.valid_input or ()) as (inputs, valid_inputs),
+    ):
         build.prepare(
-            options.input,
-            options.tokenizer,
+            inputs,
+            tokenizer,
             options.seq_len,
             folder,
             segments=options.segments,
             overflow=options.overflow,
-            valid_inputs=options.valid_input,
+            valid_inputs=valid_inputs or None,
             valid_fraction=options.valid_fraction,
             text_key=options.text_key,
             seed=options.seed,
@@ -172,6 +188,10 @@ def _plan(options: argparse.Namespace) -> None:
         vocab_size=options.vocab_size,
         compiles=options.compiles,
         as_json=options.json,
+        money=command.money(
+            options.price, options.plot, options.budget, options.deadline, options.spot
+        ),
+        overrides=options.overrides,
     )
 
 
@@ -234,6 +254,7 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _finetune(options: argparse.Namespace) -> None:
+    from electra_jax import remote
     from electra_jax.finetune import command
     from electra_jax.finetune.options import TYPES
     from electra_jax.spec import load_config
@@ -242,8 +263,9 @@ def _finetune(options: argparse.Namespace) -> None:
     config = None if options.config is None else load_config(options.config, flagged, TYPES)
 
     command.finetune(config, options.workdir, flagged if config is None else ())
-    with open(os.path.join(options.workdir, "results.md"), encoding="utf-8") as table:
-        print(table.read(), end="")
+    results = os.path.join(options.workdir, "results.md")
+    with remote.inputs(results) as (table,), open(table, encoding="utf-8") as content:
+        print(content.read(), end="")
 
 
 def _finetune_overrides(options: argparse.Namespace) -> list[str]:
@@ -287,17 +309,20 @@ def _quickstart(options: argparse.Namespace) -> None:
 
 
 def _score(options: argparse.Namespace) -> None:
+    from electra_jax import remote
     from electra_jax.finetune import score
 
     said = {"text": options.text, "label": options.label, "id": options.id}
-    values = score.score(
-        options.task,
-        options.references,
-        options.predictions,
-        null_odds=options.null_odds,
-        null_threshold=options.null_threshold,
-        columns={name: value for name, value in said.items() if value is not None},
-    )
+    given = (options.references, options.predictions, options.null_odds or "")
+    with remote.inputs(*given) as (references, predictions, null_odds):
+        values = score.score(
+            options.task,
+            references,
+            predictions,
+            null_odds=null_odds or None,
+            null_threshold=options.null_threshold,
+            columns={name: value for name, value in said.items() if value is not None},
+        )
     print(json.dumps(values, indent=2, ensure_ascii=False))
 
 

@@ -95,12 +95,12 @@ def between(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
-def fraction(text: str) -> float:
-    """Parses a number of at least 0 and below 1."""
+def held_out(text: str) -> float:
+    """Parses the share of a text that is held out: 0 to 0.5."""
     try:
         value = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 0 and below 1")
+    if not 0 <= value <= 0.5:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 to 0.5")
     return value

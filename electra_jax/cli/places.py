@@ -3,42 +3,44 @@
 import argparse
 from collections.abc import Iterator
 
-# Command -> flags and config keys that take gs://. What is not here takes local paths.
+# Command -> flags and config keys that take addresses of buckets. What is not here takes local paths.
+_PREPARED = ("data.path",)
+_TASK = ("data.dir", "data.train", "data.dev", "data.test", "data.tokenizer")
 ON_BUCKETS = {
-    "vocab": ("output",),
-    "prepare": ("output",),
-    "pretrain": ("workdir", "data.path"),
-    "plan": ("data.path",),
-    "bench": ("data", "data.path"),
+    "vocab": ("input", "output"),
+    "prepare": ("input", "valid_input", "tokenizer", "output"),
+    "pretrain": ("workdir", *_PREPARED),
+    "plan": _PREPARED,
+    "bench": ("data", *_PREPARED),
     "evaluate": ("workdir", "data"),
     "export": ("workdir", "output"),
     "import": ("workdir", "discriminator", "generator"),
-    "finetune": ("init",),
+    "finetune": ("workdir", "init", "data_dir", "train", "dev", "test", "tokenizer", *_TASK),
     "predict": ("workdir", "input", "output"),
+    "score": ("references", "predictions", "null_odds"),
 }
 # Flags and keys whose text is no path: names of columns, an engine's options.
 _WORDS = ("text_key", "text", "pair", "label", "id", "beam_options", "overrides")
 
 
 def refuse_unreachable(command: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Exits with one line for an address (s3://..., gs://...) where the command cannot read or write."""
+    """Exits with one line for an address (hdfs://..., gs://...) where the command cannot read or write."""
     for name, value in _addresses(options):
-        from electra_jax import files  # not at the top: --help has no need of it
+        from electra_jax import files, schemes  # not at the top: --help has no need of it
 
         scheme = files.scheme(value)
         flag = f"--config.{name}" if "." in name else f"--{name.replace('_', '-')}"
         if scheme == "file":
             command.error(f"{flag} {value}: give the path itself, {value.partition('://')[2]}")
-        if scheme not in ("", "gs"):
-            command.error(
-                f"{flag} {value}: only gs:// (Google Cloud Storage) and local paths are supported"
-            )
+        if scheme and not any(value.startswith(one.prefix) for one in schemes.SCHEMES.values()):
+            command.error(f"{flag} {value}: only {schemes.NAMES} and local paths are supported")
         taken = ON_BUCKETS.get(options.command, ())
         if scheme and name not in taken:
-            able = ", ".join(f"--{one}" for one in taken if "." not in one) or "none"
+            flags = [f"--{one.replace('_', '-')}" for one in taken if "." not in one]
+            able = ", ".join(flags) or "none"
             command.error(
-                f"{flag} {value}: a local path is needed here; copy it with gcloud storage cp. "
-                f"Flags of {options.command} that take gs://: {able}"
+                f"{flag} {value}: a local path is needed here; copy it with "
+                f"{schemes.SCHEMES[scheme].copying}. Flags of {options.command} that take buckets: {able}"
             )
 
 

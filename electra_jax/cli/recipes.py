@@ -14,9 +14,14 @@ def load(name: str, overrides: Sequence[str], command: str) -> ConfigDict:
     if not name:
         raise UserError(f"--config has no name; the recipes are:\n{listed(command)}")
     try:
-        return load_config(name, overrides)
+        config = load_config(name, overrides)
     except UnknownConfig as error:
         raise UserError(f"{error}\n{listed(command)}") from None
+    if "tasks" in config:
+        raise UserError(
+            f"--config {name} is for electra-jax finetune; here one of:\n{listed(command)}"
+        )
+    return config
 
 
 def listed(command: str) -> str:

@@ -63,8 +63,9 @@ def plan(command: Command) -> None:
     """Adds `plan`."""
     c = command(
         "plan",
-        "weigh a run before the machine is rented: compile its step for a TPU that is not there",
-        "electra-jax plan --config base --topology v5e:4x4 --topology v6e-8\n"
+        "weigh a run before the machine is rented: compile its step for a TPU or GPU that is not there",
+        "electra-jax plan --config base --topology v5e:4x4 --topology v6e-8 --topology h100-8\n"
+        "  electra-jax plan --config base --budget 500 --spot --plot compare.png\n"
         "  electra-jax plan --config tiny --topology cpu",
     )
     c.add_argument(
@@ -72,11 +73,29 @@ def plan(command: Command) -> None:
     )
     c.add_argument(
         "--topology",
-        required=True,
         action="append",
+        default=[],
         metavar="NAME",
-        help="v4, v5e, v5p or v6e with the chips of each side (v5e:4x4) or as the cloud counts them (v5e-16); "
-        "cpu: this machine, with a few real steps beside the plan; as often as needed",
+        help="v4, v5e, v5p, v6e or tpu7x with the chips of each side (v5e:4x4) or as the cloud counts them (v5e-16); "
+        "h100-8 or h200-8: GPUs; cpu: this machine, with a few real steps beside the plan; as often as needed "
+        "(default, with --budget or --deadline: some of each)",
+    )
+    c.add_argument(
+        "--price", metavar="FILE", help="prices of a chip-hour (default: the table in the package)"
+    )
+    c.add_argument(
+        "--budget",
+        metavar="MONEY",
+        help="choose the fastest machine on which the whole run costs no more, such as 500 in the prices' currency",
+    )
+    c.add_argument(
+        "--deadline",
+        metavar="TIME",
+        help="choose the cheapest machine on which the whole run takes no longer, such as 24h, 90m or 2d",
+    )
+    c.add_argument("--spot", action="store_true", help="choose by the prices of spot machines")
+    c.add_argument(
+        "--plot", metavar="FILE.png", help="draw time against money, a point a topology and price"
     )
     c.add_argument(
         "--seq-len",
@@ -90,9 +109,9 @@ def plan(command: Command) -> None:
     c.add_argument(
         "--compiles",
         type=at_least(1),
-        default=4,
         metavar="N",
-        help="at most this many compilations a topology, up to 4: the config's, and what advice needs (default: 4)",
+        help="at most this many compilations a topology, up to 4: the config's, and what advice needs (default: 4; "
+        "1 with --budget or --deadline)",
     )
     c.add_argument("--json", action="store_true", help="one JSON object a line and topology")
     c.add_argument(

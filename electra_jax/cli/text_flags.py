@@ -2,7 +2,7 @@
 
 import argparse
 
-from electra_jax.cli.grammar import Command, at_least, between, fraction
+from electra_jax.cli.grammar import Command, at_least, between, held_out
 
 
 def vocab(command: Command) -> None:
@@ -47,8 +47,7 @@ def vocab(command: Command) -> None:
     c.add_argument(
         "--dictionary",
         choices=("unidic_lite", "ipadic", "unidic"),
-        default="unidic_lite",
-        help="of MeCab (default: unidic_lite)",
+        help="of MeCab, for --segmenter mecab (default: unidic_lite)",
     )
     c.add_argument(
         "--sample-bytes",
@@ -92,14 +91,14 @@ def prepare(command: Command) -> None:
         action="store_true",
         help="put the rows of several short documents into one, each with positions and attention of its own",
     )
-    held_out = c.add_mutually_exclusive_group()
-    held_out.add_argument("--valid-input", nargs="+", metavar="GLOB", help="held-out text")
-    held_out.add_argument(
+    valid = c.add_mutually_exclusive_group()
+    valid.add_argument("--valid-input", nargs="+", metavar="GLOB", help="held-out text")
+    valid.add_argument(
         "--valid-fraction",
-        type=fraction,
+        type=held_out,
         default=0.01,
         metavar="F",
-        help="share of the text held out: documents, the long ones cut (default: 0.01)",
+        help="share of the text held out, up to 0.5: documents, the long ones cut (default: 0.01)",
     )
     c.add_argument(
         "--seed", type=at_least(0), default=0, help="of segments and shuffling (default: 0)"

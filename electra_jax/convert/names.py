@@ -217,6 +217,12 @@ def import_(
         del tensors[TIED_TABLE]
     wanted = {entry.theirs: entry.shape for entry in table}
     check(wanted, {name: tuple(value.shape) for name, value in tensors.items()}, what)
+    whole = [name for name in wanted if tensors[name].dtype.kind != "f"]
+    if whole:
+        raise UserError(
+            f"{what}: {len(whole)} tensors hold {tensors[whole[0]].dtype} instead of floats, the first is {whole[0]}; "
+            "a quantised model has to be saved in float32 or bfloat16 first"
+        )
     return {entry.ours: entry.to_ours(tensors[entry.theirs], padded_vocab) for entry in table}
 
 

@@ -99,7 +99,7 @@ def prepare(
     corpus = Corpus(paths=paths, valid_paths=valid_paths, text_key=text_key, join_lines=join_lines)
     stored, identities = corpus.stored, corpus.identities()
     workers = workers or min(_cores(), 1 + stored // _WORTH_A_WORKER)
-    notes.before(corpus, loaded)
+    may_join = not (notes.before(corpus, loaded) or join_lines)
 
     with files.new_folder(output) as folder, files.disk_errors(output):
         _save_tokenizer(loaded, folder / "tokenizer", seq_len)
@@ -151,7 +151,7 @@ def prepare(
         }
         fingerprint.write(folder, info)
         baselines.write(folder)
-    notes.after(counts, job, None if valid_paths else valid_fraction)
+    notes.after(counts, job, None if valid_paths else valid_fraction, may_join)
 
 
 def _chosen(corpus: Corpus, dedup: str | None, fraction: float, seed: int, workers: int) -> Corpus:

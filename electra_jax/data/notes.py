@@ -27,16 +27,16 @@ _SHORT = 0.25
 _INPUTS_LOOKED_AT, _DOCUMENTS_LOOKED_AT = 16, 1000
 
 
-def before(corpus: Corpus, tokenizer: Tokenizer) -> None:
-    """Tells of lines that seem to be wrapped, from the openings of some inputs."""
+def before(corpus: Corpus, tokenizer: Tokenizer) -> bool:
+    """Tells of lines that seem to be wrapped, from the openings of some inputs. Whether it did."""
     if corpus.join_lines:
-        return
+        return False
     paths = [*corpus.paths, *corpus.valid_paths]
     looked_at = paths[:: math.ceil(len(paths) / _INPUTS_LOOKED_AT)]
     widths = {path: documents.wrap_width(path, corpus.text_key) for path in looked_at}
     wrapped = [path for path, width in widths.items() if width is not None]
     if not wrapped:
-        return
+        return False
     opening = itertools.islice(documents.read(wrapped[0], corpus.text_key), _DOCUMENTS_LOOKED_AT)
     lengths = [int(tokenizer.encode_flat(lines)[1].sum()) for lines in opening]
     others = f" and {len(wrapped) - 1} more of {len(looked_at)} looked at" * (len(wrapped) > 1)
@@ -45,14 +45,19 @@ def before(corpus: Corpus, tokenizer: Tokenizer) -> None:
         f"counts as a paragraph and each blank line ends a document, so that the median document has "
         f"{statistics.median_low(lengths)} tokens; --join-lines takes blank lines as the borders of paragraphs"
     )
+    return True
 
 
 def after(
-    counts: dict[str, "collections.Counter[str]"], job: work.Job, valid_fraction: float | None
+    counts: dict[str, "collections.Counter[str]"],
+    job: work.Job,
+    valid_fraction: float | None,
+    may_join: bool = True,
 ) -> None:
     """Tells what the text shows about the choice of tokenizer, segmenter, rows and held-out split.
 
-    `valid_fraction` is None where the held-out split has inputs of its own.
+    `valid_fraction` is None where the held-out split has inputs of its own; `may_join` is False where
+    lines are joined, or the user has been told that they may be.
     """
     total = counts["train"] + counts["valid"]
     _chinese(total, job)
@@ -63,11 +68,13 @@ def after(
         _say(f"{total['empty_articles']:,} articles of nothing but a title were skipped")
     length, seq_len = work.median_length(total), job.plan.seq_len
     if length < _SHORT * seq_len:
-        pack = "" if job.pack else "; --pack puts several into a row"
+        join = (
+            ". If these are no documents but paragraphs, join them (--join-lines where blank lines stand "
+            "between paragraphs)" * may_join
+        )
+        pack = "; --pack puts several into a row" * (not job.pack)
         _say(
-            f"the median document has {length} tokens, less than a quarter of a row of {seq_len}. "
-            f"If these are no documents but paragraphs, join them (--join-lines where blank lines stand "
-            f"between paragraphs){pack}"
+            f"the median document has {length} tokens, less than a quarter of a row of {seq_len}{join}{pack}"
         )
     _few_rows(counts, valid_fraction)
 
@@ -80,7 +87,7 @@ def _chinese(total: "collections.Counter[str]", job: work.Job) -> None:
         _say(
             f"{chinese / tokens:.1%} of the tokens are Chinese. Without a "
             "segmenter each Chinese character counts as a word, so whole-word masking will mask "
-            "single characters there; segmenter jieba finds the words"
+            "single characters there; --segmenter jieba finds the words"
         )
 
 
@@ -107,9 +114,7 @@ def _few_rows(counts: dict[str, "collections.Counter[str]"], valid_fraction: flo
     rows, all_rows = counts["valid"]["rows"], counts["train"]["rows"] + counts["valid"]["rows"]
     if rows >= FEWEST_ROWS or valid_fraction == 0:
         return
-    said = (
-        f"the held-out split has {rows} rows, fewer than {FEWEST_ROWS}: its figures vary by chance"
-    )
+    said = f"the held-out split has {rows} row{'s' * (rows != 1)}, fewer than {FEWEST_ROWS}: its figures vary by chance"
     needed = math.ceil(100 * FEWEST_ROWS / max(1, all_rows)) / 100
     if valid_fraction is None:
         _say(f"{said}; name more text with --valid-input")

@@ -15,9 +15,10 @@ from electra_jax.finetune.options import TYPES, Options, complete, options
 from electra_jax.finetune.plan import Plan
 from electra_jax.finetune.program import Notice, Program
 from electra_jax.spec import UserError, apply_override, to_dict
+from electra_jax.train import away
 from electra_jax.train import mesh as meshes
 from electra_jax.train import program as programs
-from electra_jax.train.lock import lock
+from electra_jax.train.away import Home
 from electra_jax.train.workdir import versions
 
 # What may differ between two starts: it changes where it runs and what is logged, not what is learned.
@@ -39,9 +40,17 @@ def finetune(
     """Trains the runs of a workdir to their end and returns the content of results.json.
 
     A new command from `config`; or, without one, that of the workdir, with `overrides`. Raises
-    UserError before anything is trained for options, data or an encoder that do not fit.
+    UserError before anything is trained for options, data or an encoder that do not fit. On a bucket what the runs
+    write is sent while they go on.
     """
-    folder = Path(folder)
+    with away.opened(folder, whole=True) as home:
+        return _finetune(home, config, overrides)
+
+
+def _finetune(
+    home: Home, config: Mapping[str, Any] | None, overrides: Sequence[str]
+) -> dict[str, Any]:
+    folder = home.folder
     found = record.read(folder) if (folder / record.RECORD).exists() else None
     if found is None and config is None:
         raise UserError(f"{folder} holds no fine-tuning to resume; give --config to start one")
@@ -67,7 +76,7 @@ def finetune(
             "--workdir"
         )
     programs.use_compilation_cache()
-    with lock(folder):
+    with home.held():
         single = Program(work.spec, devices, notice=Notice())
         _announce(work)
         if found is None:

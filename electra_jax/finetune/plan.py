@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from electra_jax import remote
 from electra_jax.finetune import custom, features, order, record, rows, start, tasks
 from electra_jax.finetune.features import Features
 from electra_jax.finetune.heads import HeadSpec
@@ -81,6 +82,16 @@ def make(options: Options) -> Plan:
     asked = DataOptions.of(options.data)
     chosen = [choose(name, asked) for name in options.tasks]
     _check_tasks(options, asked, chosen)
+    # Everything is read here, and in memory afterwards.
+    given = (asked.dir, asked.train, asked.dev, asked.test, asked.tokenizer)
+    with remote.inputs(*given) as (folder, train, dev, test, tokenizer):
+        asked = dataclasses.replace(
+            asked, dir=folder, train=train, dev=dev, test=test, tokenizer=tokenizer
+        )
+        return _make(options, asked, chosen)
+
+
+def _make(options: Options, asked: DataOptions, chosen: Sequence[Task]) -> Plan:
     found = start.read(options.init, options.model, asked.tokenizer)
     if asked.max_len:
         check_range("data.max_len", asked.max_len, f"[{SHORTEST}, {found.dims.spec.positions}]")

@@ -2,25 +2,17 @@
 
 import dataclasses
 import itertools
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from electra_jax.finetune import tables, tags
 from electra_jax.finetune.examples import TagExample
+from electra_jax.finetune.tagcolumns import Column, Columns, divided
 from electra_jax.finetune.tags import Span, write
 from electra_jax.finetune.wanted import Wanted, unknown_label
-from electra_jax.spec import UserError, nearest
+from electra_jax.spec import UserError
 
 Names = tuple[str, ...]
-Column = int | str | None
-_BETWEEN_DOCUMENTS = "-DOCSTART-"
-# CoNLL-U's columns (universaldependencies.org/format.html); "# global.columns = ..." names others.
-_CONLLU = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
-_GLOBAL = "# global.columns ="
-_NOT_A_WORD = re.compile(
-    r"\d+[-.]\d+"
-)  # IDs of CoNLL-U: 1-2 is several words written as one, 8.1 is empty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +32,10 @@ class Conll:
     Columns stand between tabs, where the first line has one (then blanks belong to the words), else
     between blanks. `word` and `tag` are numbers, counted from 0, -1 the last, or names: those of
     CoNLL-U, or those in the first line; None is the first and the last, in CoNLL-U FORM and UPOS.
-    `scheme`: what the entity tags are written in for training;
-    None leaves the tags alone (parts of speech). The entities stay the same. `names` are those of
-    tags that are numbers. Passed over: -DOCSTART-, lines that begin with # and are no word, and
-    CoNLL-U's lines of several words and of empty ones.
+    `scheme`: what the entity tags are written in for training; None leaves the tags alone (parts of
+    speech). The entities stay the same. `names` are those of tags that are numbers. Passed over:
+    -DOCSTART-, lines that begin with # and are no word, and CoNLL-U's lines of several words and of
+    empty ones.
     """
 
     word: Column = None
@@ -57,7 +49,7 @@ class Conll:
         return _checked(path, sentences, self.scheme, self.names, wanted)
 
     def _sentences(self, path: str, wanted: Wanted) -> Iterator[Sentence]:
-        columns = _Columns.of(path, self.word, self.tag)
+        columns = Columns.of(path, self.word, self.tag, wanted.labelled)
         words: list[str] = []
         said: list[str] = []
         where: list[str] = []
@@ -70,7 +62,7 @@ class Conll:
                         f"{path}:{line}: found a word without a tag; expected two columns or more"
                     )
                 words.append(values[columns.word])
-                said += [values[columns.tag]] if columns.width > 1 else []
+                said += [] if columns.tag is None else [values[columns.tag]]
                 where.append(f"{path}:{line}")
             elif words:
                 empty = columns.conllu and set(said) == {"_"}  # what is not said
@@ -80,104 +72,6 @@ class Conll:
                 yield Sentence(str(number), tuple(words), tagged, tuple(where))
                 number += 1
                 words, said, where = [], [], []
-
-
-@dataclasses.dataclass(frozen=True)
-class _Columns:
-    """How the lines of a file divide, and which of their columns are read."""
-
-    tabs: bool
-    width: int
-    word: int
-    tag: int
-    conllu: bool
-    header: int | None  # the line with the columns' names, if the file has one
-
-    @classmethod
-    def of(cls, path: str, word: Column, tag: Column) -> "_Columns":
-        """As the first line that is no comment says."""
-        first, named = None, list(_CONLLU)
-        for line, text in tables.numbered(path):
-            if text.startswith(_GLOBAL):
-                named = text.removeprefix(_GLOBAL).split()
-            if not text.strip() or text.startswith(_BETWEEN_DOCUMENTS):
-                continue
-            if first is None or first[1].startswith("#"):
-                first = (line, text)
-            if not text.startswith("#"):
-                break
-        if first is None:
-            raise UserError(f"{path} has no sentence")
-        line, text = first
-        tabs = "\t" in text
-        values = _divided(text, tabs)
-        header = None
-        by_name = [column for column in (word, tag) if isinstance(column, str)]
-        conllu = tabs and len(values) == len(named) and values[0].partition("-")[0] in ("0", "1")
-        conllu = conllu or (tabs and tables.suffix(path) in (".conllu", ".conllup"))
-        if by_name and not conllu:
-            header, named = line, values
-        found = []
-        for column, usual, number in ((word, "FORM", 0), (tag, "UPOS", -1)):
-            if column is None:
-                column = usual if conllu and usual in named else number
-            at = _place(path, column, named) if isinstance(column, str) else column
-            if not -len(values) <= at < len(values):
-                raise UserError(
-                    f"{path}:{line}: found {len(values)} columns; column {at} is not among them "
-                    "(they are counted from 0, -1 is the last)"
-                )
-            found.append(at % len(values))
-        return cls(tabs, len(values), found[0], found[1], conllu, header)
-
-    def lines(self, path: str, entities: bool) -> Iterator[tuple[int, list[str]]]:
-        """(line, columns) of every word, (line, []) between sentences."""
-        begins = True
-        for line, text in tables.numbered(path):
-            if not text.strip():
-                begins = True
-                yield line, []
-                continue
-            values = _divided(text, self.tabs)
-            if line == self.header or values[0] == _BETWEEN_DOCUMENTS:
-                continue
-            if text.startswith("#") and (begins or self.conllu) and self._comment(values, entities):
-                continue
-            begins = False
-            if len(values) != self.width:
-                kind = "tabs" if self.tabs else "blanks"
-                raise UserError(
-                    f"{path}:{line}: found {len(values)} columns; expected {self.width}, between {kind}"
-                )
-            if not values[self.word]:
-                raise UserError(f"{path}:{line}: the word is empty")
-            if not (self.conllu and _NOT_A_WORD.fullmatch(values[0])):
-                yield line, values
-
-    def _comment(self, values: list[str], entities: bool) -> bool:
-        """Whether a line that begins with # before a sentence is no word of it."""
-        if self.conllu or len(values) != self.width:
-            return True
-        return values[0] != "#" or (entities and tags.fault(values[self.tag]) is not None)
-
-
-def _divided(text: str, tabs: bool) -> list[str]:
-    if tabs:
-        return [value.strip(" ") or value for value in re.split(r"\t+", text.rstrip("\t "))]
-    return re.split(" +", text.strip(" "))
-
-
-def _place(path: str, name: str, named: list[str]) -> int:
-    """The number of a column of this name, in capitals or not."""
-    folded = [column.casefold() for column in named]
-    if name.casefold() in folded:
-        return folded.index(name.casefold())
-    guess = nearest(name, named)
-    hint = f" Did you mean {guess!r}?" if guess else ""
-    raise UserError(
-        f"{path}: no column {name!r}.{hint} Found: {', '.join(map(repr, named))}. (Of a file without "
-        "names in its first line, give the number, counted from 0, -1 for the last)"
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,13 +140,31 @@ def _checked(
         scheme = None
     examples = []
     for sentence in found:
-        written = sentence.tags
-        for where, tag in zip(sentence.where, sentence.tags or (), strict=False):
-            _check(where, tag, scheme, wanted)
-        if written is not None and scheme is not None:
-            written = tags.rewrite(written, scheme)
+        try:
+            written = _written(sentence, scheme, wanted)
+        except UserError as error:
+            if wanted.labelled:
+                raise
+            wanted.strange.append(str(error))
+            written = None
         examples.append(TagExample(sentence.id, sentence.words, written))
+    wanted.tell_strange(path)
     return examples
+
+
+def _written(sentence: Sentence, scheme: str | None, wanted: Wanted) -> tuple[str, ...] | None:
+    """The tags of a sentence, checked, in `scheme`."""
+    if sentence.tags is None:
+        return None
+    for where, tag in zip(sentence.where, sentence.tags, strict=True):
+        _check(where, tag, scheme, wanted)
+    if scheme is None:
+        return sentence.tags
+    written = tags.rewrite(sentence.tags, scheme)
+    for where, tag in zip(sentence.where, written, strict=True):
+        if wanted.labels is not None and tag not in wanted.labels:
+            raise unknown_label(where, tag, wanted.labels)
+    return written
 
 
 def _named(sentence: Sentence, names: Names) -> tuple[str, ...] | None:
@@ -352,7 +264,7 @@ def apart(entities: Sequence[Span]) -> list[Span]:
 def _texts(value: Any, where: str, column: str) -> tuple[str, ...]:
     """A list of texts: a JSON list, or words between spaces (in a TSV)."""
     if isinstance(value, str):
-        value = _divided(value, tabs=False)
+        value = divided(value, tabs=False)
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
         raise UserError(f"{where}: {column!r} is no list of texts")
     if not value:

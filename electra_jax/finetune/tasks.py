@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from electra_jax.finetune import parquetfiles, tables, tags
 from electra_jax.finetune.examples import Example, QaExample, TagExample, TextExample
+from electra_jax.finetune.tagfiles import Conll, TagLists
 from electra_jax.finetune.wanted import Wanted, unknown_label
 from electra_jax.spec import UserError, check_choice
 from electra_jax.text import datasets
@@ -260,9 +261,9 @@ def as_written(layout: Any) -> Any:
     """The layout, without a rewriting of tags where it has one."""
     if isinstance(layout, Either):
         return dataclasses.replace(layout, yes=as_written(layout.yes), no=as_written(layout.no))
-    if getattr(layout, "scheme", None) is None or not hasattr(layout, "names"):
-        return layout
-    return dataclasses.replace(layout, scheme=None)
+    return (
+        dataclasses.replace(layout, scheme=None) if isinstance(layout, Conll | TagLists) else layout
+    )
 
 
 def check_labels(where: str, examples: Sequence[Example], labels: Sequence[str]) -> None:

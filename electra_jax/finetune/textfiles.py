@@ -40,15 +40,15 @@ class Table:
             where = f"{path}:{line}"
             text = row[tables.column(path, row, self.text, "--text")]
             pair = row[tables.column(path, row, self.pair, "--pair")] if self.pair else None
-            if self.lenient and "" in (text, pair):
+            if self.lenient and (text in ("", None) or (self.pair and pair in ("", None))):
                 if broken is None:  # a test file: every row is to have its prediction
-                    text, pair = text or " ", pair if pair is None else pair or " "
+                    text, pair = text or " ", (pair or " ") if self.pair else None
                 else:
                     broken.append(f"{where}: empty text")
                     continue
             else:
                 text = wanted.text(text, where, "text")
-                pair = None if pair is None else wanted.text(pair, where, "pair")
+                pair = wanted.text(pair, where, "pair") if self.pair else None
             said = self._said(where, path, row, wanted)
             if said in self.no_gold and said is not None:
                 unsure += 1

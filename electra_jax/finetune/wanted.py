@@ -18,8 +18,8 @@ class Wanted:
     classes, or None where the training data say them. `scores`: the range of a regression label,
     or None. `impossible`: questions without an answer are part of the task. `carry_on`: texts that
     are empty and answers that are not where the file says are passed over, not refused. `notes`
-    collects what the user should hear of, `empty` the places of empty texts, `strange` those of
-    labels that a split which need not have any has and the task does not know.
+    collects what the user should hear of, `empty` the places of empty texts, `strange` the labels
+    that the task does not know, with their places, of a split that need not have any.
     """
 
     labelled: bool = True

@@ -1,4 +1,4 @@
-"""What the planner knows of each TPU chip beyond its peak: memory, bandwidths, links, clock."""
+"""What the planner knows of each TPU chip and GPU beyond its peak: memory, bandwidths, links, clock."""
 
 from dataclasses import dataclass
 
@@ -41,4 +41,23 @@ CHIPS = {
     "v5p": Chip("TPU v5", 2, 95, 95.74, 2765e9, 1.75e9, 100e9, 6.25e9, 3, 4),
     "v6e": Chip("TPU v6 lite", 1, 32, 31.25, 1638e9, 1.75e9, 100e9, 12.5e9, 2, 16),
     "tpu7x": Chip("TPU7x", 2, 96, 94.75, 3690e9, 2.2e9, 100e9, 6.25e9, 3, 4, devices=2),
+}
+
+BOX = 8  # GPUs that are joined by NVLink
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as it is sold for boxes of eight (SXM)."""
+
+    kind: str  # as JAX names the device
+    memory: int  # bytes
+    bandwidth: int  # of main memory, bytes/s
+    link: float  # bytes/s to the others of the box, in one direction
+
+
+# NVIDIA's data sheets of H100 and H200, and what the driver says of their memory.
+GPUS = {
+    "h100": Gpu("NVIDIA H100 80GB HBM3", 84_978_434_048, 3_352_320_000_000, 450e9),
+    "h200": Gpu("NVIDIA H200", 150_754_820_096, 4_800_000_000_000, 450e9),
 }

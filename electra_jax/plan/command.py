@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
-import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +14,15 @@ from tqdm import tqdm
 
 from electra_jax import __version__
 from electra_jax.data.source import Prepared
-from electra_jax.plan import advise, compare, cost, local, report, topology
+from electra_jax.plan import advise, choose, compare, cost, local, picture, prices, report
 from electra_jax.plan.advise import Outcome, Trial
+from electra_jax.plan.choose import Limits
 from electra_jax.plan.cost import Machine
+from electra_jax.plan.prices import Prices
 from electra_jax.plan.step import Compiled, TooLarge, compile_step, settle
 from electra_jax.plan.stretches import Stretch, stretches
+from electra_jax.plan.target import Target, aim, check_name
+from electra_jax.spec import UserError
 from electra_jax.train import sensible
 from electra_jax.train.options import RunSpec, run_spec
 
@@ -29,18 +33,23 @@ _NOT_HERE = (
 MOST_COMPILES = 4  # of one topology, that of the config included; its phases share them
 
 
-@dataclass(frozen=True)
-class Target:
-    """What a topology's name stands for."""
+@dataclass(frozen=True, kw_only=True)
+class Money:
+    """What the plans are to say beside time: prices, a picture, limits to choose by."""
 
-    name: str
-    also: str  # its other spelling, in brackets
-    devices: Sequence[jax.Device]
-    machine: Callable[[], Machine]
-    limit: int  # bytes of memory of a device
-    local: bool
-    chips: int = 0  # 0: not counted in chips
-    slices: int = 1
+    prices: Prices
+    plot: str | None = None
+    limits: Limits = dataclasses.field(default_factory=Limits)
+
+
+def money(
+    price: str | None, plot: str | None, budget: str | None, deadline: str | None, spot: bool
+) -> Money:
+    """The flags of the command line; UserError for what is wrong with one of them."""
+    limits = choose.limits(budget, deadline, spot)
+    if plot is not None:
+        picture.check(plot)
+    return Money(prices=prices.read(price or prices.SHIPPED), plot=plot, limits=limits)
 
 
 def plan(
@@ -50,30 +59,33 @@ def plan(
     *,
     seq_len: int | None = None,
     vocab_size: int = 30522,
-    compiles: int = MOST_COMPILES,
+    compiles: int | None = None,
     as_json: bool = False,
+    money: Money | None = None,
+    overrides: Sequence[str] = (),
 ) -> None:
     """Prints a report a topology, each as soon as it is made, and all in one table; with `as_json` one object a line.
 
-    Raises UserError, before anything is compiled, for a config, data, topology or mesh that is wrong.
+    Where `money` holds limits, no topologies means the usual ones, and the last lines say which one to take.
+    `overrides` are what was changed in the config, for the command that starts the run. Raises UserError, before
+    anything is compiled, for a config, data, topology or mesh that is wrong.
     """
     # The compiler of a TPU works without one; an accelerator that is attached has no part in this.
     jax.config.update("jax_platforms", "cpu")
     run = run_spec(config)
     sensible.check_ranges(config)
+    money = money or Money(prices=prices.read())
     parts = stretches(config_name, run, seq_len, vocab_size)
-    for name in topologies:
-        if name != topology.CPU:
-            topology.parse(name)  # all names before the first is looked up
-    targets = [aim(name, run) for name in topologies]
-    settled = [[_settled(part, target) for part in parts] for target in targets]
+    if compiles is None:
+        compiles = 1 if money.limits.any else MOST_COMPILES  # a choice needs no other batch
+    ready = _ready(topologies, parts, run, money.limits)
+    share = max(1, min(compiles, MOST_COMPILES) // len(parts))
     done = []
-    for ready, target in zip(settled, targets, strict=True):
-        share = max(1, min(compiles, MOST_COMPILES) // len(parts))
+    for aimed, settled in ready:
         plans: list[dict[str, Any]] = []
         done.append(plans)
-        for part in ready:
-            plans.append(weigh_on(config_name, part, target, share))
+        for part in settled:
+            plans.append(weigh_on(config_name, part, aimed, share, money.prices))
             if not as_json:
                 print(report.text(plans[-1]), flush=True)
         if len(parts) > 1:
@@ -83,6 +95,52 @@ def plan(
             print(json.dumps(plans[0]), flush=True)
     if len(done) > 1 and not as_json:
         print(compare.table(done), flush=True)
+    _conclude([report.whole(plans) for plans in done], money, config_name, overrides, as_json)
+
+
+def _ready(
+    topologies: Sequence[str], parts: Sequence[Stretch], run: RunSpec, limits: Limits
+) -> list[tuple[Target, list[Stretch]]]:
+    """The targets with the phases as they would run there; of the usual ones those that the batch divides over."""
+    if not topologies and not limits.any:
+        raise UserError(
+            "which machine? Give --topology NAME, or --budget or --deadline to choose one"
+        )
+    for name in topologies:
+        check_name(name)  # all names before the first is looked up
+    if topologies:
+        targets = [aim(name, run) for name in topologies]
+        return [(aimed, [_settled(part, aimed) for part in parts]) for aimed in targets]
+    found = []
+    for name in choose.usual():
+        aimed = aim(name, run)
+        try:
+            found.append((aimed, [_settled(part, aimed) for part in parts]))
+        except UserError as error:
+            print(f"left out {name}: {error}", file=sys.stderr, flush=True)
+    if not found:
+        raise UserError(
+            "none of the usual machines suits the config's batch and mesh; give --topology"
+        )
+    return found
+
+
+def _conclude(
+    wholes: Sequence[Mapping[str, Any]],
+    money: Money,
+    config: str,
+    overrides: Sequence[str],
+    as_json: bool,
+) -> None:
+    """What follows from all plans: the choice, and the picture."""
+    limits = money.limits
+    if limits.any:
+        said = choose.text(wholes, limits, config, overrides)
+        print(said, file=sys.stderr if as_json else sys.stdout, flush=True)
+    if money.plot is not None:
+        drawn = picture.draw(wholes, money.plot, budget=limits.budget, deadline=limits.deadline)
+        said = "time against money" if drawn else "nothing drawn: nothing fits and has a price"
+        print(f"{money.plot}: {said}", file=sys.stderr, flush=True)
 
 
 def _settled(part: Stretch, target: Target) -> Stretch:
@@ -90,37 +148,9 @@ def _settled(part: Stretch, target: Target) -> Stretch:
     return dataclasses.replace(part, run=settle(part.run, part.data, target.devices, memory))
 
 
-def aim(name: str, run: RunSpec) -> Target:
-    """The devices of a topology's name; UserError for an unknown one, or where a TPU's compiler is missing."""
-    if name == topology.CPU:
-        return _here(run)
-    found = topology.parse(name)
-    return Target(
-        name=found.name,
-        also=f" ({found.accelerator})",
-        devices=topology.devices(found),
-        machine=lambda: cost.tpu(found),
-        limit=int(found.chip.available_gib * 2**30),
-        local=False,
-        chips=found.chips,
-        slices=found.slices,
-    )
-
-
-def _here(run: RunSpec) -> Target:
-    devices = jax.devices()
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Target(
-        name=topology.CPU,
-        also="",
-        devices=devices,
-        machine=lambda: local.machine(run.model.dtype, len(devices)),
-        limit=memory // len(devices),
-        local=True,
-    )
-
-
-def weigh_on(config_name: str, part: Stretch, target: Target, compiles: int) -> dict[str, Any]:
+def weigh_on(
+    config_name: str, part: Stretch, target: Target, compiles: int, prices: Prices
+) -> dict[str, Any]:
     """The report of one phase on one topology as plain values; the mesh of its run is settled."""
     run, data = part.run, part.data
     # Memory is no limit worth filling on the machine one sits at.
@@ -158,7 +188,11 @@ def weigh_on(config_name: str, part: Stretch, target: Target, compiles: int) -> 
     machine = target.machine()
     if isinstance(first.outcome, Compiled):
         devices = len(target.devices)
-        found |= report.figures(run, data, first.outcome, machine, devices, target.chips or devices)
+        price = prices.chips.get(target.chip)
+        chips = target.chips or devices
+        found |= report.figures(
+            run, data, first.outcome, machine, devices, chips, price, prices.currency
+        )
         measured = local.measure(first.outcome, data) if target.local else None
         found["measured"] = measured and dataclasses.asdict(measured)
     found["trials"] = report.trials(tried, limit)

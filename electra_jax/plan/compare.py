@@ -1,4 +1,4 @@
-"""Several topologies side by side: which one a run fits, how long it takes there, and how many chip-hours that is."""
+"""Several topologies side by side: which one a run fits, how long it takes there, and what that costs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from electra_jax.plan import report
 
 HEAD = (
     "topology", "devices", "mesh", "memory a device", "step", "between slices", "tokens/s", "MFU", "whole run",
-    "chip-hours",
+    "chip-hours", "on demand", "spot",
 )  # fmt: skip
 
 
@@ -22,11 +22,12 @@ def table(plans: Sequence[Sequence[Mapping[str, Any]]]) -> str:
 def _row(phases: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     first = phases[0]
     tight = max(phases, key=lambda plan: plan["memory"]["needed_bytes"])["memory"]
-    fits = all(plan["memory"]["fits"] for plan in phases)
     room = f"{report.size(tight['needed_bytes'])} of {report.size(tight['limit_bytes'])}"
     mesh = " x ".join(str(n) for n in first["mesh"].values()) if first["mesh"] else ""
     head = (first["topology"], str(first["devices"]), mesh)
-    if not fits:
+    whole = report.whole(phases)
+    money = whole["money"] or {}
+    if not whole["fits"]:
         return (*head, f"{room}: no", *[""] * (len(HEAD) - len(head) - 1))
     seconds = sum(plan["steps"] * plan["time"]["step_s"] for plan in phases)
     tokens = sum(plan["steps"] * plan["batch"] * plan["seq_len"] for plan in phases)
@@ -41,8 +42,12 @@ def _row(phases: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         f"{waits:.0%}" if first["slices"] > 1 else "",
         f"{tokens / seconds:,.0f}",
         "" if mfu is None else f"{mfu:.0%}",
-        report.hours(sum(plan["run"]["hours"] for plan in phases)),
-        report.hours(sum(plan["run"]["chip_hours"] for plan in phases), ""),
+        report.hours(whole["hours"]),
+        report.hours(whole["chip_hours"], ""),
+        *(
+            "" if money.get(kind) is None else report.amount(money[kind], money["currency"])
+            for kind in ("on_demand", "spot")
+        ),
     )
 
 

@@ -5,9 +5,14 @@ from dataclasses import dataclass
 from electra_jax.plan.topology import Topology
 from electra_jax.plan.weighed import Collective, Operation, Weighed
 
-# A hand-written kernel has no estimate of the compiler's: this share of the peak, or of the bandwidth, counts.
-KERNEL_COMPUTE = 0.5
-KERNEL_BANDWIDTH = 0.7
+
+@dataclass(frozen=True)
+class Rates:
+    """Which shares of peak and bandwidth an operation reaches."""
+
+    compute: float = 1.0
+    bandwidth: float = 1.0
+    hidden: bool = True  # the shorter of the two goes on behind the longer
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,16 @@ class Machine:
     egress: float  # to other devices of its slice, bytes/s; 0: there are none
     clock: float | None  # of the compiler's cycles, Hz; None: it estimates none
     network: float = 0.0  # to other slices, bytes/s; 0: there are none
+    cache: int = 0  # bytes that an operation moves without touching main memory
+    cache_bandwidth: float = 0.0  # bytes/s; of no account without a cache
+    operations: Rates = Rates()  # of operations for which the compiler estimates no cycles
+    kernels: Rates = Rates(0.5, 0.7)  # of hand-written kernels, which it never does
+
+    def moving(self, operation: Operation) -> tuple[float, float]:
+        """Seconds in all runs of an operation that its bytes take in main memory and in the cache, at full rates."""
+        inside = min(operation.bytes, self.cache * operation.runs)
+        near = inside / self.cache_bandwidth if inside else 0.0
+        return (operation.bytes - inside) / self.bandwidth, near
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,7 @@ class Estimate:
     """Seconds of one step, all estimates."""
 
     compute: float  # executed FLOPs at peak
-    memory: float  # bytes moved at full bandwidth
+    memory: float  # bytes moved in main memory, those beyond a cache, at full bandwidth
     interconnect: float  # bytes sent inside the slice at full bandwidth
     network: float  # bytes sent to other slices at full bandwidth
     operations: (
@@ -82,7 +97,7 @@ def estimate(weighed: Weighed, machine: Machine) -> Estimate:
     """How long one call takes on this machine."""
     return Estimate(
         compute=weighed.flops / machine.peak,
-        memory=weighed.bytes / machine.bandwidth,
+        memory=_memory(weighed, machine),
         interconnect=sum(_sending(c, machine) for c in weighed.collectives if not c.between_slices),
         network=sum(_sending(c, machine) for c in weighed.collectives if c.between_slices),
         operations=sum(seconds(o, machine) for o in weighed.operations if not o.kernel),
@@ -91,20 +106,28 @@ def estimate(weighed: Weighed, machine: Machine) -> Estimate:
     )
 
 
+def _memory(weighed: Weighed, machine: Machine) -> float:
+    """Seconds that main memory needs at full bandwidth: for what no cache can hold of each operation, and at least for
+    arguments and results, of which a cache can keep its own size from one call to the next.
+    """
+    beyond = sum(machine.moving(o)[0] for o in weighed.operations)
+    if not machine.cache or weighed.memory is None:
+        return beyond
+    state = weighed.memory.arguments + weighed.memory.outputs - machine.cache
+    return max(beyond, state / machine.bandwidth)
+
+
 def seconds(operation: Operation, machine: Machine) -> float:
     """How long an operation takes, all its runs: a kernel by its shares of the rates, else the compiler's cycles (what
-    it made no estimate for is asynchronous or small, and counts as nothing), else full rates.
+    it made no estimate for is asynchronous or small, and counts as nothing), else the machine's shares of the rates.
     """
-    if operation.kernel:
-        compute, bandwidth = KERNEL_COMPUTE, KERNEL_BANDWIDTH
-    elif machine.clock:
+    if machine.clock and not operation.kernel:
         return (operation.cycles or 0) / machine.clock
-    else:
-        compute = bandwidth = 1.0
-    return max(
-        operation.flops / (compute * machine.peak),
-        operation.bytes / (bandwidth * machine.bandwidth),
-    )
+    rates = machine.kernels if operation.kernel else machine.operations
+    main, near = machine.moving(operation)
+    compute = operation.flops / (rates.compute * machine.peak)
+    moving = main / rates.bandwidth + near
+    return max(compute, moving) if rates.hidden else compute + moving
 
 
 def _sending(collective: Collective, machine: Machine) -> float:

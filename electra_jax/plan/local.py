@@ -18,7 +18,9 @@ from electra_jax.train import hardware, resident
 from electra_jax.train.program import FIELDS, place_array
 
 STEPS = 3  # timed, after one that is not
-_COPIED = 1 << 26  # bytes, more than caches hold
+_LEAST_COPIED, _MOST_COPIED = 1 << 26, 1 << 30  # bytes, more than caches hold
+_IN_CACHE = 1 << 20  # bytes that every processor's caches hold
+_USUAL_CACHE = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -32,22 +34,45 @@ class Measured:
 
 def machine(dtype: str, devices: int) -> Machine:
     """The rates of one of `devices` equal parts of this machine, measured now."""
-    peak = hardware.matmul_peak(dtype) / devices
-    return Machine("cpu", peak, _bandwidth() / devices, 0.0, None)
+    peak, cache = hardware.matmul_peak(dtype) / devices, cache_size()
+    beyond = min(max(_LEAST_COPIED, 4 * cache), _MOST_COPIED)
+    return Machine(
+        kind="cpu",
+        peak=peak,
+        bandwidth=_bandwidth(beyond) / devices,
+        egress=0.0,
+        clock=None,
+        cache=cache // devices,
+        cache_bandwidth=_bandwidth(_IN_CACHE) / devices,
+    )
 
 
 @functools.cache
-def _bandwidth() -> float:
-    """Bytes/s of reading and writing large arrays, the best of five."""
-    x = jnp.zeros(_COPIED // 4, jnp.float32)
-    add = jax.jit(lambda x: x + 1)
-    add(x).block_until_ready()
+def _bandwidth(size: int) -> float:
+    """Bytes/s of reading and writing an array of `size` bytes in place, the best of five.
+
+    In place, because a result of its own would be memory that the system zeroes first, page by page, at a tenth of
+    the rate. Small arrays go round many times in one call, so that the call itself does not count.
+    """
+    rounds = max(1, _LEAST_COPIED // size)
+    add = jax.jit(lambda x: jax.lax.fori_loop(0, rounds, lambda _, y: y + 1, x), donate_argnums=0)
+    x = add(jnp.zeros(size // 4, jnp.float32)).block_until_ready()
     best = float("inf")
     for _ in range(5):
         start = time.perf_counter()
-        add(x).block_until_ready()
+        x = add(x).block_until_ready()
         best = min(best, time.perf_counter() - start)
-    return 2 * _COPIED / best
+    return 2 * rounds * size / best
+
+
+def cache_size(processor: Path = Path("/sys/devices/system/cpu/cpu0")) -> int:
+    """Bytes of the largest cache of this machine's processor; some, where the system does not tell."""
+    sizes = []
+    for file in processor.glob("cache/index*/size"):
+        found = re.fullmatch(r"(\d+)([KMG]?)", file.read_text().strip())
+        if found:
+            sizes.append(int(found[1]) * {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}[found[2]])
+    return max(sizes, default=_USUAL_CACHE)
 
 
 def free_memory() -> int | None:

@@ -10,8 +10,10 @@ from electra_jax.model.electra import count_parameters
 from electra_jax.plan.advise import Trial
 from electra_jax.plan.cost import Estimate, Machine, estimate, seconds
 from electra_jax.plan.hlo import Source
+from electra_jax.plan.prices import Price
 from electra_jax.plan.step import Compiled, TooLarge
 from electra_jax.plan.weighed import Weighed
+from electra_jax.train.hardware import peak_of
 from electra_jax.train.options import RunSpec
 from electra_jax.train.speed import useful_flops
 
@@ -50,7 +52,14 @@ def memory(trial: Trial, limit: int) -> dict[str, Any]:
 
 
 def figures(
-    run: RunSpec, data: Prepared, compiled: Compiled, machine: Machine, devices: int, chips: int
+    run: RunSpec,
+    data: Prepared,
+    compiled: Compiled,
+    machine: Machine,
+    devices: int,
+    chips: int,
+    price: Price | None = None,
+    currency: str = "",
 ) -> dict[str, Any]:
     """FLOPs, exchanges, time and the whole run; all times are estimates."""
     weighed, phase = compiled.weighed, run.phases(data)[0]
@@ -59,7 +68,7 @@ def figures(
     tokens = run.train.batch * data.seq_len
     hours = run.train.steps * time.step / 3600
     used = useful / (devices * machine.peak * time.step)
-    vendors = machine.clock is not None  # else the peak is a matrix product measured here
+    vendors = peak_of(machine.kind) is not None  # else the peak is a matrix product measured here
     return {
         "flops": {
             "useful": useful,
@@ -74,6 +83,7 @@ def figures(
             "mfu_of_matmul": None if vendors else used,
             "hours": hours,
             "chip_hours": hours * chips,
+            "money": money(hours * chips, price, currency),
         },
         "largest_buffers": largest(weighed)[:LISTED],
         "slowest": slowest(weighed, machine, time)[:LISTED],
@@ -162,7 +172,33 @@ def whole(plans: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "fits": all(plan["memory"]["fits"] for plan in plans),
         "hours": sum(plan["run"]["hours"] for plan in plans) if timed else None,
         "chip_hours": sum(plan["run"]["chip_hours"] for plan in plans) if timed else None,
+        "money": _together(plans) if timed else None,
         "phases": list(plans),
+    }
+
+
+def _together(plans: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The money of the phases of a run on one topology."""
+    each = [plan["run"]["money"] for plan in plans]
+    if None in each:
+        return None
+    sums = {
+        kind: None if None in (m[kind] for m in each) else sum(m[kind] for m in each)
+        for kind in ("on_demand", "spot")
+    }
+    return each[0] | sums
+
+
+def money(chip_hours: float, price: Price | None, currency: str) -> dict[str, Any] | None:
+    """What a run's chip-hours cost; None where the table has no price for the chip."""
+    if price is None:
+        return None
+    return {
+        "currency": currency,
+        "on_demand": price.money(chip_hours),
+        "spot": price.money(chip_hours, spot=True),
+        "date": price.date,
+        "source": price.source,
     }
 
 
@@ -190,8 +226,16 @@ def whole_text(found: Mapping[str, Any]) -> str:
         return f"{number} phases: one that does not fit has no time"
     return (
         f"{number} phases: {found['steps']:,} steps in {hours(found['hours'])} = "
-        f"{hours(found['chip_hours'], 'chip-hours')} (estimates)"
+        f"{hours(found['chip_hours'], 'chip-hours')} (estimates){_cost(found['money'])}"
     )
+
+
+def _cost(money: Mapping[str, Any] | None) -> str:
+    """What a run costs, after its hours."""
+    if money is None:
+        return ""
+    spot = "" if money["spot"] is None else f", {amount(money['spot'], money['currency'])} on spot"
+    return f" = {amount(money['on_demand'], money['currency'])} on demand{spot}"
 
 
 def _head(plan: Mapping[str, Any]) -> str:
@@ -262,8 +306,10 @@ def _clock(plan: Mapping[str, Any]) -> list[str]:
     whole = "whole run " if plan["phases"] == 1 else "this phase"
     lines.append(
         f"  {whole}   {run['tokens_per_s']:,.0f} tokens/s, {mfu}, {plan['steps']:,} steps in "
-        f"{hours(run['hours'])} = {hours(run['chip_hours'], 'chip-hours')} (estimates)"
+        f"{hours(run['hours'])} = {hours(run['chip_hours'], 'chip-hours')} (estimates){_cost(run['money'])}"
     )
+    if money := run["money"]:
+        lines.append(f"               prices of {money['source']}, {money['date']}")
     return lines
 
 
@@ -313,3 +359,8 @@ def ms(seconds: float) -> str:
 def hours(hours: float, unit: str = "h") -> str:
     """Hours, or chip-hours, for people."""
     return (f"{hours:,.1f} {unit}" if hours < 100 else f"{hours:,.0f} {unit}").rstrip()
+
+
+def amount(money: float, currency: str) -> str:
+    """An amount of money for people."""
+    return f"{money:,.2f} {currency}" if money < 100 else f"{money:,.0f} {currency}"

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from electra_jax.plan.chips import CHIPS, Chip
+from electra_jax.plan.chips import BOX, CHIPS, GPUS, Chip
 from electra_jax.spec import UserError, nearest
 
 CPU = "cpu"
@@ -142,10 +142,13 @@ def _unknown(name: str, version: str | None = None) -> UserError:
     if version:
         return UserError(f"unknown topology {name!r}. Known: {lists[version]}")
     names = [f"{v}:{shape}" for v in CHIPS for shape in _slices(v).values()]
-    guess = nearest(name, [*names, CPU])
+    gpus = [f"{gpu}-{n}" for gpu in GPUS for n in (1, BOX)]
+    guess = nearest(name, [*names, *gpus, CPU])
     hint = f" Did you mean {guess!r}?" if guess else ""
     known = "".join(f"\n  {line}" for line in lists.values())
-    return UserError(f"unknown topology {name!r}.{hint} Known: {CPU} (this machine), and{known}")
+    return UserError(
+        f"unknown topology {name!r}.{hint} Known: {CPU} (this machine), {', '.join(gpus)} (GPUs), and{known}"
+    )
 
 
 def require_libtpu() -> None:

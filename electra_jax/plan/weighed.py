@@ -21,7 +21,8 @@ COLLECTIVES = (
     "collective-broadcast",
 )
 _HOSTS = {"ONE_TO_ONE": "collective-permute"}  # the hosts' name of a kind, where it is another
-KERNEL = "tpu_custom_call"  # the target of hand-written (Pallas) kernels
+# The targets of hand-written (Pallas) kernels, on a TPU and on a GPU.
+KERNELS = ("tpu_custom_call", "__gpu$xla.gpu.triton")
 
 
 @dataclass(frozen=True)
@@ -176,11 +177,11 @@ def weigh_text(text: str, memory: Memory | None = None) -> Weighed:
 def _operation(
     module: Module, instruction: Instruction, computation: Computation, runs: int
 ) -> Operation | None:
-    kernel = instruction.opcode == "custom-call" and instruction.target == KERNEL
+    kernel = instruction.opcode == "custom-call" and instruction.target in KERNELS
     flops = work.flops(module, instruction, computation)
     moved = work.traffic(module, instruction, computation)
     if kernel:
-        flops, moved = _declared(instruction, moved)
+        flops, moved = _declared(instruction, computation, moved)
     cycles = instruction.cycles
     if not (cycles or flops or moved):
         return None
@@ -198,11 +199,11 @@ def _operation(
     )
 
 
-def _declared(kernel: Instruction, moved: int) -> tuple[int, int]:
-    """(FLOPs, bytes) of a kernel: its author's cost estimate, else no FLOPs and its operands and results."""
+def _declared(kernel: Instruction, computation: Computation, moved: int) -> tuple[int, int]:
+    """(FLOPs, bytes) of a kernel: its author's cost estimate, else what its name and operands tell, and its bytes."""
     found = re.search(r'"cost_estimate":(\{[^}]*\})', kernel.attributes)
     if not found:
-        return 0, moved
+        return work.kernel_flops(kernel, computation), moved
     cost = json.loads(found[1])
     return int(cost.get("flops", 0)), int(cost.get("bytes_accessed", moved))
 

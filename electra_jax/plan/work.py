@@ -82,6 +82,27 @@ def _places(
     return count
 
 
+# Products over rows x length x length x width in our kernels for GPUs, which Triton lets declare nothing.
+_ATTENTION = {"attention_forward": 2, "attention_queries": 3, "attention_keys": 4}
+
+
+def kernel_flops(kernel: Instruction, computation: Computation) -> int:
+    """FLOPs of one of our kernels for GPUs, by its name and its arrays; 0 for those without products."""
+    found = re.search(r"(\w+)/pallas_call$", kernel.op_name)
+    name = found[1] if found else ""
+    arrays = [a for n in kernel.operands if n in computation for a in computation[n].outputs]
+    if name in _ATTENTION:
+        # All rows are as if full: [B, L, 3 D] of queries, keys and values side by side comes first of three dims.
+        rows, length, joined = next(a.dims for a in arrays if len(a.dims) == 3)
+        return _ATTENTION[name] * 2 * rows * length**2 * (joined // 3)
+    if name in ("vocab_forward", "vocab_backward"):
+        # Hidden states [K, E] and the table [V, E] side by side; backward the logits' slopes [K, a part of V].
+        hidden, table = [a.dims for a in arrays if a.dtype == "bf16" and len(a.dims) == 2][:2]
+        ids = kernel.outputs[0].dims[-1] if name == "vocab_backward" else table[0]
+        return 2 * hidden[0] * hidden[1] * ids
+    return 0
+
+
 def traffic(module: Module, instruction: Instruction, computation: Computation) -> int:
     """Bytes one run reads from and writes to main memory, an estimate: slices read what they return, updates in place
     write what they change, and everything else touches its operands and results once.

@@ -194,12 +194,17 @@ def _is_part(path: str) -> bool:
     return _PART.fullmatch(os.path.basename(path)) is not None
 
 
+def is_output(names: Sequence[str]) -> bool:
+    """Whether these are the names in a folder that Spark or Hadoop wrote."""
+    return "_SUCCESS" in names or any(name.startswith("part-") for name in names)
+
+
 def _files_of_output(path: str) -> list[str]:
     """The files of a folder that Spark or Hadoop wrote; of everything else the path itself."""
     if not os.path.isdir(path):
         return [path]
     names = sorted(os.listdir(path))
-    if "_SUCCESS" not in names and not any(name.startswith("part-") for name in names):
+    if not is_output(names):
         return [path]
     files = [os.path.join(path, name) for name in names]
     return [file for file in files if os.path.isfile(file)]
@@ -217,11 +222,6 @@ def _kind(path: str) -> str:
 
 
 def _no_match(pattern: str, paths: Sequence[str]) -> UserError:
-    if pattern.startswith("gs://"):
-        return UserError(
-            f"input {pattern!r}: text is read from disks; copy it (gcloud storage cp) or mount the "
-            "bucket (gcsfuse)"
-        )
     if any(os.path.isdir(path) for path in paths):
         return UserError(
             f"input {pattern!r} names folders, no file; name the files, for example "

@@ -13,6 +13,7 @@ from electra_jax.text import rules
 # Latin, Greek and Cyrillic are never decoration.
 _DECORATION, _OTHER_SCRIPTS = 0.005, 0.001
 _EXAMPLES = 3
+_TURKISH = {("I", "\u0131"), ("\u0130", "i")}  # lower case in Turkish and Azerbaijani
 _DOTLESS = 0.005  # share of the letters above which a text is taken as Turkish or Azerbaijani
 
 
@@ -26,9 +27,11 @@ class Effect(NamedTuple):
         """'1,234 (5.6%; A -> a, B -> b, ...)'."""
         found = self.changes.get(kind, {})
         often = sorted(found, key=lambda change: (-found[change], change))[:_EXAMPLES]
-        shown = ", ".join(f"{_shown(before)} -> {_shown(after)}" for before, after in often)
+        shown = ", ".join(
+            f"{_shown(before)} -> {_changed(before, after)}" for before, after in often
+        )
         total = sum(found.values())
-        return f"{total:,} ({100 * total / max(1, self.letters):.2g}%; {shown})"
+        return f"{total:,} ({_percent(total / max(1, self.letters))}; {shown})"
 
 
 def of(counts: Mapping[str, int], normalize: Callable[[str], str]) -> Effect:
@@ -80,18 +83,27 @@ def lines(
 
 
 def _kind(before: str, after: str) -> str:
-    if after in (before.lower(), before.casefold()):
+    if after in (before.lower(), before.casefold()) or (before, after) in _TURKISH:
         return "case"
     marks = _marks(before) - _marks(after)
     if marks > 0:
         return "marks"
-    if len(before.lower()) == 1 and after == "\u0131":  # the dotless i of Turkish
-        return "case"
     return "form"
 
 
 def _marks(text: str) -> int:
     return sum(unicodedata.category(c) == "Mn" for c in unicodedata.normalize("NFD", text))
+
+
+def _changed(before: str, after: str) -> str:
+    """What a letter became; one that only fell into its parts looks the same, so the parts are named."""
+    apart = unicodedata.normalize("NFC", after) == before
+    return " + ".join(map(_shown, after)) if apart else _shown(after)
+
+
+def _percent(share: float) -> str:
+    """Two digits: "0.0017%", "2.4%", "100%"."""
+    return f"{100 * share:.0f}%" if share >= 0.1 else f"{100 * share:.2g}%"
 
 
 def _shown(text: str) -> str:

@@ -117,7 +117,7 @@ def read(path: Path, lowercase: bool | None, strip_accents: bool | None) -> Foun
     if (path / _VOCAB).is_file() and kind not in classes.SENTENCEPIECE:
         said["tokenizer_class"] = kind
         return (*from_vocab(path / _VOCAB, said, lowercase, strip_accents, entries), None)
-    models = sorted(path.glob("*.model"))
+    models = sorted(file for file in path.iterdir() if file.suffix in spm.SUFFIXES)
     if models:
         return (*_from_model(path, models[0], said, entries, kind), None)
     here = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"

@@ -1,7 +1,8 @@
 """WikiExtractor's output: articles between `<doc ...>` and `</doc>`, or as JSON records.
 
 Its text form begins every article with the title, its JSON form (of version 3) does not; here the
-title is the first paragraph of both, once. Articles without text, such as redirects, are passed over.
+title is the first paragraph of both, once. A line is a paragraph, also where lines of wrapped text
+are joined: WikiExtractor wraps none. Articles without text, such as redirects, are passed over.
 """
 
 import collections
@@ -77,14 +78,16 @@ def from_record(record: Mapping[str, Any]) -> str | None:
 
 
 def _titled(title: str, lines: list[str]) -> list[str] | None:
-    """The article with its title as first line, where that is not so already; None for a bare title."""
-    if not title:
-        return lines if any(line.strip() for line in lines) else None
-    at = next((i for i, line in enumerate(lines) if line.strip()), len(lines))
-    if at < len(lines) and lines[at].strip() == title.strip():
-        at += 1
-    rest = lines[at:]
-    return [title, "", *rest] if any(line.strip() for line in rest) else None
+    """The article with its title first, where that is not so already; None for a bare title.
+
+    A blank line follows each: they are paragraphs, none of which goes on in the next line.
+    """
+    body = [line for line in lines if line.strip()]
+    if title and body and body[0].strip() == title.strip():
+        del body[0]
+    if not body:
+        return None
+    return [part for line in (title, *body) if line for part in (line, "")]
 
 
 def _unescaped(text: str) -> str:

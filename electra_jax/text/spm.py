@@ -21,6 +21,7 @@ from electra_jax.text import added, spm_messages
 SPACE = "\u2581"  # SentencePiece's mark for a space
 _UNIGRAM, _BPE, _CHAR = 1, 2, 4
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
+SUFFIXES = (".model", ".spm", ".sp")  # of SentencePiece models, the first its own
 _MARKUP = re.compile(r"\[.*\]|<.*>")  # symbols that stand for something, never found in text
 ADD_SPECIALS = (
     "train the model with them (spm_train --pad_id=3 --control_symbols='[CLS],[SEP],[MASK]'), or "

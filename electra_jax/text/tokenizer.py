@@ -247,7 +247,7 @@ def _load(path: Path, lowercase: bool | None, strip_accents: bool | None) -> Tok
         )
     if path.is_dir() or path.name == folder.DEFINITION:
         found = folder.read(path if path.is_dir() else path.parent, lowercase, strip_accents)
-    elif path.suffix == ".model":
+    elif path.suffix in spm.SUFFIXES:
         model = path.read_bytes()
         made = from_model(path, spm.parse(path, model), model)
         return _with_own_rules(path, made, lowercase, strip_accents)

@@ -22,18 +22,14 @@ from typing import Any, Self
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from electra_jax import files
+from electra_jax import answers, files
+from electra_jax.answers import BucketError
 from electra_jax.spec import UserError
-from electra_jax.train import arrays, stored, unconfirmed
+from electra_jax.train import arrays, content, stored, unconfirmed
 from electra_jax.train.hush import hush
-
-FOLDER = "checkpoints"
-# A file of a workdir whose checkpoints lie elsewhere, on a bucket: their URL.
-ELSEWHERE = ".checkpoints"
 
 
 class Checkpoints:
@@ -45,7 +41,7 @@ class Checkpoints:
 
     def __init__(self, workdir: str | Path, keep_last: int = 3, keep_every: int = 0) -> None:
         hush()
-        self.folder = _place(Path(workdir))
+        self.folder = stored.place(Path(workdir))
         self._keep: list[Any] = [
             checkpoint_managers.LatestN(max(1, keep_last)),
             unconfirmed.NewestConfirmed(lambda: unconfirmed.noted(self.folder)),
@@ -75,14 +71,16 @@ class Checkpoints:
             except UserError as found:
                 error = error or found
         if isinstance(error, UserError):
-            stored.remove_partial(
-                self.folder
-            )  # of the save that failed, when nothing writes any more
+            if not stored.on_bucket(self.folder):
+                stored.remove_partial(
+                    self.folder
+                )  # of the save that failed, when nothing writes any more
             raise error  # the first one is the one to tell
 
     def _close(self) -> None:
-        with _disk_faults(self.folder):
-            self._manager.close()
+        if "_manager" in self.__dict__:
+            with _disk_faults(self.folder):
+                self._manager.close()
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
@@ -123,10 +121,21 @@ class Checkpoints:
 
         `state` is a tree of numeric arrays and may be donated afterwards; `meta` is any JSON. `pending` names the
         shards that had not been checked when they were read: the checkpoint is then unconfirmed.
-        Raises UserError when this save, or the one before it, met a full or forbidden disk.
+        Raises UserError when this save, or the one before it, met a full or forbidden disk; BucketError when a bucket
+        refuses it, and the next save tries again. That a bucket refused the one before is said in a line.
         """
+        try:
+            self._save(step, state, meta, pending)
+        except BucketError:
+            self._forget()
+            raise
+
+    def _save(
+        self, step: int, state: Any, meta: dict[str, Any], pending: unconfirmed.Pending | None
+    ) -> None:
         # The loop forbids implicit transfers; this is the place where they are meant.
         with jax.transfer_guard("allow"), _disk_faults(self.folder):
+            self._clear_failure()
             manager = self._manager
             if step in stored.steps(self.folder):
                 raise UserError(
@@ -135,13 +144,24 @@ class Checkpoints:
             table = arrays.describe(state)
             for path, value in arrays.checksums(state).items():
                 table[path]["checksum"] = value
-            record = {"format": stored.FORMAT, "step": step, "arrays": table, "meta": meta}
+            record = {"format": content.FORMAT, "step": step, "arrays": table, "meta": meta}
             if pending and jax.process_index() == 0:
                 unconfirmed.note(self.folder, step, pending)
             items = ocp.args.Composite(
                 state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record)
             )
             manager.save(step, args=items, force=True)
+
+    def _clear_failure(self) -> None:
+        """Says that the save before this one failed on a bucket; the manager, who counts on it, is made anew."""
+        if "_manager" not in self.__dict__ or not stored.on_bucket(self.folder):
+            return
+        try:
+            self.wait()
+        except BucketError as error:
+            if jax.process_count() > 1:
+                raise
+            _warn(f"the newest checkpoint was not written: {error}")
 
     def confirm(self) -> None:
         """All data that the checkpoints came of have proved to be whole."""
@@ -156,16 +176,27 @@ class Checkpoints:
     def newest_meta(self) -> tuple[int, dict[str, Any]] | None:
         """Step and meta of the newest checkpoint whose record can be read, whatever its arrays are; None without."""
         for step in reversed(self.steps()):
-            with contextlib.suppress(*stored.READ_FAULTS, stored.DamagedError):
-                return step, stored.record(self.folder / str(step))["meta"]
+            with contextlib.suppress(*content.READ_FAULTS, content.DamagedError):
+                return step, content.record(self.folder / str(step))["meta"]
         return None
 
     def wait(self) -> None:
         """Returns when the last save is on disk; raises UserError if it could not be."""
         if "_manager" in self.__dict__:
-            with _disk_faults(self.folder):
-                self._manager.wait_until_finished()
-                self._manager.check_for_errors()
+            try:
+                with _disk_faults(self.folder):
+                    self._manager.wait_until_finished()
+                    self._manager.check_for_errors()
+            except BucketError:
+                self._forget()
+                raise
+
+    def _forget(self) -> None:
+        """Lets go of a manager that counts on a checkpoint that is not there."""
+        manager = self.__dict__.pop("_manager", None)
+        if manager is not None:
+            with contextlib.suppress(Exception):
+                manager.close()
 
     def restore(
         self, abstract_state: Any, step: int | None = None
@@ -211,8 +242,10 @@ class Checkpoints:
             number, fault, found = left.pop(), None, None
             if jax.process_index() == 0 or not together:
                 try:
-                    found = stored.read(self.folder / str(number), prefix)
-                except (*stored.READ_FAULTS, stored.DamagedError) as error:
+                    found = content.read(self.folder / str(number), prefix)
+                except (*content.READ_FAULTS, content.DamagedError) as error:
+                    if stored.on_bucket(self.folder):
+                        answers.refuse_unreachable(self.folder / str(number), error)
                     fault = error
             if _anywhere(fault is not None) if together else fault is not None:
                 if not together and self._rotated(number, step, steps):
@@ -221,7 +254,7 @@ class Checkpoints:
                 else:
                     self._pass_over(number, fault, step)
                 continue
-            yield number, *(found or (stored.record(self.folder / str(number)), {}))
+            yield number, *(found or (content.record(self.folder / str(number)), {}))
 
     def _rotated(self, number: int, asked: int | None, steps: list[int]) -> bool:
         """Whether a checkpoint could not be read because its run goes on, and keeps newer ones in its place."""
@@ -281,14 +314,13 @@ def read_params(
     return Checkpoints(workdir).read_params(step)
 
 
-def _place(workdir: Path) -> Any:  # a Path, or for a bucket an epath.Path, which acts like one
-    note = workdir / ELSEWHERE
-    return epath.Path(note.read_text()) if note.is_file() else workdir.absolute() / FOLDER
-
-
 @contextlib.contextmanager
 def _disk_faults(folder: Any) -> Iterator[None]:
-    """UserError for a disk that is full or forbidden; what the failed save left is removed."""
+    """UserError for a disk or bucket that is full or forbidden; what the failed save left on a disk is removed."""
+    if stored.on_bucket(folder):
+        with answers.explained(folder, "write"):
+            yield
+        return
     with files.disk_errors(folder):
         try:
             yield

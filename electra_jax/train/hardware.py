@@ -113,11 +113,17 @@ def utilisation(
     """
     devices = jax.devices() if devices is None else devices
     peaks = [peak(device) for device in devices]
-    units = (
-        len({d.process_index for d in devices}) if devices[0].platform == "cpu" else len(devices)
-    )
     vendor = None if None in peaks else sum(p for p in peaks if p is not None)
     return {
         "mfu": None if vendor is None else flops_per_s / vendor,
-        "mfu_of_matmul": flops_per_s / (matmul_peak(dtype) * units),
+        "mfu_of_matmul": flops_per_s / matmul_rate(dtype, devices),
     }
+
+
+def matmul_rate(dtype: str, devices: Sequence[jax.Device] | None = None) -> float:
+    """FLOP/s of a measured matmul on all `devices` together (default: every device of every process)."""
+    devices = jax.devices() if devices is None else devices
+    units = (
+        len({d.process_index for d in devices}) if devices[0].platform == "cpu" else len(devices)
+    )
+    return matmul_peak(dtype) * units

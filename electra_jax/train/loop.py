@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import shlex
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from electra_jax.answers import BucketError
 from electra_jax.data import baselines as counting
 from electra_jax.data.loader import Loader
 from electra_jax.data.verify import Verification
@@ -22,17 +24,21 @@ from electra_jax.train import (
     arrays,
     away,
     baselines,
+    budget,
     changes,
     fit,
+    forecast,
     imported,
     mesh,
     options,
     preempt,
     processes,
     program,
+    sensible,
     workdir,
 )
 from electra_jax.train.away import Home
+from electra_jax.train.budget import Budget, Unlimited
 from electra_jax.train.checkpoint import Checkpoints
 from electra_jax.train.clock import Clock
 from electra_jax.train.datacheck import DataCheck
@@ -44,6 +50,9 @@ from electra_jax.train.report import Report, Silence, summary
 from electra_jax.train.speed import Speed
 from electra_jax.train.step import State
 from electra_jax.train.workdir import Start
+
+# Pauses between the tries of a last save that a bucket refuses.
+_LAST_SAVE_S = (5.0, 10.0, 30.0)
 
 
 def pretrain(
@@ -59,7 +68,7 @@ def pretrain(
     `preempt.listening()`, ended it before, its state saved. Raises UserError, before anything is compiled, for
     options, data or a workdir that do not fit together, and in training when too many steps in a row are not finite.
     """
-    with away.opened(folder) as home:
+    with away.opened(folder, whole=not away.holds_checkpoints(folder)) as home:
         return _pretrain(home, config, overrides, allow_change, str(folder))
 
 
@@ -102,14 +111,18 @@ def _pretrain(
             )
         processes.by_first("writing the record", lambda: _begin(home, start, done))
         with _report(start, done) as report:
+            spent = budget.spent(state) >= 1
             _announce(report, start, devices, done, state)
+            if done < run.train.steps and not spent and (told := forecast.least(run, phases, done)):
+                report.say(told)
             record = workdir.data_record(start.data, run)
-            session = Session(start, record, home, checkpoints, report, clock, data_check)
+            ahead = forecast.Forecast(run, phases, report.say)
+            session = Session(start, record, home, checkpoints, report, clock, data_check, ahead)
             for phase, compiled in zip(phases, programs, strict=True):
                 last = min(phase.last, run.train.ends_at)
-                if done < last:
-                    done, state = _train(session, phase, compiled, done, last, state)
-                    if done < last:
+                if done < last and not spent:
+                    done, state, spent = _train(session, phase, compiled, done, last, state)
+                    if done < last and not spent:
                         checkpoints.wait()
                         data_check.look()
                         report.say(
@@ -117,7 +130,9 @@ def _pretrain(
                         )
                         return False
             data_check.finish(report.say)
-            if done < run.train.steps:
+            if spent:
+                report.say(f"train.budget={run.train.budget} is spent: ended after step {done}")
+            elif done < run.train.steps:
                 report.say(
                     f"train.stop_at={run.train.stop_at} is reached; to go on, raise it or set it to 0: "
                     f"{_command(name)} --config.train.stop_at=0"
@@ -166,18 +181,51 @@ class Session:
     report: Report | Silence
     clock: Clock
     data_check: DataCheck
+    forecast: forecast.Forecast
     counted: dict[str, counting.Counted | None] = field(default_factory=dict)  # by fingerprint
 
-    def save(self, done: int, state: State) -> None:
-        """A checkpoint, after everything logged so far is on disk; unconfirmed while the data are being checked."""
+    def save(self, done: int, state: State, last: bool = False) -> None:
+        """A checkpoint, after everything logged so far is on disk; unconfirmed while the data are being checked.
+
+        A bucket that refuses does not end the run: a line says so, and the next save tries again. The `last` save is
+        tried several times, and then BucketError is raised.
+        """
         with self.clock.time("checkpoint"):
             pending = self.data_check.pending()
             self.report.flush()
-            self.home.send()
             meta = {"config": self.start.config, "data": self.data}
-            self.checkpoints.save(done, state, meta, pending)
+            for pause in (*(_LAST_SAVE_S if last else ()), None):
+                try:
+                    self.home.send()
+                    self.checkpoints.save(done, state, meta, pending)
+                    if last:
+                        self.checkpoints.wait()
+                    return
+                except BucketError as error:
+                    # One of several processes cannot go on alone: the others are in the save.
+                    if jax.process_count() > 1 or (last and pause is None):
+                        raise
+                    then = "training goes on, and the next save tries again"
+                    if pause is not None:
+                        then = f"it is tried again in {pause:.0f} s"
+                    self.report.say(f"step {done} is not saved: {error}; {then}")
+                    time.sleep(pause or 0)
 
-    def evaluate(self, done: int, state: State, phase: Phase, compiled: Program) -> None:
+    def timer(self, compiled: Program, done: int, state: State) -> Unlimited | Budget:
+        """The time that is left to the run."""
+        seconds = self.start.run.train.budget_s
+        if seconds is None:
+            return Unlimited()
+
+        def record(step: int, share: float) -> None:
+            if not self.report.has(step, "budget"):  # a resumed run begins with the share it saved
+                self.report.write(step, "budget", {"share": share})
+
+        return Budget(seconds, state, done, compiled.share, record)
+
+    def evaluate(
+        self, done: int, state: State, phase: Phase, compiled: Program, final: bool
+    ) -> None:
         """Held-out metrics, once per step; nothing where the data have no held-out rows."""
         valid = phase.data.source("valid")
         if not len(valid) or processes.same(self.report.has(done, "valid")):
@@ -185,7 +233,7 @@ class Session:
         with self.clock.time("evaluate"):
             t = self.start.run.train
             # The last one is not given up: no later start would make up for it.
-            give_up = preempt.heard if done < t.steps else lambda: False
+            give_up = (lambda: False) if final else preempt.heard
             counted = self._counted(phase)
             try:
                 values = held_out(
@@ -206,7 +254,7 @@ class Session:
                 values |= baselines.baselines_of(phase.data, objective, rows, counted)
             self.report.write(done, "valid", values)
             self.report.say(f"step {done} held-out  {summary(values)}")
-            if done == t.steps and (told := baselines.worse(values)):
+            if final and (told := baselines.worse(values)):
                 self.report.say(told)
 
     def _counted(self, phase: Phase) -> counting.Counted | None:
@@ -232,19 +280,21 @@ def initial_state(start: Start, compiled: Program, checkpoints: Checkpoints) -> 
 
 def _train(
     session: Session, phase: Phase, compiled: Program, first: int, last: int, state: State
-) -> tuple[int, State]:
-    """Steps first .. last - 1, or fewer when the run is told to leave; (steps done, state), the state saved."""
+) -> tuple[int, State, bool]:
+    """Steps first .. last - 1, or fewer when the run is told to leave or its time is up: (steps done, state, whether
+    the time is up), the state saved.
+    """
     t, clock = session.start.run.train, session.clock
     log = OneStepLate(session, compiled, Speed(session.start.run, phase, compiled, clock, first))
     if first % t.eval_every == 0:  # step 0, or what a start before this one had no time for
-        session.evaluate(first, state, phase, compiled)
+        session.evaluate(first, state, phase, compiled, final=False)
     with clock.time("compile"):
         train_step = fit.compile_that_fits(session.start.run, phase, compiled)
     rows_of_step = functools.partial(phase.rows, seed=t.seed)
     loader = Loader(phase.data.source("train"), rows_of_step, compiled.batch_sharding, first, last)
     if preempt.agreed(first):
-        return first, state
-    done = first
+        return first, state, False
+    done, timer = first, session.timer(compiled, first, state)
     session.report.unpause()
     with (
         preempt.interruptible(),
@@ -253,20 +303,22 @@ def _train(
         jax.transfer_guard("disallow"),
     ):
         for step, batch in _waiting(batches, clock):
-            state, sums = train_step(state, batch)
+            state, sums = train_step(timer.stamp(state), batch)
             done = step + 1
             log.push(done, sums)
-            if done % t.eval_every == 0 or done == t.steps:
+            final = timer.read(done) or done == t.steps
+            if done % t.eval_every == 0 or final:
                 log.flush()
-                session.evaluate(done, state, phase, compiled)
+                session.evaluate(done, state, phase, compiled, final)
             leaving = preempt.agreed(done)
-            if done % t.checkpoint_every == 0 or done == last or leaving:
+            ends = done == last or final or leaving
+            if done % t.checkpoint_every == 0 or ends:
                 log.flush()
-                session.save(done, state)
-            if leaving:
+                session.save(done, timer.stamp(state), last=ends)
+            if leaving or timer.over:
                 break
         log.flush()
-    return done, state
+    return done, state, timer.over
 
 
 def _waiting(batches: Loader, clock: Clock) -> Iterator[tuple[int, Batch]]:
@@ -289,6 +341,7 @@ class OneStepLate:
         self._compiled, self._speed = compiled, speed
         self._data_check = session.data_check
         self._held: tuple[int, Sums] | None = None
+        self._forecast = session.forecast
 
     def push(self, done: int, sums: Sums) -> None:
         """Takes the sums of the step that was just started; logs those of the step before."""
@@ -308,7 +361,8 @@ class OneStepLate:
             self._report.write(done, "train", values)
         self._report.progress(done, summary(values) if due else "")
         if skipped and done == 1:
-            raise UserError(_not_finite_at_first(self._session.start))
+            raise sensible.not_finite_at_first(self._session.start.run.model)
+        self._forecast.after(done)
         if skipped > self._t.max_skipped:
             raise UserError(
                 f"loss or gradient was not finite in {skipped} steps in a row, the last of them step {done}; "
@@ -326,18 +380,6 @@ class OneStepLate:
         )
 
 
-def _not_finite_at_first(start: Start) -> str:
-    """What to say of a first step without a finite loss and gradient: more steps would change nothing."""
-    model = start.run.model
-    begun = "the imported weights" if imported.read_record(start.folder) else "fresh parameters"
-    return (
-        f"loss or gradient is not finite in the very first step, from {begun}, so nothing would be learned. Likely "
-        f"causes: numbers that overflow (--config.model.init_std={model.init_std:g}, usually 0.02; "
-        f"--config.model.dtype={model.dtype}, try float32; weights in --config.objective), "
-        "damaged weights (import them again), or a fault of this device (try another)"
-    )
-
-
 def _announce(
     report: Report | Silence, start: Start, devices: Mesh, first: int, state: State
 ) -> None:
@@ -351,7 +393,9 @@ def _announce(
         report.say(f"note: {start.note}")
     for change in start.changes:
         report.say(f"changed at step {first}: {change}")
-    if first == run.train.steps:
+    if budget.spent(state) >= 1:
+        report.say(f"{start.folder} is finished: after step {first} its time was up")
+    elif first == run.train.steps:
         report.say(f"{start.folder} is finished: all {first} steps are done")
     elif first:
         report.say(f"resuming {start.folder} after step {first}")

@@ -24,7 +24,7 @@ PLACEMENT = (
     (r"(^|/)word$", P("fsdp", None)),
     (r"/kernel$", P("fsdp", None)),
     (r"/(bias|scale|position|type)$", P()),
-    (r"^(step|skipped/(total|run))$", P()),
+    (r"^(step|share|skipped/(total|run))$", P()),
     (r"/count$", P()),  # AdamW's step count
 )
 

@@ -28,11 +28,9 @@ class OptimSpec:
 
     def __post_init__(self) -> None:
         check_choice("optim.name", self.name, ("adam", "adamw", "lamb"))
-        if self.peak_lr < 0 or self.warmup < 0 or self.weight_decay < 0:
-            raise UserError(
-                f"optim.peak_lr={self.peak_lr}, warmup={self.warmup} and weight_decay={self.weight_decay} "
-                "must not be negative"
-            )
+        for name in ("peak_lr", "warmup", "weight_decay"):
+            if (value := getattr(self, name)) < 0:
+                raise UserError(f"optim.{name}={value} must not be negative")
         if self.clip_norm <= 0:
             raise UserError(f"optim.clip_norm={self.clip_norm} must be above 0")
 

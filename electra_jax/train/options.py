@@ -10,7 +10,7 @@ from electra_jax.data import order
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.model.electra import Dimensions, ModelSpec
 from electra_jax.objective import protocol
-from electra_jax.spec import UserError, from_config, unknown_name
+from electra_jax.spec import UserError, from_config, seconds_of, unknown_name
 from electra_jax.train.mesh import MeshSpec
 from electra_jax.train.optim import OptimSpec
 
@@ -58,6 +58,7 @@ class TrainSpec:
     keep_every: int  # keep checkpoints at multiples of this for good; 0: none
     max_skipped: int  # steps in a row that may have a loss that is not finite; more end the run
     stop_at: int = 0  # step at which this start saves and ends, to go on later; 0: the last one
+    budget: str = ""  # time for training, such as 24h: the rate ends with it, and the run depends on the clock
     phases: tuple[PhaseSpec, ...] = ()  # stretches on other data or batches; empty: there is one
 
     def __post_init__(self) -> None:
@@ -74,6 +75,13 @@ class TrainSpec:
                 raise UserError(f"train.{name}={getattr(self, name)} must be at least 1")
         if self.stop_at < 0:
             raise UserError(f"train.stop_at={self.stop_at} must be a step, or 0 for the last one")
+        if self.budget:
+            seconds_of(self.budget, "train.budget")
+            if self.phases:
+                raise UserError(
+                    f"train.budget={self.budget} with train.phases: how the time is shared among phases is not known; "
+                    "leave one out"
+                )
         if self.batch % self.accumulation:
             raise UserError(
                 f"train.batch={self.batch} is not a multiple of train.accumulation={self.accumulation}; "
@@ -83,6 +91,11 @@ class TrainSpec:
             raise UserError(
                 f"train.phases have {total} steps together, but train.steps={self.steps}; make them equal"
             )
+
+    @property
+    def budget_s(self) -> float | None:
+        """Seconds of the budget; None without one."""
+        return seconds_of(self.budget, "train.budget") if self.budget else None
 
     @property
     def ends_at(self) -> int:

@@ -60,6 +60,10 @@ class Program:
         """An int32 on every device, placed by name (the loop forbids implicit transfers)."""
         return place_array(np.asarray(value, np.int32), NamedSharding(self.mesh, P()))
 
+    def share(self, value: float) -> jax.Array:
+        """The share of a budget on every device, likewise."""
+        return place_array(np.asarray(value, np.float32), NamedSharding(self.mesh, P()))
+
     def place_params(self, params: Any) -> Any:
         """Numpy parameters as global arrays on their devices."""
         shardings = jax.tree.map(lambda s: s.sharding, self.abstract_state["params"])
@@ -82,7 +86,9 @@ def choose_mesh(
     bytes each (None: unknown).
     """
     objective = run.make_objective(data)
-    state = jax.eval_shape(lambda: init_state(objective, run.optim, run.train.seed))
+    state = jax.eval_shape(
+        lambda: init_state(objective, run.optim, run.train.seed, bool(run.train.budget))
+    )
     if devices is None:
         devices, memory = jax.devices(), meshes.memory_per_device()
     slices = len(meshes.by_slice(devices))
@@ -96,7 +102,7 @@ def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
     arrange = functools.partial(meshes.gather_tables, mesh=mesh)
 
     def init() -> State:
-        return init_state(objective, run.optim, t.seed)
+        return init_state(objective, run.optim, t.seed, bool(t.budget))
 
     def eval_step(
         params: Any, extra: Any, batch: Batch, first_row: jax.Array

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from electra_jax.model.electra import ModelSpec
 from electra_jax.spec import UserError
 from electra_jax.train.changes import flat
 
@@ -91,6 +92,12 @@ def check(config: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
     in common is not complained of.
     """
     asked, had = flat(config), flat(before or {})
+    was, now = had.get("train.budget", ""), asked.get("train.budget", "")
+    if before is not None and bool(was) != bool(now):
+        raise UserError(
+            f"train.budget={now!r}, but the run was begun with {was!r}: a run has a budget from its first step, or "
+            "none; begin one in another --workdir"
+        )
     wrong = [
         said
         for fields, said in (*_out_of_range(asked), *_clashes(asked))
@@ -175,6 +182,16 @@ def shorten_warmup(
     return (
         f"train.steps={steps} is shorter than the recipe's warmup of {warmup} steps: optim.warmup is {shorter}, the "
         "same share of the run"
+    )
+
+
+def not_finite_at_first(model: ModelSpec) -> UserError:
+    """What to say of a first step without a finite loss and gradient: more steps would change nothing."""
+    return UserError(
+        "loss or gradient is not finite in the very first step, so nothing would be learned. Likely causes: numbers "
+        f"that overflow (--config.model.init_std={model.init_std:g}, usually 0.02; --config.model.dtype={model.dtype}, "
+        "try float32; weights in --config.objective), damaged weights (import them again), or a fault of this device "
+        "(try another)"
     )
 
 

@@ -13,12 +13,14 @@ from electra_jax.train import optim
 from electra_jax.train.optim import OptimSpec
 
 State = dict[str, Any]  # step int32, params, opt_state, skipped {total, run} int32, extra
+SHARE = "share"  # also in the state of a run with a budget: float32, what of its time is over (see budget.py)
 
 
-def init_state(objective: Objective, spec: OptimSpec, seed: int) -> State:
-    """The state before the first step."""
+def init_state(objective: Objective, spec: OptimSpec, seed: int, timed: bool = False) -> State:
+    """The state before the first step; `timed`: with the share of a budget."""
     params = objective.init(noise.seed_key(seed))
-    return {
+    share = {SHARE: jnp.zeros((), jnp.float32)} if timed else {}
+    return share | {
         "step": jnp.zeros((), jnp.int32),
         "params": params,
         "opt_state": optim.direction(spec).init(params),
@@ -45,7 +47,8 @@ def make_train_step(
 ) -> Callable[[State, Batch], tuple[State, Sums]]:
     """The train step: (state, batch of [B, L] arrays) -> (state, metric sums).
 
-    The schedule of the learning rate has `total_steps` steps and begins with step `first` of the run.
+    The schedule of the learning rate has `total_steps` steps and begins with step `first` of the run; a state with the
+    share of a budget is as far in it as that share, where its steps are not further.
 
     B rows are cut into `accumulation` micro-batches; since noise is addressed by global row and the loss is divided
     by the whole batch's denominators, the cut changes nothing but rounding. A step whose loss or gradient is not
@@ -70,7 +73,11 @@ def make_train_step(
 
         grads, (loss, sums) = accumulate(gradient, batch, accumulation)
         norm = optim.global_norm(grads)
-        rate = optim.learning_rate(spec, state["step"] - first, total_steps)
+        at = state["step"] - first
+        timed = {SHARE: state[SHARE]} if SHARE in state else {}
+        if timed:
+            at = jnp.maximum(at, state[SHARE] * total_steps)
+        rate = optim.learning_rate(spec, at, total_steps)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, opt_state = descend.update(
             optim.clip(grads, norm, spec.clip_norm),
@@ -80,7 +87,7 @@ def make_train_step(
         )
         params = jax.tree.map(lambda p, u: p - rate * u, state["params"], updates)
         keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
-        state = {
+        state = timed | {
             "step": state["step"] + 1,
             "params": jax.tree.map(keep, params, state["params"]),
             "opt_state": opt_state,

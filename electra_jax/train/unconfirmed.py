@@ -16,7 +16,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from electra_jax import files, remote
 
-_NOTE = ".unconfirmed-"
+NOTE = ".unconfirmed-"  # beginning of a note's name
 REJECTED = ".unverified"  # ending of a checkpoint's folder that was moved aside
 _REASON = "why.txt"
 
@@ -27,17 +27,17 @@ def note(folder: Any, step: int, pending: Pending) -> None:
     """Notes that `step` is about to be saved while the shards `pending` are unchecked."""
     text = json.dumps({"shards": pending}).encode()
     if remote.is_remote(folder):
-        remote.write(remote.join(str(folder), f"{_NOTE}{step}"), text)
+        remote.write(remote.join(str(folder), f"{NOTE}{step}"), text)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        files.write_bytes(folder / f"{_NOTE}{step}", text)
+        files.write_bytes(folder / f"{NOTE}{step}", text)
 
 
 def noted(folder: Any) -> dict[int, Pending]:
     """The pending shards of every unconfirmed step; a note that cannot be read has one that matches no file."""
     found = {}
     for name in _names(folder):
-        step = name.removeprefix(_NOTE)
+        step = name.removeprefix(NOTE)
         if name != step and step.isdecimal():
             found[int(step)] = _read(folder, name)
     return found
@@ -93,6 +93,6 @@ def _read(folder: Any, name: str) -> Pending:
 
 def _remove_note(folder: Any, step: int) -> None:
     if remote.is_remote(folder):
-        remote.delete(remote.join(str(folder), f"{_NOTE}{step}"))
+        remote.delete(remote.join(str(folder), f"{NOTE}{step}"))
     else:
-        (folder / f"{_NOTE}{step}").unlink(missing_ok=True)
+        (folder / f"{NOTE}{step}").unlink(missing_ok=True)

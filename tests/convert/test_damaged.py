@@ -104,6 +104,16 @@ def test_a_float8_tensor_is_named(made: Path, tmp_path: Path):
     assert "tensor electra.x is of dtype F8_E4M3" in refused(made, tmp_path)
 
 
+def test_integers_are_no_weights(made: Path, tmp_path: Path):
+    """Catches a model quantised to 8 bits that is imported as if its integers were the weights."""
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(made / "model.safetensors")
+    table = next(name for name in tensors if name.endswith("word_embeddings.weight"))
+    save_file(tensors | {table: tensors[table].astype(np.int8)}, made / "model.safetensors")
+    assert f"1 tensors hold int8 instead of floats, the first is {table}" in refused(made, tmp_path)
+
+
 def test_weights_have_the_umasks_mode(made: Path):
     """Catches model.safetensors that only its maker can read: the library writes it as a temporary file."""
     (made / "plain").write_text("")

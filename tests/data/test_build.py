@@ -343,6 +343,7 @@ def test_wrapped_lines_are_told_and_joined(vocab, tmp_path, capsys):
     assert f"book.txt seem to be wrapped, at {len(line)} columns" in said
     assert "the median document has" in said and "--join-lines" in said
     assert "less than a quarter of a row of 1024" in said
+    assert said.count("--join-lines") == 1  # advice is not doubled
     out = tmp_path / "joined"
     build.prepare([str(text)], vocab, 64, out, workers=1, join_lines=True)
     assert "wrapped" not in (said := capsys.readouterr().err) and "quarter" not in said

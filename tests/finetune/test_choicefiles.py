@@ -78,3 +78,11 @@ def test_a_question_that_is_the_context_is_told_once(made):
     table = ChoiceTable(context=("question",), choices=("a", "b"), several=True)
     example = table.read(path, Wanted())[0]
     assert (example.context, example.choices) == ("Who sat?", ("a cat", "a mat"))
+
+
+@pytest.mark.parametrize("label", ["²", "-1", "7" * 5000])
+def test_a_label_that_is_no_choice(made, label):
+    """Catches a traceback for digits that are no number, and for numbers too long to be one."""
+    path = made("a.csv", f"context,one,two,label\nc,a,b,{label}\n")
+    with pytest.raises(UserError, match=":2: label .* is none of the 2 choices"):
+        tasks.custom("choice", choices=("one", "two")).read(path, "train")

@@ -4,8 +4,10 @@ import contextlib
 import io
 import json
 import random
+import re
 import shutil
 import sys
+import time
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +16,12 @@ import jax
 import numpy as np
 import pytest
 
-from electra_jax import cli
+from electra_jax import cli, remote
 from electra_jax.finetune import loop, program
 from electra_jax.finetune.options import options
 from electra_jax.finetune.record import Run
 from electra_jax.spec import UserError, load_config
+from electra_jax.train import away
 from electra_jax.train import mesh as meshes
 
 WORDS = {"good": "fine nice great happy warm", "bad": "poor sad cold grim awful"}
@@ -183,6 +186,53 @@ def test_probabilities_on_request(trained, home, capsys):
 
 
 @pytest.mark.slow
+def test_everything_on_a_bucket(trained, home, either_bucket, monkeypatch, capsys):
+    """Catches data that are not read there, a workdir that is a local folder or lost with a killed machine, results
+    that differ from those on a disk, and what is left behind of checkpoints that are done with."""
+    for name in ("train.tsv", "dev.tsv", "vocab.txt"):
+        remote.write(f"{either_bucket}/in/{name}", (home / name).read_bytes())
+    monkeypatch.setattr(away, "SEND_S", 0.05)
+    step, steps = program.Program.step, iter(range(8))
+
+    def dies(self, *arguments):
+        if (at := next(steps, None)) is None:
+            raise KeyboardInterrupt
+        if at == 7:  # by then the checkpoint of step 6 has to be on its way
+            deadline = time.monotonic() + 60
+            while not any(name.endswith("6/commit_success.txt") for name in remote.sizes(url)):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        return step(self, *arguments)
+
+    url, data = f"{either_bucket}/ft", f"{either_bucket}/in"
+    flags = [f"--{name}={data}/{name}.tsv" for name in ("train", "dev")]
+    flags += ["--init=random", f"--tokenizer={data}/vocab.txt", "--text=sentence", "--seeds=2"]
+    settings = [f"--config.{override}" for override in SMALL]
+    with monkeypatch.context() as patch:
+        patch.setattr(program.Program, "step", dies)
+        config = ["--config=finetune:classify", f"--workdir={url}"]
+        assert cli.main(["finetune", *config, *flags, *settings]) == 130
+    assert "ft/results.json" not in remote.sizes(url)
+    assert cli.main(["finetune", f"--workdir={url}"]) == 0
+    assert "going on after step 6" in capsys.readouterr().err
+    there, here = (
+        json.loads(x)
+        for x in (remote.read(f"{url}/results.json"), (trained / "results.json").read_text())
+    )
+    for one, other in zip(there["runs"], here["runs"], strict=True):
+        assert one["scores"] == other["scores"]
+    config = json.loads(remote.read(f"{url}/finetune.json"))["config"]
+    assert config["data"]["train"] == f"{data}/train.tsv"
+    left = [n for n in remote.sizes(url) if "checkpoints" in n or "best" in n or "/." in n]
+    assert left == [], left
+    output = f"{either_bucket}/predictions.tsv"
+    command = ["predict", f"--workdir={url}", f"--input={data}/dev.tsv", f"--output={output}"]
+    assert cli.main(command) == 0
+    expected = (trained / "runs/seed0/predictions/dev.tsv").read_bytes()
+    assert remote.read(output) == expected or there["runs"][1]["score"] > there["runs"][0]["score"]
+
+
+@pytest.mark.slow
 def test_a_killed_run_ends_as_if_it_had_not_been(trained, home, run, monkeypatch):
     """Catches an order, a schedule or moments that a resumed run does not take up again."""
     step = program.Program.step
@@ -261,6 +311,9 @@ def test_a_sweep_in_one_program_with_the_best_epochs(home, run):
         (("--config.optim.frozen_layers=2",), "the encoder has 1 layers"),
         (("--config.data.labels=('good',)",), "unknown label 'bad'"),
         (("--sweep=0",), "must be above 0"),
+        (("--config.data.labels=0,1",), "Labels: 0, 1"),
+        (("--config.data.positive=1",), "data.positive: unknown label '1'"),
+        (("--config.data.max_len=64",), "data.max_len=64 is out of range; it must be in [8, 16]"),
     ],
 )
 def test_mistakes_are_refused_before_training(home, run, capsys, flags, said):
@@ -268,6 +321,12 @@ def test_mistakes_are_refused_before_training(home, run, capsys, flags, said):
     assert run("refused", *flags) == 2
     assert said in capsys.readouterr().err
     assert not (home / "refused/runs").exists()
+
+
+def test_a_column_of_another_kind_is_told(home, run, capsys):
+    """Catches an option that a kind makes no use of, passed over without a word."""
+    assert run("refused", "--config.data.words=1", "--config.optim.frozen_layers=2") == 2
+    assert "task classify makes no use of data.words; it has text, pair" in capsys.readouterr().err
 
 
 def test_a_tokenizer_that_knows_no_word_is_told(home, run, capsys):
@@ -303,3 +362,56 @@ def test_recipes_follow_the_width():
     assert options(config).optim.weight_decay == 0 and options(config).optim.warmup == 0.1
     with pytest.raises(UserError, match="optim.warmup"):
         options(load_config("finetune:sst2", ["optim.warmup=2.0"]))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optim.beta1=1", "in [0, 1)"),
+        ("optim.beta2=-0.1", "in [0, 1)"),
+        ("optim.eps=0", "above 0"),
+        ("optim.peak_lr=-1e-4", "at least 0"),
+        ("optim.weight_decay=-0.1", "at least 0"),
+        ("optim.clip_norm=0", "above 0"),
+        ("optim.lr_power=-1", "at least 0"),
+        ("optim.layer_decay=1.1", "in (0, 1]"),
+        ("optim.frozen_layers=-2", "at least -1"),
+        ("head.dropout=1", "in [0, 1)"),
+        ("head.answerable_weight=-1", "at least 0"),
+        ("head.beam=0", "at least 1"),
+        ("train.task_power=-1", "at least 0"),
+        ("train.seed=99999999999999999999", "in [0, 4294967295]"),
+        ("data.max_len=-1", "at least 8"),
+        ("data.doc_stride=0", "at least 1"),
+        ("data.max_question=-4", "at least 1"),
+    ],
+)
+def test_values_that_cannot_be_meant(override, said):
+    """Catches a run with negative weights, moments that never forget, or a seed that overflows."""
+    from electra_jax.finetune.options import TYPES, DataOptions, options
+
+    key = override.partition("=")[0]
+    with pytest.raises(UserError, match=f"{key}=.* is out of range; it must be {re.escape(said)}"):
+        DataOptions.of(options(load_config("finetune:sst2", [override], TYPES)).data)
+
+
+def test_the_last_seed_counts():
+    """Catches seeds that count up beyond what the random numbers take."""
+    from electra_jax.finetune.options import TYPES, options
+
+    seeds = ["train.seed=4294967295", "train.seeds=2"]
+    assert options(load_config("finetune:sst2", seeds[:1], TYPES)).train.seed == 2**32 - 1
+    with pytest.raises(UserError, match=r"train\.seed \+ train\.seeds - 1=4294967296"):
+        options(load_config("finetune:sst2", seeds, TYPES))
+
+
+def test_predict_reads_as_the_test_split_does():
+    """Catches a later predict that takes other labels for labels, or scores with other metrics."""
+    from electra_jax.finetune import predict
+    from electra_jax.finetune.options import DataOptions
+
+    asked = DataOptions.of(load_config("finetune:tag").data)
+    found = {"labels": {"tag": ["NOUN", "VERB"], "regress": []}, "score_range": {"regress": [0, 1]}}
+    task = predict.task_of(found, "tag", asked)
+    assert task.labels == ("NOUN", "VERB") and task.metrics == ("token_accuracy",)
+    assert predict.task_of(found, "regress", asked).score_range is None  # 1.5 is a label, too

@@ -143,3 +143,22 @@ def test_wrong_rows(made, row, said):
     text = json.dumps({"question": "When?", "context": CONTEXT, **row})
     with pytest.raises(UserError, match=said):
         QaTable().read(made("a.jsonl", text), Wanted())
+
+
+@pytest.mark.parametrize("qa", ["3", "{}", '{"qid": "q", "detected_answers": [{"text": "a"}]}'])
+def test_another_layout_than_mrqa(made, qa):
+    """Catches a traceback for questions that are not MRQA's objects."""
+    path = made("a.jsonl", f'{{"context": "a b", "qas": [{qa}]}}\n')
+    with pytest.raises(UserError, match=r":1 is not in MRQA's layout|has no detected answer"):
+        MrqaJson().read(path, Wanted())
+
+
+@pytest.mark.parametrize("place", ['"x"', "null", '{"a": 1}'])
+def test_another_layout_than_squad(made, place):
+    """Catches a traceback for an answer's place that is no number."""
+    qa = f'{{"id": "q", "question": "?", "answers": [{{"text": "b", "answer_start": {place}}}]}}'
+    path = made(
+        "a.json", f'{{"data": [{{"paragraphs": [{{"context": "a b", "qas": [{qa}, 3]}}]}}]}}'
+    )
+    with pytest.raises(UserError, match="is not in SQuAD's layout: after 0 questions"):
+        SquadJson().read(path, Wanted())

@@ -105,6 +105,8 @@ def test_conllu_by_name(made):
         assert (found.words, found.tags) == (("Zu", "dem", "Haus"), ("ADP", "DET", "NOUN"))
     with pytest.raises(UserError, match=r"no column 'XPO'. Did you mean 'XPOS'\?"):
         Conll("FORM", "XPO").read(path, Wanted())
+    short = made("short.conllu", "# id 1\nBob\tB-X\nsat\tO\n")
+    assert Conll().read(short, Wanted())[0].tags == ("B-X", "O")
     bare = CONLLU.replace("ADP", "_").replace("DET", "_").replace("NOUN", "_")
     assert Conll().read(made("b.conllu", bare), Wanted(labelled=False))[0].tags is None
     plus = "# global.columns = ID FORM NE\n1\tBob\tB-PER\n2-3\tam\t_\n2\tan\tO\n3\tdem\tO\n"
@@ -133,6 +135,24 @@ def test_parts_of_speech_stay_what_they_are(made, name):
     mixed = made("b.tsv", "Bob\tB-PER\nsat\tVERB\n")
     with pytest.raises(UserError, match=":2: tag 'VERB' is neither"):
         Conll().read(mixed, Wanted())
+
+
+def test_an_unlabelled_split_takes_what_it_gets(made):
+    """Catches new data that cannot be predicted for a tag of another kind or for want of the column."""
+    wanted = Wanted(labelled=False, labels=("O", "B-X"))
+    path = made("a.txt", "a O\nb B-X\n\nc B-Y\n\nd NOUN\n\ne B-X\nf I-X\n")
+    found = Conll().read(path, wanted)
+    assert [e.tags for e in found] == [("O", "B-X"), None, None, None]
+    assert "3 labels are none of the task's and taken as absent, the first: " in wanted.notes[0]
+    for text, said in (("d NOUN", "'NOUN' is neither"), ("c B-Y", "unknown label 'Y'")):
+        with pytest.raises(UserError, match=said):
+            Conll().read(made("b.txt", f"e B-X\n{text}\n"), Wanted(labels=("O", "B-X")))
+    with pytest.raises(UserError, match=":2: unknown label 'I-X'"):
+        Conll().read(made("b.txt", "e B-X\nf I-X\n"), Wanted(labels=("O", "B-X")))
+    bare = made("c.tsv", "1\tBob\n")
+    assert Conll(1, 2).read(bare, Wanted(labelled=False))[0].tags is None
+    with pytest.raises(UserError, match="column 2 is not among them"):
+        Conll(1, 2).read(bare, Wanted())
 
 
 def test_tags_that_are_numbers(made):

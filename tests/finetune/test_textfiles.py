@@ -93,3 +93,23 @@ def test_json_values(made):
     text = '{"text": 3, "label": "1"}\n'
     with pytest.raises(UserError, match=r":1: 'text' is a int; expected a text"):
         Table(("text",)).read(made("x.jsonl", text), CLASSES)
+
+
+def test_a_labelled_file_of_a_task_whose_test_files_differ(made):
+    """Catches CoLA's dev file, which has no header, refused by predict, and its test file read as dev."""
+    cola = tasks.get("cola")
+    dev = made("dev.tsv", "gj04\t1\t\tThe sailors rode the breeze.\n")
+    test = made("test.tsv", "index\tsentence\n0\tBill whistled.\n")
+    assert [(e.text[:3], e.label) for e in cola.read(dev, "predict")] == [("The", "1")]
+    assert [(e.id, e.label) for e in cola.read(test, "predict")] == [("0", None)]
+
+
+def test_a_file_that_is_labelled_in_part(made, capsys):
+    """Catches a file without scores of which nobody says why, and texts that are row numbers."""
+    task = tasks.with_labels(tasks.custom("classify"), ("a", "b"))
+    path = made("a.tsv", "text\tlabel\n1\ta\n2\t\n3\tc\n")
+    task.read(path, "test")
+    said = capsys.readouterr().err
+    assert "1 labels are none of the task's and taken as absent, the first: " in said
+    assert "a.tsv:4: 'c'" in said and "2 of 3 examples have no label, so it is not scored" in said
+    assert "every text is a number, such as 1" in said

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-MACHINE = ("--name", "e", "--zone", "z", "--type", "v5e-8")
+MACHINE = ("--name", "e", "--zone", "us-west4-a", "--type", "v5e-8")
 RUN = ("--config", "small", "--workdir", "gs://bucket/run", "--config.data.path=gs://bucket/data")
 
 
@@ -118,7 +118,7 @@ def test_commands_may_be_given_twice(world):
     assert world.lines("created") == ["e"]
     assert "READY" in world.run("tpu.sh", "status", *MACHINE).stdout
     for word in ("is deleted", "there is no e"):
-        done = world.run("tpu.sh", "delete", "--name", "e", "--zone", "z")
+        done = world.run("tpu.sh", "delete", "--name", "e", "--zone", "us-west4-a")
         assert done.returncode == 0 and word in done.stdout
 
 
@@ -143,7 +143,7 @@ def test_every_host_of_every_slice_gets_its_part(world):
     """Catches a pod slice of which only one host trains, and slices asked for one by one."""
     world.program(0)
     done = world.run(
-        "tpu.sh", "run", "--name", "e", "--zone", "z", "--type", "v5e-16", "--slices", "2", "--", *RUN,
+        "tpu.sh", "run", "--name", "e", "--zone", "us-west4-a", "--type", "v5e-16", "--slices", "2", "--", *RUN,
         "--config.mesh.data=4", "--config.mesh.fsdp=8", FAKE_WORKERS="2",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
@@ -171,7 +171,7 @@ def test_a_machine_that_somebody_deleted_stays_deleted(world):
         world.wait_for(process, "step 1")
         (pid,) = world.state.glob("hosts/e/0/.electra_jax/pid")
         number = pid.read_text().strip()
-        assert world.run("tpu.sh", "delete", "--name", "e", "--zone", "z").returncode == 0
+        assert world.run("tpu.sh", "delete", "--name", "e", "--zone", "us-west4-a").returncode == 0
         world.run_shell(f"kill -KILL -- -{number}")
         rest, _ = process.communicate(timeout=30)
     assert process.returncode == 2 and "was deleted" in rest
@@ -188,7 +188,9 @@ def test_a_machine_that_somebody_deleted_stays_deleted(world):
 )
 def test_generations(world, type_, accelerator, runtime):
     """Catches a generation whose machines come up with software that cannot drive them."""
-    done = world.run("tpu.sh", "create", "--name", "e", "--zone", "z", "--type", type_, "--dry-run")
+    done = world.run(
+        "tpu.sh", "create", "--name", "e", "--zone", "us-west4-a", "--type", type_, "--dry-run"
+    )
     assert f"--accelerator-type={accelerator}" in done.stdout
     assert f"--runtime-version={runtime}" in done.stdout
 
@@ -211,25 +213,89 @@ def test_a_dry_run_shows_every_command_and_gives_none(world):
 
 
 @pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--flex-start",), (" --provisioning-model=flex-start --max-run-duration=7d",)),
+        (("--flex-start", "--max-run-duration=1d12h"), ("--max-run-duration=1d12h",)),
+        (("--reservation=r",), (" --reservation=projects/PROJECT/locations/us-west4-a/reservations/r",)),
+        (("--reservation", "projects/p/reservations/r"), ("--reservation=projects/p/reservations/r",)),
+    ],
+)  # fmt: skip
+def test_what_only_alpha_commands_know_is_asked_of_them(world, flags, words):
+    """Catches a request that gcloud refuses, and alpha commands where others would do."""
+    done = world.run("tpu.sh", "run", *MACHINE, *flags, "--dry-run", "--", *RUN)
+    assert done.returncode == 0, done.stdout
+    create, *others = [line for line in done.stdout.splitlines() if line.startswith("+ gcloud")]
+    assert create.startswith("+ gcloud alpha compute tpus queued-resources create e ")
+    assert all(word in create for word in words)
+    assert not any("alpha" in line.split(" --command")[0] for line in others)
+
+
+@pytest.mark.parametrize(
+    ("flags", "how"),
+    [
+        ((), "compute tpus queued-resources ssh e --command"),
+        (("--slices", "2"), "compute tpus queued-resources ssh e --command"),
+        (("--direct",), "alpha compute tpus tpu-vm ssh e --command"),
+    ],
+)
+def test_a_machine_without_an_address_is_reached_by_the_proxy(world, flags, how):
+    """Catches hosts that nobody can reach, and a flag that gcloud's command for single machines does not know."""
+    world.program(0)
+    done = world.run("tpu.sh", "run", *MACHINE, "--internal-ips", *flags, "--", *RUN)
+    assert done.returncode == 0, done.stdout
+    (create,) = [line for line in world.lines("calls") if " create " in line]
+    assert " --internal-ips " in create
+    reached = [line for line in world.lines("calls") if " ssh " in line or " scp " in line]
+    assert reached and all(" --tunnel-through-iap" in line for line in reached)
+    assert all(line.startswith(f"gcloud {how}") for line in reached if " ssh " in line)
+    inside = ("--internal-ips", "--ssh-flag=--internal-ip", "--dry-run")
+    done = world.run("tpu.sh", "run", *MACHINE, *inside, "--", *RUN)
+    assert "--internal-ip " in done.stdout and "iap" not in done.stdout
+
+
+def test_a_shape_is_asked_for_as_it_is_written(world):
+    """Catches a shape that is turned into another one of as many chips."""
+    for type_, words in (
+        ("v5e:2x4", "--accelerator-type=v5litepod-8"),
+        ("v5p:4x4x16", "--type=v5p --topology=4x4x16"),
+        ("v5p-512", "--accelerator-type=v5p-512"),
+    ):
+        done = world.run("tpu.sh", "create", *MACHINE[:-1], type_, "--dry-run")
+        assert done.returncode == 0 and words in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (("run", "--zone", "z", "--type", "v5e-8"), "--name"),
+        (("run", "--zone", "us-west4-a", "--type", "v5e-8"), "--name"),
         (("run", "--name", "e", "--type", "v5e-8"), "--zone"),
-        (("create", "--name", "e", "--zone", "z"), "--type"),
-        (("create", "--name", "e", "--zone", "z", "--type", "v9-8"), "v5e"),
+        (("create", "--name", "e", "--zone", "us-west4-a"), "--type"),
+        (("create", "--name", "e", "--zone", "us-west4-a", "--type", "v9-8"), "v5e"),
         (("run", *MACHINE, "--spot", "--", "--workdir", "run"), "gs://"),
-        (("run", "--name", "e", "--zone", "z", "--type", "v5e-16", "--", "--workdir", "run"), "gs://"),
+        (("run", "--name", "e", "--zone", "us-west4-a", "--type", "v5e-16", "--", "--workdir", "run"), "gs://"),
         (("run", *MACHINE), "--workdir"),
         (("run", *MACHINE, "--direct", "--slices", "2", "--", *RUN), "--direct"),
         (("run", *MACHINE, "--slices", "0", "--", *RUN), "--slices 0"),
         (("run", *MACHINE, "--slices", "1.5", "--", *RUN), "--slices 1.5"),
-        (("create", "--name", "e", "--zone", "z", "--type", "v3-8", "--slices", "2"), "v4 and later"),
+        (("create", "--name", "e", "--zone", "us-west4-a", "--type", "v3-8", "--slices", "2"), "v4 and later"),
         (("run", *MACHINE, "--slices", "2", "--", *RUN, "--config.mesh.fsdp=16"), "8 devices of a slice"),
         (("run", *MACHINE[:-1], "v5p-8", "--", *RUN, "--config.mesh.fsdp", "8"), "4 devices of a slice"),
         (("run", *MACHINE, "--slices", "3", "--", *RUN, "--config.mesh.data=8"), "no multiple of the 3"),
         (("run", *MACHINE, "--slices", "2", "--", *RUN, "--config.mesh.data=6"), "16 devices of 2 slice"),
         (("run", *MACHINE, "--from", "none.whl", "--", *RUN), "none.whl"),
         (("run", *MACHINE, "--tpye", "x"), "--tpye"),
+        (("create", *MACHINE[:-1], "v5e-7"), "v5e-7"),
+        (("create", *MACHINE[:-1], "v3-x"), "v3-x"),
+        (("run", *MACHINE[:-1], "v5p-16", "--", "--workdir", "run"), "gs://"),
+        (("run", *MACHINE[:-1], "v3-32", "--", "--workdir", "run"), "gs://"),
+        (("create", *MACHINE[:-1], "tpu7x-8"), "launch/gce.sh"),
+        (("create", *MACHINE[:3], "us-west4", *MACHINE[4:]), "us-west4-a"),
+        (("create", *MACHINE, "--reservation"), "--reservation needs a value"),
+        (("create", *MACHINE, "--reserved", "--spot"), "choose one"),
+        (("create", *MACHINE, "--direct", "--flex-start"), "--direct"),
+        (("create", "--name", "--zone", "z"), "--zone is an option"),
+        (("create", *MACHINE, "--create-flag"), "--create-flag needs a value"),
         (("fly",), "fly"),
     ],
 )  # fmt: skip

@@ -7,6 +7,7 @@ import pytest
 
 from electra_jax.bench.synthetic import synthetic
 from electra_jax.objective.corrupt import slot_count
+from electra_jax.plan import gpu
 from electra_jax.plan.weighed import weigh
 from electra_jax.spec import load_config
 from electra_jax.train import mesh as meshes
@@ -21,45 +22,13 @@ pytestmark = [
     ),
 ]
 
-# What XLA wants to know of an H100 SXM; sizes in bytes, by NVIDIA's Hopper tuning guide and data sheet.
-H100 = """
-gpu_device_info {
-  threads_per_block_limit: 1024
-  threads_per_warp: 32
-  shared_memory_per_block: 49152
-  shared_memory_per_core: 233472
-  threads_per_core_limit: 2048
-  core_count: 132
-  fpus_per_core: 128
-  block_dim_limit_x: 2147483647
-  block_dim_limit_y: 65535
-  block_dim_limit_z: 65535
-  memory_bandwidth: 3352320000000
-  l2_cache_size: 52428800
-  clock_rate_ghz: 1.98
-  device_memory_size: 84978434048
-  shared_memory_per_block_optin: 232448
-  cuda_compute_capability { major: 9 }
-  registers_per_core_limit: 65536
-  registers_per_block_limit: 65536
-}
-platform_name: "CUDA"
-dnn_version_info { major: 9 minor: 10 }
-runtime_version { major: 12 minor: 9 }
-device_description_str: "NVIDIA H100 80GB HBM3"
-"""
 DEVICES, ROWS, LENGTH, VOCAB = 8, 64, 128, 30_522  # rows of a device
 
 
 @pytest.fixture(scope="module")
 def devices():
     """Eight H100s of a box."""
-    from jax.experimental import topologies
-
-    found = topologies.get_topology_desc(
-        platform="cuda", topology_name="", target_config=H100, topology=f"1x1x{DEVICES}"
-    )
-    return list(found.devices)
+    return gpu.devices(gpu.Box("h100", DEVICES))
 
 
 def kernels(text: str) -> list[str]:

@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from electra_jax import cli
-from electra_jax.plan import command, local, report
+from electra_jax.plan import command, local, prices, report, target
 from electra_jax.plan.step import compile_step, settle
 from electra_jax.plan.stretches import Stretch, described
 from electra_jax.spec import load_config
@@ -34,7 +34,7 @@ def weighed():
         load_config("tiny", [flag.removeprefix("--config.") for flag in SMALL]).to_dict()
     )
     data = described("tiny", "", None, 500)
-    here = command.aim("cpu", run)
+    here = target.aim("cpu", run)
     two = dataclasses.replace(here, devices=here.devices[:2], chips=1)  # as on tpu7x
     run = settle(run, data, two.devices, None)
     made = []
@@ -44,7 +44,7 @@ def weighed():
         return made[-1]
 
     with mock.patch.object(command, "compile_step", keep):
-        plan = command.weigh_on("tiny", Stretch(run, data), two, compiles=4)
+        plan = command.weigh_on("tiny", Stretch(run, data), two, compiles=4, prices=prices.read())
     return plan, made[0], Stretch(run, data), two
 
 
@@ -91,7 +91,7 @@ def test_a_plan_without_measured_steps_is_whole(weighed, monkeypatch):
     _, step, stretch, two = weighed
     monkeypatch.setattr(command, "compile_step", lambda *_: step)
     monkeypatch.setattr(local, "measure", lambda *_: None)
-    found = command.weigh_on("tiny", stretch, two, 4)
+    found = command.weigh_on("tiny", stretch, two, 4, prices.read())
     assert found["measured"] is None and found["time"]["step_s"] > 0
     assert "no step was run" in report.text(found)
 

@@ -42,7 +42,7 @@ def test_a_folder_nobody_knows_the_length_of():
 def test_phases_add_up():
     """Catches a whole run that costs what its first phase does, or hours beside a phase that does not fit."""
     one = {"topology": "cpu", "config": "c", "steps": 10, "memory": {"fits": True}}
-    timed = [one | {"run": {"hours": h, "chip_hours": 8 * h}} for h in (1.0, 2.5)]
+    timed = [one | {"run": {"hours": h, "chip_hours": 8 * h, "money": None}} for h in (1.0, 2.5)]
     found = report.whole(timed)
     assert (found["steps"], found["hours"], found["chip_hours"]) == (20, 3.5, 28.0)
     assert report.whole_text(found) == "2 phases: 20 steps in 3.5 h = 28.0 chip-hours (estimates)"

@@ -276,6 +276,14 @@ def test_articles_of_wikiextractor(packed):
     ]
 
 
+def test_articles_keep_their_paragraphs(packed):
+    """Catches an article made one paragraph by --join-lines, which is for wrapped text beside it."""
+    record = {"id": "1", "revid": "2", "url": "u", "title": "A", "text": "b.\nc."}
+    assert read(packed("wiki_00", extracted().encode()), join_lines=True) == ARTICLES
+    found = read(packed("wiki_01", json.dumps(record).encode()), join_lines=True)
+    assert found == [["A", "b.", "c."]]
+
+
 def test_damaged_articles_are_refused(packed):
     """Catches an article lost at the end of a file, and text between articles taken for one."""
     text = extracted()

@@ -346,6 +346,13 @@ def test_what_to_give_instead(tmp_path):
     with pytest.raises(UserError, match=r"give the model itself: .*spiece\.model") as error:
         tokenizer.load(folder)
     assert tokenizer.load(str(error.value).rpartition(": ")[2]).size > 5
+    for suffix in (".sp", ".spm"):
+        model = (tmp_path / f"b{suffix}" / "tokenizer").with_suffix(suffix)
+        model.parent.mkdir()
+        model.write_bytes((folder / "spiece.model").read_bytes())
+        with pytest.raises(UserError, match=rf"give the model itself: .*tokenizer\{suffix}$"):
+            tokenizer.load(model.parent)
+        assert tokenizer.load(model).hash == tokenizer.load(folder / "spiece.model").hash
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "MBartTokenizer"}')
     with pytest.raises(UserError, match="is a MBartTokenizer.*save_pretrained"):
         tokenizer.load(folder)

@@ -158,6 +158,15 @@ def test_effect_is_said(tmp_path, capsys):
     assert "--language tr or az" in said
 
 
+def test_effect_is_readable():
+    """Catches "1e+02%", a letter shown to become itself, and Turkish case told as a lost mark."""
+    rules_ = Rules(lowercase=True, language="tr")
+    assert effect.of({"İ": 3, "I": 1}, rules_.normalize).said("case") == "4 (100%; İ -> i, I -> ı)"
+    korean = effect.of({"다": 996, "a": 4}, lambda text: unicodedata.normalize("NFD", text))
+    assert korean.said("form") == "996 (100%; 다 -> ᄃ + ᅡ)"
+    assert effect.of({"É": 2, "e": 98}, str.lower).said("case") == "2 (2%; É -> é)"
+
+
 def test_steps_are_read_back():
     """Catches steps of a normaliser that are not known again, and steps of others taken for ours."""
     for accents in ("keep", "strip"):

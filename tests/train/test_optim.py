@@ -152,7 +152,8 @@ def test_clipping():
     ("changes", "message"),
     [
         ({"name": "adma"}, "Did you mean 'adam'"),
-        ({"peak_lr": -1.0}, "must not be negative"),
+        ({"peak_lr": -1.0}, "^optim.peak_lr=-1.0 must not be negative"),
+        ({"weight_decay": -1.0}, "^optim.weight_decay=-1.0 must not be negative"),
         ({"clip_norm": 0.0}, "optim.clip_norm=0.0 must be above 0"),
     ],
 )

@@ -95,6 +95,47 @@ def test_two_at_once(url):
     assert (len(held), len(refused)) == (1, 1)
 
 
+def test_two_at_once_where_an_object_is_made_on_a_condition(either_bucket):
+    """Catches a claim that both have for a moment: of two at once the bucket itself chooses one, without a wait."""
+    held, refused = [], []
+    begin, done = threading.Barrier(2), threading.Event()
+
+    def start() -> None:
+        begin.wait()
+        try:
+            with owned(f"{either_bucket}/run", 0.2, 60, settle_s=1000):
+                held.append(1)
+                done.wait(60)
+        except UserError as error:
+            refused.append(str(error))
+            done.set()
+
+    threads = [threading.Thread(target=start) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(held), len(refused)) == (1, 1) and "in use by" in refused[0]
+
+
+@pytest.mark.parametrize("answer", ["ignores", "refuses"])
+def test_a_server_without_conditions(url, monkeypatch, answer):
+    """Catches two owners, or none, where the server does not know the condition, or its library the mode."""
+    kind = type(fsspec.core.url_to_fs(url)[0])
+    write = kind.pipe_file
+
+    def without(self, path, value, mode="overwrite", **options):
+        if mode == "create" and answer == "refuses":
+            raise NotImplementedError(
+                "A header you provided implies functionality that is not there"
+            )
+        write(self, path, value, **options)
+
+    monkeypatch.setattr(kind, "pipe_file", without)
+    test_two_at_once(url)
+    assert content(url) is None
+
+
 def _holds(owner) -> bool:
     try:
         owner.check()

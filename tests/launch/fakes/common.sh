@@ -5,9 +5,12 @@
 set -euo pipefail
 program=$(basename "$0")
 mkdir -p "$FAKE"
+exec 8>"$FAKE/$program.lock" # hosts are called at the same time
+flock 8
 calls=$(($(cat "$FAKE/$program.n" 2>/dev/null || echo 0) + 1))
 echo "$calls" >"$FAKE/$program.n"
 printf '%s %s\n' "$program" "$*" >>"$FAKE/calls"
+exec 8>&-
 listed() { grep -qxF "$calls" "$FAKE/$program.$1" 2>/dev/null; }
 if listed fail_at; then
   echo "ERROR: ($program) UNAVAILABLE: the service is not available" >&2
@@ -24,4 +27,10 @@ flag() {
   for argument in "$@"; do
     case $argument in "--$wanted="*) printf '%s' "${argument#*=}" ;; esac
   done
+}
+# Another machine: it has no variables of the caller but those of the fakes.
+elsewhere() { # elsewhere HOME COMMAND
+  local home=$1
+  shift
+  env -i HOME="$home" PATH="$PATH" FAKE="$FAKE" ELECTRA_TAIL_SECONDS="${ELECTRA_TAIL_SECONDS:-1}" "$@"
 }
