@@ -33,7 +33,7 @@ from typing import Any
 
 from electra_jax.data import build
 from electra_jax.spec import UserError
-from electra_jax.train import checkpoint, stored, unconfirmed
+from electra_jax.train import checkpoint, content, stored, unconfirmed
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reliability.md"
 BLOCKS = ("operations", "moments")  # of the page, each between two marks
@@ -129,11 +129,11 @@ class Run:
 
     def newest_whole(self) -> int:
         """The newest step whose checkpoint is as it was saved, even one that was moved aside; 0 without."""
-        folder = self.workdir / checkpoint.FOLDER
+        folder = self.workdir / stored.FOLDER
         for step, place in sorted(_places(folder), reverse=True):
             try:
-                stored.read(place)
-            except (*stored.READ_FAULTS, stored.DamagedError):
+                content.read(place)
+            except (*content.READ_FAULTS, content.DamagedError):
                 continue
             return step
         return 0
@@ -234,7 +234,7 @@ def kill_every_operation(run: Run) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for number in range(1, MOST_OPERATIONS + 1):
         # What the kill before this one left: to remove it takes operations of its own, as many as it got to.
-        stored.remove_partial(run.workdir / checkpoint.FOLDER)
+        stored.remove_partial(run.workdir / stored.FOLDER)
         first = run.newest_whole()
         operation = run.kill_before(number)
         if operation is None:
@@ -255,6 +255,8 @@ def part_of_save(operation: str) -> str:
     verb, name = operation.split(" ", 1)
     if ".unconfirmed-" in name:
         return "noting what is unconfirmed"
+    if verb == "rmdir":
+        return "removing the oldest"
     if "/" not in name:
         return (
             "removing the oldest" if verb in ("remove", "rmdir") else "other files of the workdir"

@@ -28,7 +28,7 @@ from orbax.checkpoint import checkpoint_managers
 from electra_jax import answers, files
 from electra_jax.answers import BucketError
 from electra_jax.spec import UserError
-from electra_jax.train import arrays, stored, unconfirmed
+from electra_jax.train import arrays, content, stored, unconfirmed
 from electra_jax.train.hush import hush
 
 
@@ -71,14 +71,16 @@ class Checkpoints:
             except UserError as found:
                 error = error or found
         if isinstance(error, UserError):
-            stored.remove_partial(
-                self.folder
-            )  # of the save that failed, when nothing writes any more
+            if not stored.on_bucket(self.folder):
+                stored.remove_partial(
+                    self.folder
+                )  # of the save that failed, when nothing writes any more
             raise error  # the first one is the one to tell
 
     def _close(self) -> None:
-        with _disk_faults(self.folder):
-            self._manager.close()
+        if "_manager" in self.__dict__:
+            with _disk_faults(self.folder):
+                self._manager.close()
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
@@ -142,7 +144,7 @@ class Checkpoints:
             table = arrays.describe(state)
             for path, value in arrays.checksums(state).items():
                 table[path]["checksum"] = value
-            record = {"format": stored.FORMAT, "step": step, "arrays": table, "meta": meta}
+            record = {"format": content.FORMAT, "step": step, "arrays": table, "meta": meta}
             if pending and jax.process_index() == 0:
                 unconfirmed.note(self.folder, step, pending)
             items = ocp.args.Composite(
@@ -174,8 +176,8 @@ class Checkpoints:
     def newest_meta(self) -> tuple[int, dict[str, Any]] | None:
         """Step and meta of the newest checkpoint whose record can be read, whatever its arrays are; None without."""
         for step in reversed(self.steps()):
-            with contextlib.suppress(*stored.READ_FAULTS, stored.DamagedError):
-                return step, stored.record(self.folder / str(step))["meta"]
+            with contextlib.suppress(*content.READ_FAULTS, content.DamagedError):
+                return step, content.record(self.folder / str(step))["meta"]
         return None
 
     def wait(self) -> None:
@@ -240,8 +242,8 @@ class Checkpoints:
             number, fault, found = left.pop(), None, None
             if jax.process_index() == 0 or not together:
                 try:
-                    found = stored.read(self.folder / str(number), prefix)
-                except (*stored.READ_FAULTS, stored.DamagedError) as error:
+                    found = content.read(self.folder / str(number), prefix)
+                except (*content.READ_FAULTS, content.DamagedError) as error:
                     if stored.on_bucket(self.folder):
                         answers.refuse_unreachable(self.folder / str(number), error)
                     fault = error
@@ -252,7 +254,7 @@ class Checkpoints:
                 else:
                     self._pass_over(number, fault, step)
                 continue
-            yield number, *(found or (stored.record(self.folder / str(number)), {}))
+            yield number, *(found or (content.record(self.folder / str(number)), {}))
 
     def _rotated(self, number: int, asked: int | None, steps: list[int]) -> bool:
         """Whether a checkpoint could not be read because its run goes on, and keeps newer ones in its place."""

@@ -48,8 +48,7 @@ from electra_jax.train.speed import Speed
 from electra_jax.train.step import State
 from electra_jax.train.workdir import Start
 
-# Pauses between the tries of a last save that a bucket refuses.
-_LAST_SAVE_S = (5.0, 10.0, 30.0)
+_LAST_SAVE_S = (5.0, 10.0, 30.0)  # pauses between the tries of a last save that a bucket refuses
 
 
 def pretrain(
@@ -327,7 +326,7 @@ class OneStepLate:
     """Reads the metrics of step n - 1 while step n runs, so that the device never waits for the log."""
 
     def __init__(self, session: Session, compiled: Program, speed: Speed) -> None:
-        self._session = session
+        self._start = session.start
         self._report, self._t = session.report, session.start.run.train
         self._compiled, self._speed = compiled, speed
         self._data_check = session.data_check
@@ -351,9 +350,9 @@ class OneStepLate:
             values = self._values(done, jax.device_get(sums))
             self._report.write(done, "train", values)
         self._report.progress(done, summary(values) if due else "")
-        self._forecast.after(done)
         if skipped and done == 1:
-            raise UserError(announced.not_finite_at_first(self._session.start))
+            raise UserError(announced.not_finite_at_first(self._start))
+        self._forecast.after(done)
         if skipped > self._t.max_skipped:
             raise UserError(
                 f"loss or gradient was not finite in {skipped} steps in a row, the last of them step {done}; "

@@ -1,6 +1,6 @@
-"""Checkpoints as they lie in their folder: listed, read and compared with what was saved, without Orbax.
+"""The folder of a workdir's checkpoints, on a disk or on a bucket: which are whole, which are not, what is foreign.
 
-`folder` is a Path, or for a bucket an epath.Path, which acts like one; a checkpoint's own is <folder>/<step>.
+On a bucket, where nothing is renamed, a folder that is whole holds `commit_success.txt`.
 """
 
 import os
@@ -10,28 +10,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tensorstore
 from etils import epath
 
-from electra_jax import records, remote
+from electra_jax import remote
 from electra_jax.spec import UserError
-from electra_jax.train import arrays, unconfirmed
+from electra_jax.train import unconfirmed
 
 FOLDER = "checkpoints"
 # A file of a workdir whose checkpoints lie elsewhere, on a bucket: their URL.
 ELSEWHERE = ".checkpoints"
-FORMAT = "electra_jax checkpoint 1"
-DAMAGED = ".damaged"  # ending of a checkpoint's folder that was moved aside
-# What reading a damaged folder raises: files gone, cut short, or decoding to something else.
-READ_FAULTS = (OSError, ValueError, KeyError, TypeError)
 COMMITTED = "commit_success.txt"  # of Orbax
-_FIELDS = {"arrays": dict[str, dict[str, Any]], "meta": Any}
+DAMAGED = ".damaged"  # ending of a checkpoint's folder that was moved aside
 _PARTIAL = re.compile(r"\d+\.orbax-checkpoint-tmp.*")
-
-
-class DamagedError(Exception):
-    """Why a checkpoint cannot be read."""
 
 
 def is_partial(name: str) -> bool:
@@ -46,21 +36,21 @@ def place(workdir: Path) -> Any:
 
 
 def on_bucket(folder: Any) -> bool:
-    """Whether the folder lies on a bucket."""
+    """Whether the checkpoints are on a bucket, not on a disk."""
     return remote.is_remote(folder)
 
 
 def steps(folder: Any) -> list[int]:
     """The steps with a finished checkpoint, ascending."""
-    return sorted(step for step, whole in _folders(folder).items() if whole)
+    return sorted(step for step, whole in _found(folder).items() if whole)
 
 
 def uncommitted(folder: Any) -> list[int]:
     """What a killed save left on a bucket."""
-    return sorted(step for step, whole in _folders(folder).items() if not whole)
+    return sorted(step for step, whole in _found(folder).items() if not whole)
 
 
-def _folders(folder: Any) -> dict[int, bool]:
+def _found(folder: Any) -> dict[int, bool]:
     """Every step with a folder of its own, and whether its save was finished."""
     if not on_bucket(folder):
         there = folder.iterdir() if folder.is_dir() else ()
@@ -71,7 +61,7 @@ def _folders(folder: Any) -> dict[int, bool]:
 
 
 def remove(folder: Any) -> None:
-    """Removes a checkpoint, or what there is of one."""
+    """Removes one checkpoint's folder, if it is there."""
     if on_bucket(folder):
         for name in remote.sizes(str(folder)):
             remote.delete(remote.join(str(folder), name))
@@ -106,60 +96,8 @@ def _refuse_lost(path: Any) -> None:
         )
 
 
-def read(folder: Any, prefix: str | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What `save` wrote beside the state, and the arrays whose paths begin with `prefix` (None: none of them).
-
-    Every array is read and compared with what was saved, before anything relies on it. Raises DamagedError or one of
-    READ_FAULTS where one differs or is gone, UserError for what another program wrote.
-    """
-    names = {p.name for p in folder.iterdir()}
-    if names and not names & {"state", "meta"} and any(not n.startswith("_") for n in names):
-        raise UserError(
-            f"{folder} was not written by this program (it holds {', '.join(sorted(names)[:5])}); "
-            "move it away, or choose another --workdir"
-        )
-    told, kept = record(folder), {}
-    for path, row in told["arrays"].items():
-        x = _read_array(folder, path)
-        found = [list(x.shape), x.dtype.name, arrays.checksum_numpy(x)]
-        if found != [row["shape"], row["dtype"], row["checksum"]]:
-            raise DamagedError(f"the content of {path} has changed since it was saved")
-        if prefix is not None and path.startswith(prefix):
-            kept[path] = x
-    return told, kept
-
-
-def _read_array(folder: Any, path: str) -> np.ndarray:
-    """One array of the state, without Orbax, whose restore cannot be stopped at the first fault."""
-    base: dict[str, Any] = {"driver": "file", "path": f"{folder / 'state'}/"}
-    if on_bucket(folder):
-        base = remote.arrays(f"{folder}/state")
-    store = {"driver": "ocdbt", "base": base, "path": path.replace("/", ".") + "/"}
-    return (
-        tensorstore.open({"driver": "auto", "kvstore": store}, read=True).result().read().result()
-    )
-
-
-def record(folder: Any) -> dict[str, Any]:
-    """What `save` wrote beside the state; DamagedError where it cannot be read."""
-    path = folder / "meta" / "metadata"
-    if not path.is_file():
-        raise DamagedError("its meta is missing")
-    try:
-        told = records.parse_object(path.read_bytes(), path)
-    except UserError as error:
-        raise DamagedError(str(error)) from error
-    if told.get("format") != FORMAT:
-        found = records.short(told.get("format"))
-        raise UserError(f"{path} has format {found}; expected {FORMAT!r}. Move {folder} away")
-    try:
-        return records.check(told, _FIELDS, path)
-    except UserError as error:
-        raise DamagedError(str(error)) from error
-
-
 def remove_partial(folder: Any) -> None:
-    """Removes what a save that was killed or failed left."""
+    """Removes what saves that were killed or failed left on a disk."""
     for path in folder.iterdir() if folder.exists() else ():  # on a bucket mkdir makes nothing
         if _PARTIAL.fullmatch(path.name):
             for _ in range(20):  # threads of a save that failed may write for a moment still

@@ -13,7 +13,7 @@ from electra_jax import remote
 from electra_jax.answers import BucketError
 from electra_jax.convert import hf
 from electra_jax.spec import UserError
-from electra_jax.train import away, checkpoint, evaluate, loop, stored
+from electra_jax.train import away, checkpoint, content, evaluate, loop, stored
 from electra_jax.train.arrays import flatten
 from electra_jax.train.options import Phase
 from electra_jax.train.owner import owned
@@ -113,7 +113,7 @@ def test_a_bucket_that_cannot_be_read_damages_nothing(s3_bucket, monkeypatch, fa
         raise fault
 
     with monkeypatch.context() as patch, pytest.raises(BucketError) as error:
-        patch.setattr(stored, "_read_array", refuse)
+        patch.setattr(content, "_read_array", refuse)
         with away.opened(url, write=False) as home:
             checkpoint.read_params(home.folder)
     assert error.value.status == 75

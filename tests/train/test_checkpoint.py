@@ -17,7 +17,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from electra_jax.spec import UserError
-from electra_jax.train import arrays, checkpoint, stored
+from electra_jax.train import arrays, checkpoint, content
 from electra_jax.train.checkpoint import Checkpoints
 from electra_jax.train.lock import lock
 
@@ -367,7 +367,7 @@ def test_reading_beside_a_run_that_rotates(tmp_path, capfd, monkeypatch):
     """Catches an export that calls a checkpoint damaged, and gives up, because its run goes on and removed it."""
     save_two(tmp_path)
     folder = tmp_path / "checkpoints"
-    read = stored._read_array
+    read = content._read_array
 
     def rotated(at, path):
         if at.name == "2" and at.exists():  # in the middle of it, the run saves 3 and keeps one
@@ -376,7 +376,7 @@ def test_reading_beside_a_run_that_rotates(tmp_path, capfd, monkeypatch):
             shutil.rmtree(at)
         return read(at, path)
 
-    monkeypatch.setattr(stored, "_read_array", rotated)
+    monkeypatch.setattr(content, "_read_array", rotated)
     step, params, _ = checkpoint.read_params(tmp_path)
     assert step == 3 and same(params, make_state(2)["params"])
     said = capfd.readouterr().err
