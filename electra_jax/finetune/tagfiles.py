@@ -18,6 +18,12 @@ _BETWEEN_DOCUMENTS = "-DOCSTART-"
 # CoNLL-U's columns (universaldependencies.org/format.html); "# global.columns = ..." names others.
 _CONLLU = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
 _GLOBAL = "# global.columns ="
+# A first line of these, in capitals or not, is a header: what columns are usually called.
+_WORD_NAMES = ("word", "words", "token", "tokens", "form", "text")
+_TAG_NAMES = (
+    *("tag", "tags", "label", "labels", "ner", "ner_tag", "ner_tags", "pos", "pos_tag", "pos_tags"),
+    *("upos", "xpos", "chunk", "entity"),
+)
 _NOT_A_WORD = re.compile(
     r"\d+[-.]\d+"
 )  # IDs of CoNLL-U: 1-2 is several words written as one, 8.1 is empty
@@ -100,7 +106,7 @@ class _Columns:
         for line, text in tables.numbered(path):
             if text.startswith(_GLOBAL):
                 named = text.removeprefix(_GLOBAL).split()
-            if not text.strip() or text.startswith(_BETWEEN_DOCUMENTS):
+            if not text.strip() or _is_between(text):
                 continue
             if first is None or first[1].startswith("#"):
                 first = (line, text)
@@ -128,6 +134,9 @@ class _Columns:
                     "(they are counted from 0, -1 is the last)"
                 )
             found.append(at % len(values))
+        first_tag = values[found[1]].casefold()
+        if not conllu and values[found[0]].casefold() in _WORD_NAMES and first_tag in _TAG_NAMES:
+            header = line
         return cls(tabs, len(values), found[0], found[1], conllu, header)
 
     def lines(self, path: str, entities: bool) -> Iterator[tuple[int, list[str]]]:
@@ -139,7 +148,7 @@ class _Columns:
                 yield line, []
                 continue
             values = _divided(text, self.tabs)
-            if line == self.header or values[0] == _BETWEEN_DOCUMENTS:
+            if line == self.header or _is_between(text):
                 continue
             if text.startswith("#") and (begins or self.conllu) and self._comment(values, entities):
                 continue
@@ -159,6 +168,11 @@ class _Columns:
         if self.conllu or len(values) != self.width:
             return True
         return values[0] != "#" or (entities and tags.fault(values[self.tag]) is not None)
+
+
+def _is_between(text: str) -> bool:
+    """Whether a line stands between documents, whatever divides its columns."""
+    return text.startswith(_BETWEEN_DOCUMENTS) and text.split()[0] == _BETWEEN_DOCUMENTS
 
 
 def _divided(text: str, tabs: bool) -> list[str]:
@@ -256,15 +270,16 @@ def _checked(
 
 
 def _named(sentence: Sentence, names: Names) -> tuple[str, ...] | None:
-    """The tags of a sentence with their names in place of numbers."""
+    """The tags of a sentence with their names in place of numbers; names stay."""
     if sentence.tags is None:
         return None
     for where, tag in zip(sentence.where, sentence.tags, strict=True):
-        if not (tag.isascii() and tag.isdigit() and len(tag) < 10 and int(tag) < len(names)):
+        number = tag.isascii() and tag.isdigit() and len(tag) < 10 and int(tag) < len(names)
+        if not number and tag not in names:
             raise UserError(
                 f"{where}: tag {tag!r} is no number from 0 to {len(names) - 1}, the last of tag_names"
             )
-    return tuple(names[int(tag)] for tag in sentence.tags)
+    return tuple(names[int(tag)] if tag.isdigit() else tag for tag in sentence.tags)
 
 
 def _check_words(path: str, found: list[Sentence], wanted: Wanted) -> None:

@@ -93,3 +93,11 @@ def test_json_values(made):
     text = '{"text": 3, "label": "1"}\n'
     with pytest.raises(UserError, match=r":1: 'text' is a int; expected a text"):
         Table(("text",)).read(made("x.jsonl", text), CLASSES)
+
+
+def test_a_text_for_a_label_is_shown_in_short(made):
+    """Catches a message of ten thousand characters, and an object refused without a word on paths."""
+    with pytest.raises(UserError, match=r"label 'x{57}\.\.\.' is not a number"):
+        Wanted(regress=True).label("here", "x" * 10_000)
+    with pytest.raises(UserError, match="'text' is an object; name the path"):
+        Wanted().text({"a": "b"}, "here", "text")
