@@ -1,5 +1,6 @@
 """`electra-jax finetune`: from a config to the results of every run, resumed where it was stopped."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -65,6 +66,7 @@ def _finetune(
     made = options(asked)
     if found is not None:
         _same(folder, found["config"], asked)
+        made = _within_positions(made, found)
     if not made.init:
         raise UserError("no encoder: give --init WORKDIR, a Hugging Face folder, or random")
     work = plan.make(made)
@@ -131,6 +133,12 @@ def _begin(
 
 def _fingerprints(work: Plan) -> dict[str, str]:
     return {d.task.name: d.fingerprint for d in work.data}
+
+
+def _within_positions(made: Options, found: Mapping[str, Any]) -> Options:
+    """The options of a run begun when a longer `data.max_len` than the encoder's positions was cut."""
+    most = found["model"]["positions"]
+    return dataclasses.replace(made, data={**made.data, "max_len": min(made.data["max_len"], most)})
 
 
 def _divides(made: Options, devices: int) -> None:

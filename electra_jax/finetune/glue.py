@@ -9,6 +9,9 @@ _BINARY = ("0", "1")
 INFERENCE = ("entailment", "neutral", "contradiction")
 _ENTAILED = ("entailment", "not_entailment")
 _ID = ("index", "id")
+# What the `datasets` library numbers the classes, which its JSON and Parquet files may have.
+_INFERENCE_NUMBERS = {str(number): name for number, name in enumerate(INFERENCE)}
+_ENTAILED_NUMBERS = {str(number): name for number, name in enumerate(_ENTAILED)}
 
 
 def _board(name: str, **more: str) -> Leaderboard:
@@ -110,7 +113,13 @@ TASKS = (
     Task(
         "mnli",
         "classify",
-        Table(("sentence1", "premise"), ("sentence2", "hypothesis"), ("gold_label", "label"), _ID),
+        Table(
+            ("sentence1", "premise"),
+            ("sentence2", "hypothesis"),
+            ("gold_label", "label"),
+            _ID,
+            rename=_INFERENCE_NUMBERS,
+        ),
         ("accuracy",),
         "accuracy",
         {
@@ -137,7 +146,7 @@ TASKS = (
     Task(
         "qnli",
         "classify",
-        Table(("question",), ("sentence",), id=_ID),
+        Table(("question",), ("sentence",), id=_ID, rename=_ENTAILED_NUMBERS),
         ("accuracy",),
         "accuracy",
         _TSV,
@@ -149,7 +158,7 @@ TASKS = (
     Task(
         "rte",
         "classify",
-        Table(("sentence1",), ("sentence2",), id=_ID),
+        Table(("sentence1",), ("sentence2",), id=_ID, rename=_ENTAILED_NUMBERS),
         ("accuracy",),
         "accuracy",
         _TSV,

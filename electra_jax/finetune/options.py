@@ -43,6 +43,9 @@ class EncoderSpec:
     residual_dtype: str
     remat: str
 
+    def __post_init__(self) -> None:
+        check_range("model.init_std", self.init_std, "(0, inf)")
+
     def random(self) -> ModelSpec:
         """The model of an encoder that was never trained."""
         return ModelSpec(
@@ -219,6 +222,8 @@ class DataOptions:
             check_range("data.max_len", self.max_len, f"[{SHORTEST}, inf)")
         check_range("data.doc_stride", self.doc_stride, "[1, inf)")
         check_range("data.max_question", self.max_question, "[1, inf)")
+        if self.labels is not None and (len(self.labels) < 2 or _twice(self.labels)):
+            raise UserError(f"data.labels={self.labels}: expected two or more, each once")
         if self.score_range is not None and self.score_range[0] >= self.score_range[1]:
             raise UserError(f"data.score_range={self.score_range}: expected the lower end first")
 
@@ -290,6 +295,11 @@ def options(config: Mapping[str, Any]) -> Options:
         mesh=from_config(MeshSpec, config["mesh"], "mesh"),
         report=from_config(ReportSpec, config["report"], "report"),
     )
+
+
+def _twice(names: tuple[str, ...]) -> bool:
+    """Whether a name is there more than once."""
+    return len(set(names)) < len(names)
 
 
 def by_width(table: tuple[tuple[int | None, float], ...], width: int) -> float:

@@ -157,14 +157,7 @@ def read_answers(path: str, ids: Sequence[str], kind: type = str) -> dict[str, A
             twice.extend(key for key in set(keys) if keys.count(key) > 1)
         return dict(said)
 
-    try:
-        found = json.loads(text, object_pairs_hook=pairs)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}:{error.lineno}: not JSON at column {error.colno} ({error.msg})"
-        ) from None
-    except (RecursionError, ValueError):  # Python's limits of depth and digits
-        raise UserError(f"{path}: nested too deep, or numbers of thousands of digits") from None
+    found = tables.parsed(path, text, pairs=pairs)
     if not isinstance(found, dict):
         raise UserError(f"{path}: found a {type(found).__name__}; expected an object, id -> answer")
     if twice:

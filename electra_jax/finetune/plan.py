@@ -33,6 +33,7 @@ from electra_jax.finetune.wanted import unknown_label
 from electra_jax.spec import UserError, check_range, unknown_name
 from electra_jax.text.tokenizer import Tokenizer
 
+MOST_STEPS = 10_000_000  # of a run; each is planned before the first
 UNKNOWN_SHARE = 0.1  # of unknown tokens, above which the tokenizer is hardly the right one
 
 
@@ -100,6 +101,7 @@ def _make(options: Options, asked: DataOptions, chosen: Sequence[Task]) -> Plan:
     everything = np.concatenate([d.train.lengths for d in data])
     longest = max(d.max_len for d in data)
     epochs = [d.task.epochs if t.epochs is None else t.epochs for d in data]
+    _check_steps([len(d.train) for d in data], epochs, t.batch)
     price = order.STEP_PRICE / max(epochs)
     buckets = order.bucket_lengths(everything, t.buckets, longest, price)
     orders = [Order(d.train.lengths, buckets, t.batch, t.seed) for d in data]
@@ -130,6 +132,16 @@ def _make(options: Options, asked: DataOptions, chosen: Sequence[Task]) -> Plan:
         spec,
         order.bucket_lengths(scored, t.buckets, longest, order.PREDICTION_PRICE / max(epochs)),
     )
+
+
+def _check_steps(counts: Sequence[int], epochs: Sequence[float], batch: int) -> None:
+    steps = sum(count * times / batch for count, times in zip(counts, epochs, strict=True))
+    if steps > MOST_STEPS:
+        most = max(epochs) * MOST_STEPS / steps
+        raise UserError(
+            f"train.epochs={max(epochs):g} would be {steps:.3g} steps; a run has at most "
+            f"{MOST_STEPS:,}, with this batch and these data {most:.3g} epochs"
+        )
 
 
 def choose(name: str, asked: DataOptions) -> Task:

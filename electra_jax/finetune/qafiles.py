@@ -31,8 +31,8 @@ class SquadJson:
                         found.append(_squad_question(path, paragraph["context"], qa, wanted, lost))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(
-                f"{path} is not in SQuAD's layout: after {len(found)} questions, "
-                f"{type(error).__name__} {error} in data[].paragraphs[].qas[]"
+                f"{path} is not in SQuAD's layout, data[].paragraphs[].qas[]: after {len(found)} "
+                f"questions, {_missing(error)}"
             ) from None
         return _finished(path, found, lost, wanted)
 
@@ -59,7 +59,7 @@ class MrqaJson:
                 ]
             except (KeyError, TypeError, AttributeError, ValueError) as error:
                 raise UserError(
-                    f"{where} is not in MRQA's layout: {type(error).__name__} {error} in qas[]"
+                    f"{where} is not in MRQA's layout: in qas[], {_missing(error)}"
                 ) from None
         return _finished(path, found, lost, wanted)
 
@@ -70,7 +70,7 @@ class QaTable:
 
     The answer is a text, a list of texts, or {"text": [...], "answer_start": [...]} as in the
     `datasets` library. Without a column `start` it is looked for in the context, where it must
-    occur. No answer means an impossible question.
+    occur. No answer means an impossible question; null does, where other rows have an answer.
     """
 
     question: Names = ("question",)
@@ -83,6 +83,7 @@ class QaTable:
         """The questions of a file; UserError names the line that is at fault."""
         found: list[QaExample] = []
         lost: list[str] = []
+        unsaid = 0  # rows whose answer is null
         for number, (line, row) in enumerate(tables.rows(path)):
             where = f"{path}:{line}"
             question, context = (
@@ -100,10 +101,15 @@ class QaTable:
             start = next((row[name] for name in self.start if name in row), None)
             pairs = list(_pairs(where, said, start, context))
             answers = tuple(_placed(here, text, at, context, lost) for text, at in pairs)
-            impossible = said is not None and not answers
+            unsaid += said is None
+            impossible = not answers and (said is not None or wanted.labelled)
             if impossible and not wanted.impossible:
                 raise UserError(f"{where}: no answer; this task has no impossible questions")
             found.append(QaExample(here, question, context, answers, impossible))
+        if unsaid == len(found) and wanted.labelled:
+            raise UserError(f"{path}: no question has an answer; every one is null")
+        if 0 < unsaid < len(found) and wanted.impossible:  # then null says that there is none
+            found = [dataclasses.replace(q, impossible=not q.answers) for q in found]
         return _finished(path, found, lost, wanted)
 
 
@@ -138,13 +144,31 @@ def _squad_question(
     if wanted.labelled and not impossible and not answers:
         raise UserError(f"{where} has no answer and is not marked is_impossible")
     placed = tuple(
-        _placed(str(qa["id"]), answer["text"], int(answer["answer_start"]), context, lost)
+        _placed(str(qa["id"]), answer["text"], _start(where, answer["answer_start"]), context, lost)
         for answer in answers
     )
     question = wanted.text(qa["question"], where, "question")
     return QaExample(
         str(qa["id"]), question, wanted.text(context, where, "context"), placed, impossible
     )
+
+
+def _missing(error: Exception) -> str:
+    """What a layout lacks, in words."""
+    if isinstance(error, KeyError):
+        return f"an object has no {error.args[0]!r}"
+    return "a value is of another type than the layout's"
+
+
+def _start(where: str, value: object) -> int:
+    """A place in a context: a number, or one that is written as a text."""
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 20:
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if type(value) is not int:
+        raise UserError(f"{where}: answer start {value!r} is no whole number")
+    return value
 
 
 def _placed(question: str, text: str, start: int, context: str, lost: list[str]) -> tuple[str, int]:
@@ -156,9 +180,9 @@ def _placed(question: str, text: str, start: int, context: str, lost: list[str])
 
 
 def _misplaced(question: str, text: str, start: int, context: str) -> str:
-    if start < 0:
+    if start < 0 and text not in context:
         return f"question {question}: {text!r} is nowhere in its context"
-    there = context[start : start + len(text)]
+    there = context[start : start + len(text)] if start >= 0 else ""
     return f"question {question}: {text!r} is not at character {start}, which has {there!r}"
 
 
@@ -178,10 +202,7 @@ def _pairs(where: str, said: Any, start: Any, context: str) -> Iterator[tuple[st
     if starts and len(starts) != len(texts):
         raise UserError(f"{where}: found {len(starts)} answer starts for {len(texts)} answers")
     for number, text in enumerate(texts):
-        try:
-            yield text, int(starts[number]) if starts else context.find(text)
-        except (TypeError, ValueError):
-            raise UserError(f"{where}: answer start {starts[number]!r} is no number") from None
+        yield text, _start(where, starts[number]) if starts else context.find(text)
 
 
 def _finished(

@@ -51,6 +51,7 @@ TASKS = (
         ("mrqa", "newsqa", "naturalqs", "triviaqa", "searchqa", "hotpotqa"),
         epochs=2,
         max_len=512,
+        tfds_layout=QaTable(),
     ),
     Task(
         "cmrc2018",
@@ -66,6 +67,7 @@ TASKS = (
         ("CMRC2018", "cmrc2018"),
         epochs=2,
         max_len=512,
+        tfds_layout=QaTable(),
     ),
     Task(
         "drcd",
@@ -77,6 +79,7 @@ TASKS = (
         ("DRCD", "drcd"),
         epochs=2,
         max_len=512,
+        tfds_layout=QaTable(),
     ),
     Task(
         "korquad",
@@ -88,6 +91,7 @@ TASKS = (
         ("KorQuAD", "korquad"),
         epochs=2,
         max_len=512,
+        tfds_layout=QaTable(),
     ),
     Task(
         "tquad",
@@ -99,6 +103,7 @@ TASKS = (
         ("TQuAD", "tquad"),
         epochs=2,
         max_len=512,
+        tfds_layout=QaTable(),
     ),
     Task(
         "ner",
@@ -163,5 +168,6 @@ TASKS = (
         ("RACE", "race"),
         max_len=512,
         folder_splits=True,
+        tfds_layout=ChoiceTable(),
     ),
 )

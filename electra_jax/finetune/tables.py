@@ -3,7 +3,8 @@
 import csv
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from electra_jax.finetune import parquetfiles
@@ -13,9 +14,13 @@ from electra_jax.text import datasets, streams
 Row = dict[str, Any]  # column -> text; of JSON and Parquet, any value
 _JSON = (".json", ".jsonl", ".ndjson")
 _CSV = (".csv",)
+_HEADER = " (Line 1 was read as the header: if it is data, put a line of column names above it)"
 _LONGEST_FIELD = (
     1 << 27
 )  # of a CSV, in characters; Python's own limit, 128 Ki, is less than a long document
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # JSON's way to write half a character
 
 
 class Nested(Row):
@@ -88,7 +93,7 @@ def rows(
         header = first[1]
         twice = sorted({name for name in header if header.count(name) > 1 and name})
         if twice:
-            raise UserError(f"{path}:1: the header names {twice[0]!r} twice")
+            raise UserError(f"{path}:1: the header names {_brief(twice[0])} twice.{_HEADER}")
     empty = True
     for line, values in lines:
         empty = False
@@ -138,14 +143,22 @@ def document(path: str) -> Any:
     return parsed(path, "\n".join(line for _, line in numbered(path)))
 
 
-def parsed(path: str, text: str, line: int = 1, hint: str = "") -> Any:
-    """The JSON value that `text`, which begins on `line`, is.
+def parsed(
+    path: str,
+    text: str,
+    line: int = 1,
+    hint: str = "",
+    pairs: Callable[[list[tuple[str, Any]]], Any] | None = None,
+) -> Any:
+    """The JSON value that `text`, which begins on `line`, is; `pairs` makes its objects, if given.
 
-    Raises UserError, with the line and `hint`, for what is not JSON, and for JSON that Python does
-    not hold: nested some thousand deep, or a number of more than 4,300 digits.
+    Half a surrogate pair, which is no character, is read as U+FFFD. Raises UserError, with the line
+    and `hint`, for what is not JSON, and for JSON that Python does not hold: nested some thousand
+    deep, or a number of more than 4,300 digits.
     """
     try:
-        return json.loads(text)
+        value = json.loads(text, object_pairs_hook=pairs)
+        return _whole(value) if _SURROGATE.search(text) else value
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}:{line + error.lineno - 1}: not JSON at column {error.colno} ({error.msg}){hint}"
@@ -159,6 +172,17 @@ def parsed(path: str, text: str, line: int = 1, hint: str = "") -> Any:
         ) from None
 
 
+def _whole(value: Any) -> Any:
+    """The JSON value with U+FFFD for halves of surrogate pairs."""
+    if isinstance(value, str):
+        return datasets.whole(value)
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        return {datasets.whole(key): _whole(item) for key, item in value.items()}
+    return value
+
+
 def column(path: str, row: Row, names: Sequence[str], flag: str = "") -> str:
     """The first of `names` that the row has. Raises UserError, with the nearest, for none."""
     for name in names:
@@ -170,11 +194,16 @@ def column(path: str, row: Row, names: Sequence[str], flag: str = "") -> str:
     also = f" (or {', '.join(map(repr, names[1:]))})" if len(names) > 1 else ""
     fix = f" (Of a file of your own, name it with {flag})" if flag else ""
     if not isinstance(row, Nested):
-        fix += (
-            " (Line 1 was read as the header: if it is data, put a line of column names above it)"
-        )
-    shown = ", ".join(repr(key if len(key) < 60 else f"{key[:57]}...") for key in there)
+        fix += _HEADER
+        if len(row) == 1:
+            fix += " (There is one column: a .csv is divided at commas, other files at tabs)"
+    shown = ", ".join(map(_brief, there))
     raise UserError(f"{path}: no column {names[0]!r}{also}.{hint} Found: {shown}.{fix}")
+
+
+def _brief(key: str) -> str:
+    """A column's name in a message; of a line of data it may be a long text."""
+    return repr(key if len(key) < 60 else f"{key[:57]}...")
 
 
 def _within(name: str, value: Any) -> list[str]:

@@ -11,6 +11,12 @@ Column = int | str | None
 _BETWEEN_DOCUMENTS = "-DOCSTART-"
 # CoNLL-U's columns (universaldependencies.org/format.html); "# global.columns = ..." names others.
 _CONLLU = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
+# A first line of these, in capitals or not, is a header: what columns are usually called.
+_WORD_NAMES = ("word", "words", "token", "tokens", "form", "text")
+_TAG_NAMES = (
+    *("tag", "tags", "label", "labels", "ner", "ner_tag", "ner_tags", "pos", "pos_tag", "pos_tags"),
+    *("upos", "xpos", "chunk", "entity"),
+)
 _SUFFIXES = (".conllu", ".conllup")
 _FIRST = re.compile(r"0\.1$|1(-\d+)?$")  # the ID of a first line
 _GLOBAL = "# global.columns ="
@@ -36,7 +42,7 @@ class Columns:
         for line, text in tables.numbered(path):
             if text.startswith(_GLOBAL):
                 named = text.removeprefix(_GLOBAL).split()
-            if not text.strip() or text.startswith(_BETWEEN_DOCUMENTS):
+            if not text.strip() or _is_between(text):
                 continue
             if first is None or first[1].startswith("#"):
                 first = (line, text)
@@ -65,6 +71,8 @@ class Columns:
         except UserError:
             if tagged:
                 raise
+        if not conllu and said is not None and values[words].casefold() in _WORD_NAMES:
+            header = line if values[said].casefold() in _TAG_NAMES else header
         return cls(tabs, len(values), words, said, conllu, header)
 
     def lines(self, path: str, entities: bool) -> Iterator[tuple[int, list[str]]]:
@@ -76,7 +84,7 @@ class Columns:
                 yield line, []
                 continue
             values = divided(text, self.tabs)
-            if line == self.header or values[0] == _BETWEEN_DOCUMENTS:
+            if line == self.header or _is_between(text):
                 continue
             if text.startswith("#") and (begins or self.conllu) and self._comment(values, entities):
                 continue
@@ -98,6 +106,11 @@ class Columns:
         if values[0] != "#":
             return True
         return entities and self.tag is not None and tags.fault(values[self.tag]) is not None
+
+
+def _is_between(text: str) -> bool:
+    """Whether a line stands between documents, whatever divides its columns."""
+    return text.startswith(_BETWEEN_DOCUMENTS) and text.split()[0] == _BETWEEN_DOCUMENTS
 
 
 def divided(text: str, tabs: bool) -> list[str]:

@@ -168,15 +168,16 @@ def _written(sentence: Sentence, scheme: str | None, wanted: Wanted) -> tuple[st
 
 
 def _named(sentence: Sentence, names: Names) -> tuple[str, ...] | None:
-    """The tags of a sentence with their names in place of numbers."""
+    """The tags of a sentence with their names in place of numbers; names stay."""
     if sentence.tags is None:
         return None
     for where, tag in zip(sentence.where, sentence.tags, strict=True):
-        if not (tag.isascii() and tag.isdigit() and len(tag) < 10 and int(tag) < len(names)):
+        number = tag.isascii() and tag.isdigit() and len(tag) < 10 and int(tag) < len(names)
+        if not number and tag not in names:
             raise UserError(
                 f"{where}: tag {tag!r} is no number from 0 to {len(names) - 1}, the last of tag_names"
             )
-    return tuple(names[int(tag)] for tag in sentence.tags)
+    return tuple(names[int(tag)] if tag.isdigit() else tag for tag in sentence.tags)
 
 
 def _check_words(path: str, found: list[Sentence], wanted: Wanted) -> None:

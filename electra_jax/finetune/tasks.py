@@ -109,8 +109,10 @@ class Task:
 
     def file(self, data_dir: str | Path, split: str) -> str:
         """The split's file under `data_dir`. Raises UserError that lists the names looked for."""
+        if not self.files:
+            raise UserError(f"task {self.name}: {data_dir} is a folder; name one file for {split}")
         if split not in self.files:
-            known = ", ".join(self.files) or "none (name the files)"
+            known = ", ".join(self.files)
             raise UserError(f"task {self.name} has no split {split!r}; splits: {known}")
         if not os.path.isdir(data_dir):
             raise UserError(f"data folder {data_dir} does not exist")

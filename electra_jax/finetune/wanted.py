@@ -37,6 +37,10 @@ class Wanted:
         if value is None:
             value = ""
         if not isinstance(value, str):
+            if isinstance(value, dict):
+                raise UserError(
+                    f"{where}: {column!r} is an object; name the path of the text in it, as in a.b"
+                )
             raise UserError(f"{where}: {column!r} is a {type(value).__name__}; expected a text")
         if value.strip():
             return value
@@ -82,12 +86,14 @@ class Wanted:
             )
 
     def _score(self, where: str, said: str) -> float:
+        if not said:
+            raise UserError(f"{where}: the label is empty")
         try:
             value = float(said)
         except ValueError:
-            raise UserError(f"{where}: label {said!r} is not a number") from None
+            raise UserError(f"{where}: label {shown(said)} is not a number") from None
         if not math.isfinite(value):
-            raise UserError(f"{where}: label {said!r} is not finite")
+            raise UserError(f"{where}: label {shown(said)} is not finite")
         if self.scores is not None and not self.scores[0] <= value <= self.scores[1]:
             low, high = self.scores
             raise UserError(
@@ -97,14 +103,15 @@ class Wanted:
 
 
 def written(where: str, value: object) -> str:
-    """A label of a file as text, "" for none. Raises UserError for several labels of one example."""
+    """A label of a file as text, "" for none (a table's NaN is). Raises UserError for several labels of one example."""
     if isinstance(value, (list, tuple, dict)):
         raise UserError(
             f"{where}: the label is {json.dumps(value, ensure_ascii=False, default=str)[:60]}; an "
             "example has one class (several at once, multi-label, cannot be learned). Where it is "
             "inside an object, name its path: --label labels.label"
         )
-    return "" if value is None else str(value).strip()
+    none = value is None or (isinstance(value, float) and math.isnan(value))
+    return "" if none else str(value).strip()
 
 
 def unknown_label(where: str, said: str, labels: Iterable[str]) -> UserError:
@@ -112,5 +119,11 @@ def unknown_label(where: str, said: str, labels: Iterable[str]) -> UserError:
     labels = list(labels)
     guess = nearest(said, labels)
     hint = f" Did you mean {guess!r}?" if guess else ""
-    shown = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
-    return UserError(f"{where}: unknown label {said!r}.{hint} Labels: {shown}")
+    known = ", ".join(label if len(label) < 60 else f"{label[:57]}..." for label in labels[:20])
+    more = ", ..." if len(labels) > 20 else ""
+    return UserError(f"{where}: unknown label {shown(said)}.{hint} Labels: {known}{more}")
+
+
+def shown(said: str) -> str:
+    """A label in a message: its beginning, if it is long (a text where a label was asked for)."""
+    return repr(said if len(said) < 60 else f"{said[:57]}...")

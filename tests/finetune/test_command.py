@@ -172,6 +172,16 @@ def test_a_workdir_of_an_earlier_version_goes_on(trained, home):
     assert json.loads((old / "results.json").read_text())["majority"]["classify"]["scores"]["dev"]
 
 
+def test_a_run_whose_texts_were_cut_at_the_positions_goes_on(trained, home):
+    """Catches a run begun with a `data.max_len` that is refused today, and so never ended."""
+    shutil.copytree(trained, home / "long")
+    record = home / "long/finetune.json"
+    found = json.loads(record.read_text())
+    found["config"]["data"]["max_len"] = 100  # of 16 positions
+    record.write_text(json.dumps(found))
+    assert cli.main(["finetune", f"--workdir={home / 'long'}"]) == 0
+
+
 def test_probabilities_on_request(trained, home, capsys):
     """Catches columns of other classes than they say, shares that are logits, a score without majority."""
     output = home / "shares.tsv"
@@ -309,11 +319,14 @@ def test_a_sweep_in_one_program_with_the_best_epochs(home, run):
         (("--init=nowhere",), "--init nowhere does not exist"),
         (("--config.mesh.data=2",), "does not fit 1 device"),
         (("--config.optim.frozen_layers=2",), "the encoder has 1 layers"),
-        (("--config.data.labels=('good',)",), "unknown label 'bad'"),
+        (("--config.data.labels=good,other",), "unknown label 'bad'"),
         (("--sweep=0",), "must be above 0"),
         (("--config.data.labels=0,1",), "Labels: 0, 1"),
         (("--config.data.positive=1",), "data.positive: unknown label '1'"),
         (("--config.data.max_len=64",), "data.max_len=64 is out of range; it must be in [8, 16]"),
+        (("--config.data.labels=good,bad,good",), "two or more, each once"),
+        (("--config.model.init_std=-1",), "must be above 0"),
+        (("--config.train.epochs=1e9",), "a run has at most 10,000,000"),
     ],
 )
 def test_mistakes_are_refused_before_training(home, run, capsys, flags, said):

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from electra_jax.finetune import tasks
+from electra_jax.finetune.qafiles import SquadJson
 from electra_jax.finetune.tables import rows
+from electra_jax.finetune.wanted import Wanted
 from electra_jax.spec import UserError
 
 
@@ -90,7 +92,44 @@ def test_what_is_wrong(parquet, tmp_path, monkeypatch):
     packed.write_bytes(gzip.compress(Path(path).read_bytes()))
     assert [row["label"] for _, row in rows(str(packed))] == ["a", "b"]
     with pytest.raises(UserError, match="is a Parquet file; expected text or JSON"):
-        tasks.get("mrqa").read(path, "train")
+        SquadJson().read(path, Wanted())
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"pip install 'electra-jax\[parquet\]'"):
         list(rows(path))
+
+
+def test_tasks_whose_own_files_are_not_tables(parquet):
+    """Catches the Parquet files of KorQuAD, RACE and their kin refused for their official layout."""
+    columns = {"id": ["1"], "question": ["q"], "context": ["a cat"]}
+    path = parquet("qa.parquet", columns | {"answers": [{"text": ["cat"], "answer_start": [2]}]})
+    for name in ("korquad", "tquad", "cmrc2018", "drcd", "mrqa"):
+        assert tasks.get(name).read(path, "dev")[0].answers == (("cat", 2),)
+    columns = {"article": ["a"], "question": ["q"], "options": [["x", "y"]], "answer": ["B"]}
+    assert tasks.get("race").read(parquet("race.parquet", columns), "dev")[0].label == 1
+
+
+def test_numbers_of_glues_classes(parquet):
+    """Catches 0, 1 and 2 of MNLI refused where no names come with them, and RTE's turned round."""
+    columns = {"premise": ["a"] * 3, "hypothesis": ["b"] * 3, "label": [0, 1, 2]}
+    said = ["entailment", "neutral", "contradiction"]
+    found = tasks.get("mnli").read(parquet("mnli.parquet", columns), "dev")
+    assert [example.label for example in found] == said
+    columns = {"sentence1": ["a"] * 2, "sentence2": ["b"] * 2, "label": [0, 1]}
+    found = tasks.get("rte").read(parquet("rte.parquet", columns), "dev")
+    assert [example.label for example in found] == ["entailment", "not_entailment"]
+
+
+def test_labels_that_are_nan(parquet):
+    """Catches missing labels, NaN in a column of numbers, learned as a class "nan"."""
+    path = parquet("a.parquet", {"text": ["a", "b"], "label": [1.0, float("nan")]})
+    for kind in ("classify", "regress"):
+        task = tasks.custom(kind)
+        with pytest.raises(UserError, match=":2: the label is empty"):
+            task.read(path, "train")
+        assert task.read(path, "test")[1].label is None
+
+
+def test_a_folder_of_the_users(tmp_path):
+    """Catches a folder of parts given as a file answered with splits that the task does not have."""
+    with pytest.raises(UserError, match="is a folder; name one file for train"):
+        tasks.custom("classify").read(tmp_path, "train")

@@ -69,7 +69,10 @@ def test_case_and_spaces_do_not_misplace(made):
     [
         ('{"data": 3}', "has no list 'data'"),
         ("[]", "has no list 'data'"),
-        ('{"data": [{"paragraphs": [{"qas": [{"id": 1}]}]}]}', "after 0 questions, KeyError"),
+        (
+            '{"data": [{"paragraphs": [{"qas": [{"id": 1}]}]}]}',
+            "after 0 questions, an object has no 'context'",
+        ),
         ('{"data": []}', "has no question"),
         (squad(qa(), qa()), "two questions have the id q"),
         (squad(qa(), context=" "), "the text 'context' is empty"),
@@ -133,7 +136,7 @@ def test_rows(made, row, answers):
     [
         ({"answer": "1896"}, "1 of 1 answers are not where"),
         ({"answer": "1895", "answer_start": [1, 2]}, "found 2 answer starts for 1 answers"),
-        ({"answer": "1895", "answer_start": "x"}, "answer start 'x' is no number"),
+        ({"answer": "1895", "answer_start": "x"}, "answer start 'x' is no whole number"),
         ({"answer": 1895}, "neither a text nor a list of texts"),
         ({}, "no column 'answers'"),
     ],
@@ -160,5 +163,32 @@ def test_another_layout_than_squad(made, place):
     path = made(
         "a.json", f'{{"data": [{{"paragraphs": [{{"context": "a b", "qas": [{qa}, 3]}}]}}]}}'
     )
-    with pytest.raises(UserError, match="is not in SQuAD's layout: after 0 questions"):
+    with pytest.raises(UserError, match="question q: answer start .* is no whole number"):
+        SquadJson().read(path, Wanted())
+
+
+def test_null_where_other_questions_have_answers(made):
+    """Catches impossible questions written as null refused, or a dev file that is not scored."""
+    row = '{"question": "q", "context": "a b", "answer": %s}\n'
+    some = made("a.jsonl", row % '"a"' + row % "null")
+    for wanted in (Wanted(), Wanted(labelled=False)):
+        assert [q.impossible for q in QaTable().read(some, wanted)] == [False, True]
+    none = made("b.jsonl", row % "null" * 2)
+    assert not any(q.impossible for q in QaTable().read(none, Wanted(labelled=False)))
+    with pytest.raises(UserError, match="no question has an answer"):
+        QaTable().read(none, Wanted())
+
+
+@pytest.mark.parametrize("start", [4.5, True, [1], "4.5", "9" * 5000])
+def test_starts_that_are_no_places(made, start):
+    """Catches 4.5 read as 4, or a start that is not one taken for a fault of the whole layout."""
+    path = made("a.json", squad(qa(answers=[("1895", start)])))
+    with pytest.raises(UserError, match="question q: answer start .* is no whole number"):
+        SquadJson().read(path, Wanted())
+
+
+def test_an_answer_with_a_negative_start_is_not_nowhere(made):
+    """Catches a message that denies an answer that the context holds."""
+    path = made("a.json", squad(qa(answers=[("1895", -4)])))
+    with pytest.raises(UserError, match="'1895' is not at character -4"):
         SquadJson().read(path, Wanted())

@@ -98,3 +98,19 @@ def test_a_column_by_any_of_its_names():
     assert tables.column("f", {"premise": 1, "label": 2}, ("sentence1", "premise")) == "premise"
     with pytest.raises(UserError, match=r"no column 'sentense' .*Did you mean 'sentence'\?"):
         tables.column("f", {"sentence": 1, "label": 2}, ("sentense", "x"))
+
+
+def test_half_a_surrogate_pair(made):
+    """Catches half a character, which no tokenizer takes, ending in a traceback."""
+    path = made("a.jsonl", '{"a": ["x\\ud800y", {"\\uDC00": "\\ud83d\\ude00"}]}\n')
+    assert next(tables.rows(path))[1] == {"a": ["x\ufffdy", {"\ufffd": "\U0001f600"}]}
+
+
+def test_what_the_first_line_may_be(made):
+    """Catches a line of data, or a CSV divided by semicolons, with no word on what it was taken for."""
+    twice = made("a.tsv", "so\tso\nx\ty\n")
+    with pytest.raises(UserError, match="names 'so' twice.*Line 1 was read as the header"):
+        list(tables.rows(twice))
+    row = next(tables.rows(made("b.csv", "text;label\na;b\n")))[1]
+    with pytest.raises(UserError, match="one column: a .csv is divided at commas"):
+        tables.column("b.csv", row, ("text",))

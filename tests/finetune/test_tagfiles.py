@@ -203,3 +203,26 @@ def test_spans_inside_others(made):
     example = CharacterSpans().read(made("a.json", text), wanted)[0]
     assert example.tags == ("B-y", "I-y", "I-y", "I-y")
     assert "1 entities inside longer ones" in wanted.notes[0]
+
+
+def test_a_line_between_documents_may_be_divided_otherwise(made):
+    """Catches -DOCSTART- with blanks taken for a word of a file whose columns stand between tabs."""
+    path = made("a.txt", "-DOCSTART- -X- O\n\nthe\tO\nParis\tB-LOC\n")
+    assert [s.words for s in Conll(scheme="iob2").read(path, Wanted())] == [("the", "Paris")]
+
+
+def test_a_first_line_of_usual_names_is_a_header(made):
+    """Catches "Word" learned as a word whose part of speech is "POS"."""
+    header = made("a.tsv", "Word\tPOS\nthe\tDET\ncat\tNN\n")
+    assert Conll().read(header, Wanted())[0].words == ("the", "cat")
+    none = made("b.tsv", "word\tNN\nof\tIN\n")
+    assert Conll().read(none, Wanted())[0].words == ("word", "of")
+
+
+def test_tags_that_have_their_names_already(made):
+    """Catches a dev file with names refused because the training file has numbers."""
+    path = made("a.jsonl", '{"words": ["a", "b"], "tags": ["B-X", "O"]}\n')
+    names = ("O", "B-X")
+    assert TagLists(names=names).read(path, Wanted())[0].tags == ("B-X", "O")
+    with pytest.raises(UserError, match="tag 'B-Y' is no number from 0 to 1"):
+        TagLists(names=names).read(made("b.jsonl", '{"words": ["a"], "tags": ["B-Y"]}\n'), Wanted())

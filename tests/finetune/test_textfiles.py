@@ -113,3 +113,11 @@ def test_a_file_that_is_labelled_in_part(made, capsys):
     assert "1 labels are none of the task's and taken as absent, the first: " in said
     assert "a.tsv:4: 'c'" in said and "2 of 3 examples have no label, so it is not scored" in said
     assert "every text is a number, such as 1" in said
+
+
+def test_a_text_for_a_label_is_shown_in_short(made):
+    """Catches a message of ten thousand characters, and an object refused without a word on paths."""
+    with pytest.raises(UserError, match=r"label 'x{57}\.\.\.' is not a number"):
+        Wanted(regress=True).label("here", "x" * 10_000)
+    with pytest.raises(UserError, match="'text' is an object; name the path"):
+        Wanted().text({"a": "b"}, "here", "text")
