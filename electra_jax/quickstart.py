@@ -99,18 +99,23 @@ def _command(*words: object, quiet: bool = False) -> str:
     arguments = [str(word) for word in words]
     print(f"$ electra-jax {shlex.join(arguments)}", flush=True)
     started = time.perf_counter()
-    result = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-m", "electra_jax", *arguments],
         stdout=subprocess.PIPE if quiet else None,
         text=True,
-        check=False,
     )
-    if result.returncode < 0:
-        raise UserError(f"electra-jax {arguments[0]} was ended by signal {-result.returncode}")
-    if result.returncode:
-        raise SystemExit(result.returncode)  # the command has said why
+    try:
+        printed, _ = process.communicate()
+    except KeyboardInterrupt:
+        process.terminate()  # it says what became of its work
+        process.wait()
+        raise
+    if process.returncode < 0:
+        raise UserError(f"electra-jax {arguments[0]} was ended by signal {-process.returncode}")
+    if process.returncode:
+        raise SystemExit(process.returncode)  # the command has said why
     print(f"({time.perf_counter() - started:.0f} s)", flush=True)
-    return result.stdout or ""
+    return printed or ""
 
 
 def _say(title: str) -> None:

@@ -19,6 +19,7 @@ _KEPT = {
     "export": _NOTHING,
     "import": _NOTHING,
     "predict": _NOTHING,
+    "quickstart": "; what was made stays in its folder",
     "finetune": "; runs that were finished are kept, the same command goes on with the others",
 }
 

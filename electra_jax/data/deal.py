@@ -2,7 +2,9 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -42,7 +44,8 @@ def in_order(
     waiting: collections.deque[concurrent.futures.Future[T]] = collections.deque()
     try:
         for block in todo:
-            waiting.append(pool.submit(run, block))
+            with _deaf_to_ctrl_c():  # a worker may be started now
+                waiting.append(pool.submit(run, block))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -54,3 +57,13 @@ def in_order(
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Inside, Ctrl-C waits, and a process that is started never hears it: this one tells it what to do."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

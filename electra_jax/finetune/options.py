@@ -277,6 +277,11 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 def options(config: Mapping[str, Any]) -> Options:
     """The checked options of a config; UserError names the section and key that is wrong."""
     config = complete(config)
+    if "objective" in config and "tasks" not in config:
+        raise UserError(
+            "this config is a recipe of pretrain; fine-tuning takes --config finetune:TASK, such as "
+            "finetune:sst2 (docs/tasks.md lists the tasks), or finetune:classify for your own files"
+        )
     for name in config:
         if name not in SECTIONS:
             raise unknown_name("config section", str(name), SECTIONS)

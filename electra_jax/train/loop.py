@@ -156,8 +156,9 @@ def _facts(start: Start) -> dict[str, Any]:
 def _report(start: Start, done: int) -> Report | Silence:
     if not processes.is_first():
         return Silence()
-    r = start.run.report
-    return Report(start.folder, done, start.run.train.steps, r.tensorboard, r.wandb, start.config)
+    r, t = start.run.report, start.run.train
+    total = t.steps if t.budget_s is None else None  # within a budget nobody knows the last step
+    return Report(start.folder, done, total, r.tensorboard, r.wandb, start.config)
 
 
 @dataclass(frozen=True)

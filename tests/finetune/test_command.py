@@ -309,6 +309,15 @@ def test_a_sweep_in_one_program_with_the_best_epochs(home, run):
     assert '"lr1e-09-seed0/dev"' in told and not (home / "sweep/runs/together/checkpoints").exists()
 
 
+def test_a_recipe_of_pretraining_is_told_apart(tmp_path, capsys):
+    """Catches "unknown config section 'objective'", of which nobody learns which config to take."""
+    assert cli.main(["finetune", "--config", "tiny", "--workdir", str(tmp_path / "ft")]) == 2
+    assert (
+        "is a recipe of pretrain; fine-tuning takes --config finetune:TASK"
+        in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
