@@ -422,8 +422,8 @@ def every_operation(home: Path, data: Path, undisturbed: Run) -> str:
     kills = sum(row["kills"] for row in found)
     return (
         f"{kills} saves, the n-th killed before its n-th file operation, {made_on()}: every start went on from the "
-        f"newest checkpoint that was whole, and the end (step {STEPS}, one saved every {CHECKPOINT_EVERY}) is that of the run "
-        "left alone.\n\n" + operations_table(found)
+        f"newest checkpoint that was whole, and the end (step {STEPS}, one saved every {CHECKPOINT_EVERY}) is that of "
+        "the run left alone.\n\n" + operations_table(found)
     )
 
 
