@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -32,6 +33,16 @@ class Name:
 
     def __str__(self) -> str:
         return "the name of a file inside the folder"
+
+
+@dataclass(frozen=True)
+class Like:
+    """The kind of a field that is a text of a form, a regular expression for the whole of it."""
+
+    pattern: str
+
+    def __str__(self) -> str:
+        return f"a text like {self.pattern}"
 
 
 def read(path: str | Path, fix: str = "") -> dict[str, Any]:
@@ -67,7 +78,7 @@ def check(found: Any, kinds: Mapping[str, Any], where: str | Path, fix: str = ""
     """`found` itself, an object that has every field of `kinds` with its kind. UserError lists all that is wrong.
 
     A kind is a type (`float` takes whole numbers, too, and nothing infinite), `list[...]` and `dict[str, ...]` of one,
-    a union, `Any`, `Whole(least, most)` or `Name()`. A union with None lets the field be absent. Fields that are not
+    a union, `Any`, `Whole(least, most)`, `Like(pattern)` or `Name()`. A union with None lets the field be absent. Fields that are not
     named are left alone.
     """
     if not isinstance(found, dict):
@@ -113,6 +124,8 @@ def _fits(value: Any, kind: Any) -> bool:
     if isinstance(kind, Name):
         inside = isinstance(value, str) and value not in ("", ".", "..")
         return inside and not any(sign in value for sign in "/\\\0")
+    if isinstance(kind, Like):
+        return isinstance(value, str) and re.fullmatch(kind.pattern, value) is not None
     if kind is float:
         return type(value) in (int, float) and abs(value) <= 1e300 and math.isfinite(value)
     return isinstance(kind, type) and type(value) is kind
