@@ -78,8 +78,8 @@ def check(found: Any, kinds: Mapping[str, Any], where: str | Path, fix: str = ""
     """`found` itself, an object that has every field of `kinds` with its kind. UserError lists all that is wrong.
 
     A kind is a type (`float` takes whole numbers, too, and nothing infinite), `list[...]` and `dict[str, ...]` of one,
-    a union, `Any`, `Whole(least, most)`, `Like(pattern)` or `Name()`. A union with None lets the field be absent. Fields that are not
-    named are left alone.
+    a union, `Any`, `Whole(least, most)`, `Like(pattern)` or `Name()`. A union with None lets the field be absent.
+    Fields that are not named are left alone.
     """
     if not isinstance(found, dict):
         raise UserError(
