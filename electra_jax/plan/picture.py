@@ -42,7 +42,7 @@ def draw(
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for number, whole in enumerate(priced):
+    for number, whole in enumerate(sorted(priced, key=lambda whole: whole["hours"])):
         color = f"C{number % 10}"
         money, at = whole["money"], whole["hours"]
         axes.plot(at, money["on_demand"], "o", color=color)
@@ -52,7 +52,7 @@ def draw(
         axes.annotate(
             whole["topology"],
             (at, money["on_demand"]),
-            xytext=(6, 3),
+            xytext=(6, 3 if number % 2 else -12),  # neighbours do not write over one another
             textcoords="offset points",
             color=color,
         )
