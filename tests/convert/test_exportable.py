@@ -160,7 +160,7 @@ def test_an_import_is_trained_on(run: Path, tmp_path: Path, prepared: Prepared) 
     steps = [
         f"train.{name}=2" for name in ("steps", "eval_every", "checkpoint_every", "eval_batches")
     ]
-    changes = [f"data.path={prepared.path}", "model.dropout=0.2", *steps]
+    changes = [f"data.path={prepared.path}", "model.dropout=0.2", "optim.warmup=1", *steps]
     with pytest.raises(UserError, match=r"model\.width is 128, imported 64"):
         loop.pretrain(load_config("tiny", [*changes, "model.width=128"]), again)
     # The rate is 0 at step 0, so the second of two steps is the one that moves.
