@@ -13,6 +13,7 @@ from electra_jax.finetune import tables, tags
 from electra_jax.finetune.answers import Answers
 from electra_jax.finetune.examples import TagExample
 from electra_jax.finetune.tasks import Task
+from electra_jax.finetune.wanted import written
 from electra_jax.spec import UserError
 
 _ID = ("index", "id")
@@ -126,7 +127,9 @@ def read_labels(path: str, ids: Sequence[str]) -> list[str]:
         key = str(row[tables.column(path, row, _ID)])
         if key in found:
             raise UserError(f"{path}:{line}: a second prediction for id {key}")
-        found[key] = str(row[tables.column(path, row, _PREDICTION)])
+        found[key] = written(f"{path}:{line}", row[tables.column(path, row, _PREDICTION)])
+        if not found[key]:
+            raise UserError(f"{path}:{line}: id {key} has no prediction")
     check_ids(path, list(found), ids)
     missing = [key for key in ids if key not in found]
     if missing:

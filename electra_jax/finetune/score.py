@@ -16,6 +16,7 @@ from electra_jax.finetune import (
     tasks,
 )
 from electra_jax.finetune.examples import TagExample
+from electra_jax.finetune.tagcolumns import CONLLU
 from electra_jax.finetune.tagfiles import Conll
 from electra_jax.finetune.tasks import Task
 from electra_jax.spec import UserError, unknown_name
@@ -117,33 +118,46 @@ _COLUMNS = Conll(scheme=None)
 
 def _tagged(task: Task, path: str, examples: list[TagExample]) -> dict[str, Any]:
     """The scores of a file of tags, if its words are those of the references."""
-    if tables.has_lists(path):
-        said = _sentences(task, path, examples)
-        return metrics.score(task, examples, said)
-    columns = dataclasses.replace(task, layout=_COLUMNS, labels=None)
+    named = tables.has_lists(path) or tables.suffix(path) in CONLLU
+    columns = task if named else dataclasses.replace(task, layout=_COLUMNS, labels=None)
     said = _sentences(columns, path, examples)
     found = metrics.score(task, examples, said)
+    golds = [example.tags or () for example in examples]
+    _tell_strange_tags(path, golds, said)
     if task.metrics[0] != "entities":
         return found
-    golds = [example.tags or () for example in examples]
-    if _width(path) > 2:
+    if not named and _width(path) > 2:
         # What finetune and predict write, and conlleval reads: the right tag before the predicted
         # one, in the scheme of the model. Accuracy depends on the scheme; F1 does not.
         layout = dataclasses.replace(_COLUMNS, tag=-2)
         theirs = _sentences(dataclasses.replace(columns, layout=layout), path, examples)
         if list(map(tags.spans, theirs)) == list(map(tags.spans, golds)):
             return found | {"accuracy": metrics.token_accuracy(theirs, said)}
-    if _is(golds, "iob1") and not _is(golds, "iob2") and not _is(said, "iob1"):
+    if any(
+        tuple(gold) != tuple(guess) and tags.spans(gold) == tags.spans(guess)
+        for gold, guess in zip(golds, said, strict=True)
+    ):
         print(
-            f"{path}: tags are not in IOB1 as the references' are; accuracy compares them as they "
-            "are written, F1 by their meaning",
+            f"{path}: tags are written in another scheme than the references'; accuracy compares them as "
+            "they are written, F1 by their meaning",
             file=sys.stderr,
         )
     return found
 
 
-def _is(sentences: Sequence[Sequence[str]], scheme: str) -> bool:
-    return all(tags.rewrite(said, scheme) == tuple(said) for said in sentences)
+def _tell_strange_tags(
+    path: str, golds: Sequence[Sequence[str]], said: Sequence[Sequence[str]]
+) -> None:
+    """Says which predicted tags, or types of entity, no reference has."""
+    known, found = ({tag for tags_N in each for tag in tags_N} for each in (golds, said))
+    if tags.mark_entities(known) and tags.mark_entities(found):
+        known, found = set(tags.types(known)), set(tags.types(found))
+    if strange := sorted(found - known):
+        print(
+            f"{path}: no reference has {', '.join(strange[:5])}{', ...' * (len(strange) > 5)}, so these "
+            "predictions are wrong",
+            file=sys.stderr,
+        )
 
 
 def _width(path: str) -> int:

@@ -17,7 +17,7 @@ _TAG_NAMES = (
     *("tag", "tags", "label", "labels", "ner", "ner_tag", "ner_tags", "pos", "pos_tag", "pos_tags"),
     *("upos", "xpos", "chunk", "entity"),
 )
-_SUFFIXES = (".conllu", ".conllup")
+CONLLU = (".conllu", ".conllup")  # endings of files
 _FIRST = re.compile(r"0\.1$|1(-\d+)?$")  # the ID of a first line
 _GLOBAL = "# global.columns ="
 # IDs of CoNLL-U that number no word: 1-2 is several words written as one, 8.1 is an empty one.
@@ -56,7 +56,7 @@ class Columns:
         header = None
         by_name = [column for column in (word, tag) if isinstance(column, str)]
         conllu = tabs and len(values) == len(named)
-        conllu = conllu and (tables.suffix(path) in _SUFFIXES or bool(_FIRST.match(values[0])))
+        conllu = conllu and (tables.suffix(path) in CONLLU or bool(_FIRST.match(values[0])))
         if by_name and not conllu:
             header, named = line, values
         if conllu:

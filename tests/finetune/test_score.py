@@ -114,7 +114,50 @@ def test_accuracy_in_the_scheme_of_the_file(made, capsys):
     assert run(capsys, *flags, other)[1]["accuracy"] == pytest.approx(200 / 3)
     alone = made("alone.conll", "EU B-ORG\nx O\n\nBob I-PER\n")
     _, found, said = run(capsys, *flags, alone)
-    assert found["accuracy"] == pytest.approx(200 / 3) and "not in IOB1" in said
+    assert (
+        found["accuracy"] == pytest.approx(200 / 3)
+        and "in another scheme than the references'" in said
+    )
+
+
+def test_tags_that_no_reference_has_are_said(made, capsys):
+    """Catches an accuracy of 0 for names against numbers, or for a column nobody asked for, without a word; and lists
+    in another scheme than the references'."""
+    gold = made("gold.jsonl", '{"words": ["a", "b"], "tags": ["0", "1"]}\n')
+    guess = made("p.jsonl", '{"words": ["a", "b"], "tags": ["O", "B-X"]}\n')
+    flags = ["--task", "tag", "--references", gold, "--predictions"]
+    status, found, said = run(capsys, *flags, guess)
+    assert status == 0 and found["accuracy"] == 0 and "no reference has B-X, O" in said
+    gold = made("g.jsonl", '{"words": ["a", "b"], "tags": ["I-X", "I-X"]}\n')
+    guess = made("q.jsonl", '{"words": ["a", "b"], "tags": ["B-X", "E-X"]}\n')
+    flags = ["--task", "tag", "--references", gold, "--predictions"]
+    _, found, said = run(capsys, *flags, guess)
+    assert found["f1"] == 100 and "in another scheme than the references'" in said
+
+
+def test_conllu_predictions_have_the_columns_of_the_references(made, capsys):
+    """Catches XPOS asked for and UPOS read from the predictions: an accuracy of 0 without a word."""
+    line = "1\ta\ta\t{}\t{}\t_\t0\troot\t_\t_\n\n"
+    gold = made("gold.conllu", line.format("NOUN", "NN"))
+    guess = made("p.conllu", line.format("VERB", "NN"))
+    files = ["--references", gold, "--predictions", guess]
+    _, found, said = run(capsys, "--task", "tag", "--label", "XPOS", *files)
+    assert found["accuracy"] == 100 and not said
+
+
+@pytest.mark.parametrize("value", ["null", "[1]"])
+def test_a_prediction_is_one_class(made, capsys, value):
+    """Catches null and lists scored as wrong classes of these names."""
+    gold = made(
+        "gold.jsonl",
+        '{"text": "a", "label": "x", "id": "0"}\n{"text": "b", "label": "y", "id": "1"}\n',
+    )
+    guess = made(
+        "p.jsonl", f'{{"index": "0", "prediction": "x"}}\n{{"index": "1", "prediction": {value}}}\n'
+    )
+    flags = ["--task", "classify", "--references", gold, "--predictions", guess]
+    status, said, _ = run(capsys, *flags)
+    assert status == 2 and f"{guess}:2" in said
 
 
 def test_cluener_files(made, capsys):
