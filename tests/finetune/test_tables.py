@@ -58,12 +58,12 @@ def test_byte_order_mark_and_gzip(tmp_path):
         ("a.json", "[1]", "entry 1 is a int"),
         (
             "a.jsonl",
-            '{"a": 1}\n{"a": ' + "[" * 5000 + "\n",
+            '{"a": 1}\n{"a": ' + "[" * 200_000 + "\n",
             r"a\.jsonl:2: the JSON is nested too deep",
         ),
-        ("a.json", "[" * 5000, r"a\.json:1: the JSON is nested too deep"),
-        ("a.jsonl", f'{{"a": {"7" * 5000}}}\n', r"a\.jsonl:1: a number .* too many digits"),
-        ("a.json", f'[{{"a": {"7" * 5000}}}]\n', r"a\.json:1: a number .* too many digits"),
+        ("a.json", "[" * 200_000, r"a\.json:1: the JSON is nested too deep"),
+        ("a.jsonl", f'{{"a": {"7" * 200_000}}}\n', r"a\.jsonl:1: a number .* too many digits"),
+        ("a.json", f'[{{"a": {"7" * 200_000}}}]\n', r"a\.json:1: a number .* too many digits"),
     ],
 )
 def test_what_is_wrong(made, name, text, said):
