@@ -84,7 +84,7 @@ def test_other_words_for_the_signal_are_not_believed(monkeypatch, capsys):
             raise UserError("SentencePiece could not train") from None
 
     assert run(monkeypatch, "quickstart", work) == 143
-    assert capsys.readouterr().err == "terminated\n"
+    assert capsys.readouterr().err == "terminated; what was made stays in its folder\n"
 
 
 def test_native_code_that_does_not_listen(tmp_path):
