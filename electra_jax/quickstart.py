@@ -12,13 +12,13 @@ from typing import Any
 
 from electra_jax import files
 from electra_jax.spec import UserError
-from electra_jax.text import builtin, documents
+from electra_jax.text.sources import builtin, documents
 
 VOCABULARY = 1024
 LENGTH = 32
 HELD_OUT = 0.1  # of the documents; the corpus is too small for the usual hundredth
 
-# Metric, its name here, what is better, and how to get there by counting words (electra_jax.train.baselines).
+# Metric, its name here, what is better, and how to get there by counting words (electra_jax.pretrain.baselines).
 _ROWS = (
     ("mlm_loss", "generator: loss of masked words", "lower", "word frequencies"),
     ("mlm_accuracy", "generator: masked words guessed", "higher", "the most frequent word"),

@@ -379,3 +379,14 @@ def _parse(text: str, old: Any, where: str) -> Any:
             f"config key {where}={text!r} is of type {type(value).__name__}; {expected}"
         )
     return value
+
+
+def flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by "section.key"."""
+    out: dict[str, Any] = {}
+    for name, value in section.items():
+        if isinstance(value, Mapping):
+            out |= flat(value, f"{prefix}{name}.")
+        else:
+            out[f"{prefix}{name}"] = value
+    return out

@@ -10,11 +10,13 @@ import numpy as np
 
 from electra_jax.data import ngrams
 from electra_jax.data.source import Prepared, open_prepared
+from electra_jax.learn import checkpoint, mesh
 from electra_jax.model.electra import Electra
+from electra_jax.pretrain import baselines, program
+from electra_jax.pretrain import start as workdir
+from electra_jax.pretrain.options import RunSpec, run_spec
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer
-from electra_jax.train import baselines, checkpoint, mesh, program, workdir
-from electra_jax.train.options import RunSpec, run_spec
 
 ENDS = frozenset(".!?。！？")  # what a sentence ends with
 SHORTEST, LONGEST = 8, 20  # words of a sentence to show

@@ -3,6 +3,8 @@
 import ast
 import logging
 import os
+import random
+import string
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,10 +18,37 @@ os.environ["XLA_FLAGS"] = (
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # asks a real cloud, at every call
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that wants the network is a mistake
 
+import jax
+import numpy as np
 import pytest
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from electra_jax.data.prepare import build
+from electra_jax.data.source import Prepared, open_prepared
+from electra_jax.learn import hardware
+from electra_jax.learn import mesh as meshes
+from electra_jax.pretrain import evaluate
+from electra_jax.spec import load_config
+from electra_jax.text import tokenizer
+from electra_jax.text.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTORCH = {"torch", "transformers"}
+SMALL = (
+    "model.layers=1",
+    "model.width=16",
+    "model.ffn=32",
+    "model.embedding=12",
+    "model.positions=32",
+    "train.batch=8",
+    "train.eval_batches=2",
+)
+WORDS = (
+    "the a an of in was to and is are born john smith who when where how many city year new york",
+    "what not he she it red blue cat dog mat sat on",
+)
+CHINESE = "我你他是在的中国人大学北京上海年月日一二三"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -194,3 +223,91 @@ def s3_bucket(_s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def either_bucket(request: pytest.FixtureRequest) -> str:
     """The URL of an empty bucket, of each kind in turn."""
     return request.getfixturevalue("bucket" if request.param == "gs" else "s3_bucket")
+
+
+@pytest.fixture(scope="session")
+def prepared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty documents of random words in rows of 32 tokens, a fifth of them held out."""
+    folder = tmp_path_factory.mktemp("train-data")
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = [a + b for a in "bcdfgklm" for b in ("at", "en", "ig", "ot", "um")]
+    (folder / "vocab.txt").write_text("\n".join([*special, *words, "."]) + "\n")
+    draw = random.Random(0)
+    documents = [
+        "\n".join(" ".join(draw.choices(words, k=draw.randrange(4, 30))) + "." for _ in range(6))
+        for _ in range(60)
+    ]
+    (folder / "corpus.txt").write_text("\n\n".join(documents) + "\n")
+    build.prepare(
+        [str(folder / "corpus.txt")],
+        folder / "vocab.txt",
+        32,
+        folder / "data",
+        valid_fraction=0.2,
+        workers=1,
+    )
+    return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def prepared(prepared_folder: Path) -> Prepared:
+    """The same, opened."""
+    return open_prepared(prepared_folder)
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of compiled programs."""
+    return tmp_path_factory.mktemp("programs")
+
+
+@pytest.fixture(scope="module")
+def cheap(programs: Path) -> Iterator[None]:
+    """One device, programs compiled once for all tests that ask for this, no measured matmul."""
+    one = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("data", "fsdp"))
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(programs))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(meshes, "build", lambda spec: one)
+        patch.setattr(evaluate, "build_mesh", lambda spec: one)
+        patch.setattr(hardware, "_time_matmuls", lambda size, dtype: 1.0)
+        yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.fixture(scope="session")
+def config(prepared_folder: Path) -> Callable[..., ConfigDict]:
+    """The tiny config, made smaller, on the prepared data, with more overrides."""
+
+    def make(*overrides: str, data: Any = prepared_folder) -> ConfigDict:
+        return load_config("tiny", [*SMALL, f"data.path={data}", *overrides])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def speller(tmp_path_factory) -> Tokenizer:
+    """An uncased WordPiece tokenizer: some words, every letter and digit, punctuation, Chinese."""
+    letters = string.ascii_lowercase + string.digits
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.punctuation, *CHINESE]
+    tokens += [
+        *letters,
+        *(f"##{letter}" for letter in letters),
+        *(w for line in WORDS for w in line.split() if len(w) > 1),
+    ]
+    path = tmp_path_factory.mktemp("speller") / "vocab.txt"
+    path.write_text("\n".join(tokens) + "\n")
+    return tokenizer.load(path)
+
+
+@pytest.fixture
+def made(tmp_path) -> Callable[[str, str], str]:
+    """made(name, text): the path of a new file with this text."""
+
+    def write(name: str, text: str) -> str:
+        path: Path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write

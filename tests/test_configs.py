@@ -5,8 +5,8 @@ import re
 
 import pytest
 
+from electra_jax.pretrain.options import run_spec
 from electra_jax.spec import load_config, shipped_configs
-from electra_jax.train.options import run_spec
 
 NAMES = ("small", "base", "large", "nvidia", "mini", "tiny", "quickstart")
 

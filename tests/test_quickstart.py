@@ -10,7 +10,7 @@ import pytest
 
 from electra_jax import quickstart, verdict
 from electra_jax.spec import UserError
-from electra_jax.text import builtin
+from electra_jax.text.sources import builtin
 
 ROOT = Path(__file__).resolve().parent.parent
 

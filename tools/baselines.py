@@ -24,8 +24,10 @@ from electra_jax import files
 from electra_jax.data import ngrams
 from electra_jax.data.ngrams import Ngrams
 from electra_jax.data.source import Prepared, open_prepared
+from electra_jax.learn import checkpoint, mesh
+from electra_jax.pretrain import baselines, options, program
+from electra_jax.pretrain import start as workdir
 from electra_jax.spec import UserError
-from electra_jax.train import baselines, checkpoint, mesh, options, program, workdir
 
 SYNTHETIC_ROWS = 2000  # held-out rows that the unigram model corrupts
 

@@ -25,9 +25,11 @@ from typing import NamedTuple
 import numpy as np
 import tokenizers
 
-from electra_jax.data import build, order, source
+from electra_jax.data import order, source
+from electra_jax.data.prepare import build
 from electra_jax.spec import UserError
-from electra_jax.text import documents, tokenizer
+from electra_jax.text import tokenizer
+from electra_jax.text.sources import documents
 
 MIB = 2**20
 READ_SECONDS = 5.0

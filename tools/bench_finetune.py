@@ -26,7 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax.finetune import features, order, rows, tasks
+from electra_jax.finetune import order, rows
+from electra_jax.tasks import features
+from electra_jax.tasks import task as tasks
 from electra_jax.text import tokenizer
 
 SIZES = {  # layers, width, heads, ffn, embedding
@@ -226,7 +228,7 @@ def work(
 
 def ours(variant: str, name: str, size: str, threads: int) -> Callable[[Batches], None]:
     """Our step or prediction over batches."""
-    from electra_jax.train import heap
+    from electra_jax.host import heap
 
     heap.keep_freed_memory()
     import jax
@@ -235,9 +237,9 @@ def ours(variant: str, name: str, size: str, threads: int) -> Callable[[Batches]
     from electra_jax.finetune.network import NetworkSpec
     from electra_jax.finetune.options import EncoderSpec, OptimOptions
     from electra_jax.finetune.program import Program, StepSpec
+    from electra_jax.learn import mesh as meshes
     from electra_jax.model.electra import Dimensions
-    from electra_jax.train import mesh as meshes
-    from electra_jax.train import program as programs
+    from electra_jax.pretrain import program as programs
 
     del variant, threads
     programs.use_compilation_cache()

@@ -121,8 +121,8 @@ def race(
 def useful_flops(shape: tuple[str, int, int, float, str]) -> float:
     """Of a step, everybody's."""
     from electra_jax.bench.synthetic import synthetic
+    from electra_jax.pretrain import options, speed
     from electra_jax.spec import load_config
-    from electra_jax.train import options, speed
 
     run = options.run_spec(load_config(shape[0], overrides(shape)).to_dict())
     (phase,) = run.phases(synthetic(shape[1], VOCAB))
@@ -133,7 +133,7 @@ def vendors_peak() -> float | None:
     """FLOP/s of the GPU by its data sheet; None where there is none, or an unknown one."""
     import torch
 
-    from electra_jax.train.hardware import peak_of
+    from electra_jax.learn.hardware import peak_of
 
     return peak_of(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
 
@@ -212,7 +212,7 @@ def work(name: str, shape: tuple[str, int, int, float, str], pipe: Connection) -
     """A process: makes the step, warms it up, then times as many steps as it is told; 0 ends it."""
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the others need room on the GPU
     begin = time.perf_counter()
-    from electra_jax.train import resident
+    from electra_jax.host import resident
 
     try:
         steps, memory = ours(name, shape) if name in (OURS, OURS_LOW) else theirs(name, shape)
@@ -233,7 +233,7 @@ def work(name: str, shape: tuple[str, int, int, float, str], pipe: Connection) -
 
 def held() -> float:
     """The most bytes of the machine that this process has held since its warm-up."""
-    from electra_jax.train import resident
+    from electra_jax.host import resident
 
     return resident.peak() or float("nan")
 
@@ -251,15 +251,16 @@ def ours(
     shape: tuple[str, int, int, float, str],
 ) -> tuple[Callable[[int], None], Callable[[], float]]:
     """The step that `electra-jax pretrain` runs."""
-    from electra_jax.train import heap
+    from electra_jax.host import heap
 
     heap.keep_freed_memory()  # as every command that trains does, before JAX begins
     import jax
 
     from electra_jax.bench.synthetic import synthetic
     from electra_jax.data.loader import put_rows
+    from electra_jax.learn import mesh
+    from electra_jax.pretrain import options, program
     from electra_jax.spec import load_config
-    from electra_jax.train import mesh, options, program
 
     low = ["model.residual_dtype=bfloat16"] if name == OURS_LOW else []
     run = options.run_spec(load_config(shape[0], overrides(shape) + low).to_dict())
@@ -284,7 +285,7 @@ def theirs(
 ) -> tuple[Callable[[int], None], Callable[[], float]]:
     """The same step on transformers' modules."""
     if name.endswith(KEPT):
-        from electra_jax.train import heap
+        from electra_jax.host import heap
 
         heap.keep_freed_memory()
     name = name.removesuffix(KEPT)
@@ -325,8 +326,8 @@ def joint(name: str, shape: tuple[str, int, int, float, str]) -> Any:
     from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
     from electra_jax.objective.corrupt import slot_count
+    from electra_jax.pretrain import options
     from electra_jax.spec import load_config
-    from electra_jax.train import options
 
     run = options.run_spec(load_config(shape[0], overrides(shape)).to_dict())
     dims, mask_prob = run.dimensions(VOCAB), run.objective["mask_prob"]

@@ -6,7 +6,7 @@
 
 The first command trains a vocabulary and prepares the English text under --data, pretrains the `mini` recipe as
 ELECTRA, on rows of 32 tokens and then of 128 in one run, and, with as many training FLOPs in each phase by the house
-formula (electra_jax/train/flops.py), as a masked LM; the second takes workdirs that are there. Then every task with
+formula (electra_jax/pretrain/flops.py), as a masked LM; the second takes workdirs that are there. Then every task with
 every encoder and three seeds. A finished row is in docs/results/finetuning.json and .md at once; the same command goes
 on where it was stopped. Scores are those after the last epoch, on dev, in percent. --chinese adds ChnSentiCorp,
 ELECTRA on Chinese text against random.
@@ -25,10 +25,12 @@ from typing import Any
 
 from electra_jax import files
 from electra_jax.data.source import open_prepared
-from electra_jax.finetune import metrics, tasks
 from electra_jax.objective.corrupt import slot_count
-from electra_jax.train import flops, workdir
-from electra_jax.train.options import run_spec
+from electra_jax.pretrain import flops
+from electra_jax.pretrain import start as workdir
+from electra_jax.pretrain.options import run_spec
+from electra_jax.tasks import metrics
+from electra_jax.tasks import task as tasks
 
 ROOT = Path(__file__).resolve().parent.parent
 Phases = list[dict[str, Any]]

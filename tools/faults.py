@@ -31,9 +31,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from electra_jax.data import build
+from electra_jax.data.prepare import build
+from electra_jax.learn import checkpoint, content, stored, unconfirmed
 from electra_jax.spec import UserError
-from electra_jax.train import checkpoint, content, stored, unconfirmed
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reliability.md"
 BLOCKS = ("operations", "moments")  # of the page, each between two marks

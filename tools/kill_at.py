@@ -62,7 +62,7 @@ def main() -> int:
     """The command."""
     kill_at, log, folder, *command = sys.argv[1:]
     from electra_jax import cli
-    from electra_jax.train.checkpoint import Checkpoints
+    from electra_jax.learn.checkpoint import Checkpoints
 
     count = Count(int(kill_at), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), folder)
     sys.addaudithook(count)

@@ -25,8 +25,8 @@ from electra_jax.plan.cost import Machine
 from electra_jax.plan.step import TooLarge, compile_step, settle
 from electra_jax.plan.stretches import described
 from electra_jax.plan.weighed import Weighed
+from electra_jax.pretrain.options import run_spec
 from electra_jax.spec import load_config
-from electra_jax.train.options import run_spec
 
 GIB = 2**30
 

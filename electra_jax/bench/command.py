@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 from electra_jax.bench import step
 from electra_jax.bench.synthetic import synthetic
 from electra_jax.data.source import open_prepared
+from electra_jax.pretrain import options, program, sensible
 from electra_jax.spec import UserError
-from electra_jax.train import options, program, sensible
 
 
 def run(

@@ -11,9 +11,10 @@ import jax
 from tqdm import tqdm
 
 from electra_jax.data.loader import put_rows
-from electra_jax.train import fit, flops, mesh, options, program
-from electra_jax.train.options import Phase, RunSpec
-from electra_jax.train.speed import useful_flops
+from electra_jax.learn import mesh
+from electra_jax.pretrain import fit, flops, options, program
+from electra_jax.pretrain.options import Phase, RunSpec
+from electra_jax.pretrain.speed import useful_flops
 
 WARM_UP = 2  # steps before the clock starts
 ROUND_S = 0.2  # a round shorter than this is mostly the waiting at its end

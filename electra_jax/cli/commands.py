@@ -43,7 +43,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.command in COMPUTING | {"export", "import", "plan"}:
             limits.check_memory()
         if options.command in COMPUTING:
-            from electra_jax.train import heap
+            from electra_jax.host import heap
 
             heap.keep_freed_memory()
         with leaving.heard(options.command):
@@ -62,7 +62,8 @@ def _run(options: argparse.Namespace) -> int:
 def _vocab(options: argparse.Namespace) -> None:
     from electra_jax import remote
     from electra_jax.spec import UserError
-    from electra_jax.text import buckets, mecab, vocab
+    from electra_jax.text import mecab, vocab
+    from electra_jax.text.sources import buckets
 
     segmenter, dictionary = None, options.dictionary
     if options.segmenter:
@@ -90,13 +91,14 @@ def _vocab(options: argparse.Namespace) -> None:
 
 def _prepare(options: argparse.Namespace) -> None:
     from electra_jax import remote
-    from electra_jax.data import build, source
+    from electra_jax.data import source
+    from electra_jax.data.prepare import build
     from electra_jax.spec import UserError
-    from electra_jax.text import buckets
+    from electra_jax.text.sources import buckets
 
     engine = None
     if options.runner == "beam":
-        from electra_jax.data import beam
+        from electra_jax.data.prepare import beam
 
         engine = beam.engine(options.beam_options)
     elif options.beam_options:
@@ -151,10 +153,11 @@ def _pretrain(options: argparse.Namespace) -> int:
         overridden(config, options.overrides)
     if options.workdir is None:
         raise UserError("no --workdir: the folder of the run, a new one or the one to go on with")
-    from electra_jax.train import preempt
+    from electra_jax.host import preempt
 
     with preempt.listening():
-        from electra_jax.train import loop, processes
+        from electra_jax.host import processes
+        from electra_jax.pretrain import loop
 
         how = processes.plan(options.coordinator, options.processes, options.process)
         if how is not None and preempt.told():
@@ -196,7 +199,7 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from electra_jax.train import baselines, evaluate
+    from electra_jax.pretrain import baselines, evaluate
 
     values = evaluate.evaluate_workdir(options.workdir, step=options.step, data=options.data)
     print(json.dumps(values, indent=2))
@@ -310,7 +313,7 @@ def _quickstart(options: argparse.Namespace) -> None:
 
 def _score(options: argparse.Namespace) -> None:
     from electra_jax import remote
-    from electra_jax.finetune import score
+    from electra_jax.tasks import score
 
     said = {"text": options.text, "label": options.label, "id": options.id}
     given = (options.references, options.predictions, options.null_odds or "")

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: one line, and nothing half-written. `pretrain` saves before it leaves (train/preempt.py)."""
+"""SIGTERM and Ctrl-C: one line, and nothing half-written. `pretrain` saves before it leaves (host/preempt.py)."""
 
 import contextlib
 import os

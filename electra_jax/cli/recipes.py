@@ -38,7 +38,7 @@ def listed(command: str) -> str:
 def described(name: str, overrides: Sequence[str], command: str) -> str:
     """A line for each key of a recipe: key, type, value, and what it means."""
     config = load(name, overrides, command).to_dict()
-    from electra_jax.train import described, options
+    from electra_jax.pretrain import described, options
 
     options.run_spec(config)
     rows = [(key.name, key.type, _shown(key.value), key.sentence) for key in described.keys(config)]

@@ -13,11 +13,14 @@ from electra_jax.convert import example, made_by
 from electra_jax.convert.card import About, Facts
 from electra_jax.convert.example import Example
 from electra_jax.data.source import Prepared, open_prepared
+from electra_jax.learn import arrays, checkpoint
 from electra_jax.model.electra import Dimensions
+from electra_jax.pretrain import baselines
+from electra_jax.pretrain import start as workdir
+from electra_jax.pretrain.options import RunSpec, run_spec
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer as tokenizers
-from electra_jax.train import arrays, baselines, checkpoint, imported, workdir
-from electra_jax.train.options import RunSpec, run_spec
+from electra_jax.workdir import imported
 
 # Settings that a reader of the card asks for first.
 SETTINGS = (

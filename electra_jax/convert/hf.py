@@ -11,9 +11,10 @@ from electra_jax.convert.card import About, card
 from electra_jax.convert.folder import DISCRIMINATOR, MASKED_LM, Model, Options
 from electra_jax.convert.names import Entry, Shape
 from electra_jax.model.electra import Dimensions
+from electra_jax.pretrain import baselines
 from electra_jax.spec import UserError, check_choice
 from electra_jax.text import tokenizer as tokenizers
-from electra_jax.train import away, baselines, imported
+from electra_jax.workdir import away, imported
 
 
 def export(

@@ -5,9 +5,9 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from electra_jax.spec import UserError, load_config, shipped_configs
-from electra_jax.train import changes
-from electra_jax.train.options import complete
+from electra_jax.pretrain.options import complete
+from electra_jax.spec import UserError, flat, load_config, shipped_configs
+from electra_jax.workdir import changes
 
 # What `prepare` does without a flag, by the names under which a fingerprint has its options.
 _USUAL = {
@@ -70,8 +70,8 @@ def overrides(
     usual: Mapping[str, Any], wanted: Mapping[str, Any], left_out: tuple[str, ...]
 ) -> Iterator[str]:
     """`--config.a.b=value` for every value of a config that is not the usual one; of paths the last name alone."""
-    known = changes.flat(usual)
-    for name, value in changes.flat(wanted).items():
+    known = flat(usual)
+    for name, value in flat(wanted).items():
         if not name.startswith(left_out) and _plain(known.get(name)) != _plain(value):
             yield f"--config.{name}={_without_folders(value)}"
 

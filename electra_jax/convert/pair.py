@@ -8,10 +8,10 @@ import numpy as np
 from electra_jax.convert import names
 from electra_jax.convert.folder import DIMENSIONS, Model
 from electra_jax.convert.names import Entry, Shape
+from electra_jax.learn import arrays
 from electra_jax.model.electra import Dimensions, ModelSpec
 from electra_jax.model.encoder import EncoderSpec
 from electra_jax.spec import UserError, check_choice
-from electra_jax.train import arrays
 
 Flat = dict[str, np.ndarray]
 # The paper's generator widths (Table 6): a third for the base model's 768, a quarter otherwise.

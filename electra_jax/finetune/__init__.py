@@ -1,1 +1,1 @@
-"""Fine-tuning: tasks, features, heads, metrics, and the training of a pretrained encoder."""
+"""Fine-tuning: heads, and the training of a pretrained encoder on tasks."""

@@ -15,12 +15,12 @@ from electra_jax.finetune import groups, loop, majority, plan, record, results
 from electra_jax.finetune.options import TYPES, Options, complete, options
 from electra_jax.finetune.plan import Plan
 from electra_jax.finetune.program import Notice, Program
+from electra_jax.learn import mesh as meshes
+from electra_jax.pretrain import program as programs
+from electra_jax.pretrain.start import versions
 from electra_jax.spec import UserError, apply_override, to_dict
-from electra_jax.train import away
-from electra_jax.train import mesh as meshes
-from electra_jax.train import program as programs
-from electra_jax.train.away import Home
-from electra_jax.train.workdir import versions
+from electra_jax.workdir import away
+from electra_jax.workdir.away import Home
 
 # What may differ between two starts: it changes where it runs and what is logged, not what is learned.
 FREE = (

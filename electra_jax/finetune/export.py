@@ -15,10 +15,10 @@ from electra_jax.convert.card import About
 from electra_jax.convert.folder import Options
 from electra_jax.finetune import record
 from electra_jax.finetune.heads import HeadSpec
-from electra_jax.finetune.metrics import is_score
 from electra_jax.spec import UserError, from_config, load_config
+from electra_jax.tasks.metrics import is_score
 from electra_jax.text import tokenizer as tokenizers
-from electra_jax.train import away
+from electra_jax.workdir import away
 
 CLASSES = {
     "classify": "ElectraForSequenceClassification",

@@ -13,7 +13,7 @@ from electra_jax.finetune.loop import Group
 from electra_jax.finetune.plan import Plan
 from electra_jax.finetune.program import Program
 from electra_jax.finetune.record import Run
-from electra_jax.train import flops
+from electra_jax.pretrain import flops
 
 TOGETHER = "together"
 WARM, TIMED = 2, 5  # steps

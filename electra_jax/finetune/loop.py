@@ -16,11 +16,11 @@ from electra_jax.finetune.forward import Found, predict
 from electra_jax.finetune.plan import Plan
 from electra_jax.finetune.program import Program, State
 from electra_jax.finetune.record import Run
+from electra_jax.learn import arrays
+from electra_jax.learn.checkpoint import Checkpoints
+from electra_jax.learn.report import Report
+from electra_jax.learn.stored import FOLDER as CHECKPOINTS
 from electra_jax.spec import UserError, to_dict
-from electra_jax.train import arrays
-from electra_jax.train.checkpoint import Checkpoints
-from electra_jax.train.report import Report
-from electra_jax.train.stored import FOLDER as CHECKPOINTS
 
 RUN_AHEAD = 4  # steps that may be dispatched before their loss is there
 BEST = "best.safetensors"  # parameters of the best epoch so far

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax.finetune import metrics, tags
 from electra_jax.finetune.network import IGNORED
 from electra_jax.finetune.plan import Plan, TaskData
-from electra_jax.finetune.tasks import Task
+from electra_jax.tasks import metrics, tags
+from electra_jax.tasks.task import Task
 
 NAME = "majority"  # the key of these scores in a workdir's files
 

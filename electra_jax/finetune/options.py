@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from electra_jax.learn.mesh import MeshSpec
+from electra_jax.learn.optim import OptimSpec
 from electra_jax.model.electra import ModelSpec
+from electra_jax.pretrain.options import ReportSpec
 from electra_jax.spec import (
     UserError,
     check_choice,
@@ -14,9 +17,6 @@ from electra_jax.spec import (
     to_dict,
     unknown_name,
 )
-from electra_jax.train.mesh import MeshSpec
-from electra_jax.train.optim import OptimSpec
-from electra_jax.train.options import ReportSpec
 
 # The paper's fine-tuning rates by model (Table 7): small has width 256, base 768, large 1024.
 RATES = ((512, 3e-4), (1023, 1e-4), (None, 5e-5))

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from electra_jax import remote
-from electra_jax.finetune import custom, features, order, record, rows, start, tasks
-from electra_jax.finetune.features import Features
+from electra_jax.finetune import order, record, rows, start
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.network import NetworkSpec
 from electra_jax.finetune.options import (
@@ -28,9 +27,12 @@ from electra_jax.finetune.program import StepSpec
 from electra_jax.finetune.record import Run
 from electra_jax.finetune.rows import Rows
 from electra_jax.finetune.start import Start
-from electra_jax.finetune.tasks import Task
-from electra_jax.finetune.wanted import unknown_label
 from electra_jax.spec import UserError, check_range, unknown_name
+from electra_jax.tasks import custom, features
+from electra_jax.tasks import task as tasks
+from electra_jax.tasks.features import Features
+from electra_jax.tasks.files.wanted import unknown_label
+from electra_jax.tasks.task import Task
 from electra_jax.text.tokenizer import Tokenizer
 
 MOST_STEPS = 10_000_000  # of a run; each is planned before the first

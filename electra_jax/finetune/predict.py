@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax import files, remote
-from electra_jax.finetune import forward, majority, order, plan, record, scoring, tasks
+from electra_jax.finetune import forward, majority, order, plan, record, scoring
 from electra_jax.finetune.export import choose_task
 from electra_jax.finetune.forward import Found
 from electra_jax.finetune.heads import HeadSpec
@@ -14,12 +14,14 @@ from electra_jax.finetune.network import NetworkSpec
 from electra_jax.finetune.options import DataOptions, options
 from electra_jax.finetune.plan import Split
 from electra_jax.finetune.program import Notice, Program, StepSpec
-from electra_jax.finetune.tasks import Task
+from electra_jax.learn import arrays
+from electra_jax.learn import mesh as meshes
+from electra_jax.pretrain import program as programs
 from electra_jax.spec import UserError, from_config
+from electra_jax.tasks import task as tasks
+from electra_jax.tasks.task import Task
 from electra_jax.text import tokenizer as tokenizers
-from electra_jax.train import arrays, away
-from electra_jax.train import mesh as meshes
-from electra_jax.train import program as programs
+from electra_jax.workdir import away
 
 SPLIT = "predict"  # a split of this name need not have labels
 

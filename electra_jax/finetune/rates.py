@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 
+from electra_jax.learn.arrays import path_name
 from electra_jax.model.electra import Params
-from electra_jax.train.arrays import path_name
 
 
 def multipliers(params: Params, layers: int, decay: float, off_by_one: bool, frozen: int) -> Any:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from electra_jax import files
-from electra_jax.finetune import forward, majority, metrics, plots, record, scoring
+from electra_jax.finetune import forward, majority, plots, record, scoring
 from electra_jax.finetune.plan import Plan, TaskData
+from electra_jax.tasks import metrics
 
 ENSEMBLE = "ensemble"
 

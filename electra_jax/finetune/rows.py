@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from electra_jax.finetune.features import Features
 from electra_jax.finetune.network import IGNORED
+from electra_jax.tasks.features import Features
 
 Arrays = dict[str, np.ndarray]
 

@@ -7,13 +7,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from electra_jax import files
-from electra_jax.finetune import answers, metrics, outputs
-from electra_jax.finetune.answers import Answers, Candidates
 from electra_jax.finetune.forward import Found
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.plan import Split
-from electra_jax.finetune.tasks import Task
 from electra_jax.spec import UserError
+from electra_jax.tasks import answers, metrics, outputs
+from electra_jax.tasks.answers import Answers, Candidates
+from electra_jax.tasks.task import Task
 
 
 class Data(Protocol):

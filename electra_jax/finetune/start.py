@@ -11,11 +11,13 @@ from electra_jax.convert import exportable, folder, names, pair
 from electra_jax.convert.folder import Model
 from electra_jax.finetune import record
 from electra_jax.finetune.options import EncoderSpec
+from electra_jax.learn import arrays
 from electra_jax.model.electra import Dimensions
+from electra_jax.pretrain import start as workdir
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer as tokenizers
 from electra_jax.text.tokenizer import Tokenizer
-from electra_jax.train import arrays, away, imported, workdir
+from electra_jax.workdir import away, imported
 
 RANDOM = "random"
 # What tells an encoder's tensors from those of heads and poolers, and the prefix that most classes put before them.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from electra_jax.data.source import Prepared
 from electra_jax.model.electra import REMATS
 from electra_jax.plan.step import Compiled, TooLarge
+from electra_jax.pretrain.options import RunSpec
 from electra_jax.spec import UserError
-from electra_jax.train.options import RunSpec
 
 Outcome = Compiled | TooLarge
 _ROOM = 0.98  # of the memory: the compiler's own needs grow a little with the program

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from electra_jax.train import hardware
+from electra_jax.learn import hardware
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from electra_jax.plan.prices import Prices
 from electra_jax.plan.step import Compiled, TooLarge, compile_step, settle
 from electra_jax.plan.stretches import Stretch, stretches
 from electra_jax.plan.target import Target, aim, check_name
+from electra_jax.pretrain import sensible
+from electra_jax.pretrain.options import RunSpec, run_spec
 from electra_jax.spec import UserError
-from electra_jax.train import sensible
-from electra_jax.train.options import RunSpec, run_spec
 
 _NOT_HERE = (
     "no step was run: this machine has less free memory than it takes; a smaller train.batch, or a larger "

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 import jax
 from jax.experimental import topologies
 
+from electra_jax.learn import hardware
 from electra_jax.plan.chips import BOX, GPUS, Gpu
 from electra_jax.plan.cost import Machine, Rates
 from electra_jax.spec import UserError
-from electra_jax.train import hardware
 
 # JAX keeps this share of a GPU's memory for programs (XLA_PYTHON_CLIENT_MEM_FRACTION).
 _SHARE = 0.75

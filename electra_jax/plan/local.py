@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from electra_jax.data.source import Prepared
+from electra_jax.host import resident
+from electra_jax.learn import hardware
 from electra_jax.plan.cost import Machine
 from electra_jax.plan.step import Compiled
-from electra_jax.train import hardware, resident
-from electra_jax.train.program import FIELDS, place_array
+from electra_jax.pretrain.program import FIELDS, place_array
 
 STEPS = 3  # timed, after one that is not
 _LEAST_COPIED, _MOST_COPIED = 1 << 26, 1 << 30  # bytes, more than caches hold

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from electra_jax.data.source import Prepared
+from electra_jax.learn.hardware import peak_of
 from electra_jax.model.electra import count_parameters
 from electra_jax.plan.advise import Trial
 from electra_jax.plan.cost import Estimate, Machine, estimate, seconds
@@ -13,9 +14,8 @@ from electra_jax.plan.hlo import Source
 from electra_jax.plan.prices import Price
 from electra_jax.plan.step import Compiled, TooLarge
 from electra_jax.plan.weighed import Weighed
-from electra_jax.train.hardware import peak_of
-from electra_jax.train.options import RunSpec
-from electra_jax.train.speed import useful_flops
+from electra_jax.pretrain.options import RunSpec
+from electra_jax.pretrain.speed import useful_flops
 
 LISTED = 10  # buffers and operations
 GIB = 2**30

@@ -12,10 +12,11 @@ import jax
 from jax.sharding import Mesh
 
 from electra_jax.data.source import Prepared
+from electra_jax.learn import mesh
 from electra_jax.plan.weighed import Weighed, weigh
-from electra_jax.train import mesh, options, program
-from electra_jax.train.options import RunSpec
-from electra_jax.train.program import Program
+from electra_jax.pretrain import options, program
+from electra_jax.pretrain.options import RunSpec
+from electra_jax.pretrain.program import Program
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from electra_jax import remote
 from electra_jax.data.source import Prepared, open_prepared
+from electra_jax.pretrain.options import RunSpec
 from electra_jax.spec import UserError, find_config
 from electra_jax.text.special import SpecialIds
-from electra_jax.train.options import RunSpec
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import jax
 
 from electra_jax.plan import cost, gpu, local, topology
 from electra_jax.plan.cost import Machine
-from electra_jax.train.options import RunSpec
+from electra_jax.pretrain.options import RunSpec
 
 
 @dataclass(frozen=True)

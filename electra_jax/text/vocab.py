@@ -18,18 +18,17 @@ from electra_jax import files
 from electra_jax.spec import UserError, check_choice
 from electra_jax.text import (
     alphabet,
-    documents,
     effect,
     japanese,
     lost,
     mecab,
     rules,
-    sample,
     special,
     spm,
     tokenizer,
     wordpiece,
 )
+from electra_jax.text.sources import documents, sample
 from electra_jax.text.tokenizer import Tokenizer
 
 KINDS = ("wordpiece", "unigram", "bpe")

@@ -9,8 +9,8 @@ import pytest
 from electra_jax import cli
 from electra_jax.bench import command, step
 from electra_jax.bench.synthetic import SPECIAL, synthetic
+from electra_jax.learn import hardware
 from electra_jax.spec import UserError, load_config
-from electra_jax.train import hardware
 
 SMALLEST = ("model.layers=1", "model.width=16", "model.ffn=32", "model.embedding=16")
 

@@ -7,12 +7,13 @@ import pytest
 from jax.sharding import Mesh
 
 from electra_jax.bench.synthetic import synthetic
+from electra_jax.learn import mesh
 from electra_jax.objective.corrupt import slot_count
 from electra_jax.plan.weighed import Weighed, weigh
+from electra_jax.pretrain import program
+from electra_jax.pretrain.options import run_spec
+from electra_jax.pretrain.speed import useful_flops
 from electra_jax.spec import load_config
-from electra_jax.train import mesh, program
-from electra_jax.train.options import run_spec
-from electra_jax.train.speed import useful_flops
 
 pytestmark = pytest.mark.slow
 BATCH, LENGTH, VOCAB = 64, 128, 30_592

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from electra_jax.convert import hf
+from electra_jax.learn import arrays
 from electra_jax.model.electra import Dimensions, Electra, MaskedLM, ModelSpec
 from electra_jax.model.layers import padded_vocab
 from electra_jax.text import tokenizer
 from electra_jax.text.tokenizer import Tokenizer
-from electra_jax.train import arrays, imported
+from electra_jax.workdir import imported
 
 TINY = ModelSpec(
     layers=2,

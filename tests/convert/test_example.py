@@ -3,7 +3,7 @@
 import pytest
 
 from electra_jax.convert import example
-from electra_jax.data import build
+from electra_jax.data.prepare import build
 from electra_jax.data.source import open_prepared
 from electra_jax.text import tokenizer
 

@@ -14,12 +14,15 @@ from safetensors.numpy import load_file
 
 from electra_jax import files
 from electra_jax.convert import exportable, hf
-from electra_jax.data import build
+from electra_jax.data.prepare import build
 from electra_jax.data.source import Prepared, open_prepared
+from electra_jax.learn import arrays, checkpoint
 from electra_jax.model.electra import Dimensions, ModelSpec
+from electra_jax.pretrain import loop
+from electra_jax.pretrain import start as workdir
 from electra_jax.spec import UserError, load_config
 from electra_jax.text.tokenizer import Tokenizer
-from electra_jax.train import arrays, checkpoint, imported, loop, workdir
+from electra_jax.workdir import imported
 
 MakeRun = Callable[..., Path]
 

@@ -23,11 +23,12 @@ from transformers import (
 )
 
 from electra_jax.convert import hf
+from electra_jax.learn import arrays
 from electra_jax.model.electra import Dimensions, Electra, MaskedLM
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer, vocab
 from electra_jax.text.tokenizer import Tokenizer
-from electra_jax.train import arrays, imported
+from electra_jax.workdir import imported
 
 pytestmark = pytest.mark.torch
 MODES = ("embeddings", "none", "all")

@@ -8,9 +8,9 @@ import pytest
 
 from electra_jax.cli import flags
 from electra_jax.convert import made_by
+from electra_jax.pretrain.options import complete
 from electra_jax.spec import load_config
-from electra_jax.train import changes
-from electra_jax.train.options import complete
+from electra_jax.workdir import changes
 
 
 @pytest.mark.parametrize(

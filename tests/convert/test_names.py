@@ -10,10 +10,10 @@ import torch
 from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
 from electra_jax.convert import folder, names, pair
+from electra_jax.learn import arrays
 from electra_jax.model.electra import Dimensions, Electra, MaskedLM
 from electra_jax.model.layers import padded_vocab
 from electra_jax.spec import UserError
-from electra_jax.train import arrays
 
 pytestmark = pytest.mark.torch
 MODES = ("embeddings", "none", "all")

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from electra_jax.convert import hf
+from electra_jax.learn import arrays
 from electra_jax.model.electra import Electra
-from electra_jax.train import arrays, imported
+from electra_jax.workdir import imported
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from electra_jax.convert.folder import DISCRIMINATOR, MASKED_LM
 from electra_jax.convert.names import Shape
 from electra_jax.model.electra import Dimensions
 from electra_jax.spec import UserError
-from electra_jax.train import imported
+from electra_jax.workdir import imported
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "d")
 FULL = Shape(vocab=16, embedding=4, width=8, heads=2, ffn=32, layers=1, positions=12, types=2)
@@ -56,9 +56,9 @@ def test_there_and_back(made: Path, tmp_path: Path):
 
 def test_a_run_goes_on_from_it_with_any_recipe(made: Path, tmp_path: Path):
     """Catches an import that no recipe fits, since none knows of further rows."""
-    from electra_jax.data import build
+    from electra_jax.data.prepare import build
+    from electra_jax.pretrain import start as workdir
     from electra_jax.spec import load_config
-    from electra_jax.train import workdir
 
     hf.import_(made / "discriminator", made / "generator", tmp_path / "run")
     (tmp_path / "c.txt").write_text("a b c d a b\n\n" * 40)
@@ -83,8 +83,8 @@ def test_fewer_rows_than_tokens():
 
 
 def _spec():
+    from electra_jax.pretrain.options import run_spec
     from electra_jax.spec import load_config
-    from electra_jax.train.options import run_spec
 
     return run_spec(load_config("tiny").to_dict()).model
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from electra_jax.data import baselines, build, ngrams
+from electra_jax.data import baselines, ngrams
+from electra_jax.data.prepare import build
 from electra_jax.data.source import open_prepared
 from electra_jax.spec import UserError
 

@@ -5,8 +5,9 @@ import sys
 import numpy as np
 import pytest
 
-from electra_jax.data import baselines, beam, build, record
-from electra_jax.data import corpus as corpora
+from electra_jax.data import baselines, record
+from electra_jax.data.prepare import beam, build
+from electra_jax.data.prepare import corpus as corpora
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.spec import UserError
 

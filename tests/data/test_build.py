@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from electra_jax.data import build, deal, examples, record, shards, source, work
-from electra_jax.data import corpus as corpora
+from electra_jax.data import examples, record, source
+from electra_jax.data.prepare import build, deal, shards, work
+from electra_jax.data.prepare import corpus as corpora
 from electra_jax.spec import UserError
-from electra_jax.text import documents, tokenizer
+from electra_jax.text import tokenizer
+from electra_jax.text.sources import documents
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from electra_jax.data import build, dedup
-from electra_jax.data.corpus import Corpus
+from electra_jax.data.prepare import build, dedup
+from electra_jax.data.prepare.corpus import Corpus
 from electra_jax.data.source import open_prepared
 from electra_jax.spec import UserError
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electra_jax.data import heldout
+from electra_jax.data.prepare import heldout
 from electra_jax.spec import UserError
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from electra_jax.data import build
+from electra_jax.data.prepare import build
 from electra_jax.text import vocab
 
 TEXTS = {

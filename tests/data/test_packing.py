@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from electra_jax.data import build, packing, source
+from electra_jax.data import packing, source
+from electra_jax.data.prepare import build
 from electra_jax.model.electra import Dimensions, Electra
+from electra_jax.pretrain.options import run_spec
 from electra_jax.spec import load_config
-from electra_jax.train.options import run_spec
 
 LENGTH, PAD = 16, 9
 

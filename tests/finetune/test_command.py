@@ -20,9 +20,9 @@ from electra_jax import cli, remote
 from electra_jax.finetune import loop, program
 from electra_jax.finetune.options import options
 from electra_jax.finetune.record import Run
+from electra_jax.learn import mesh as meshes
 from electra_jax.spec import UserError, load_config
-from electra_jax.train import away
-from electra_jax.train import mesh as meshes
+from electra_jax.workdir import away
 
 WORDS = {"good": "fine nice great happy warm", "bad": "poor sad cold grim awful"}
 SMALL = (

@@ -12,10 +12,10 @@ from electra_jax.finetune import export, network, record, start
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.network import NetworkSpec
 from electra_jax.finetune.options import EncoderSpec
+from electra_jax.learn import arrays
 from electra_jax.model.electra import Dimensions
 from electra_jax.spec import UserError, to_dict
 from electra_jax.text import tokenizer as tokenizers
-from electra_jax.train import arrays
 
 ENCODER = EncoderSpec(2, 16, 2, 32, 8, 24, 2, 0.5, 0.1, 0.1, "float32", "float32", "none")
 VOCAB = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh")

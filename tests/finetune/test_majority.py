@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from electra_jax.finetune import majority, tasks
-from electra_jax.finetune.examples import ChoiceExample, QaExample, TagExample, TextExample
+from electra_jax.finetune import majority
 from electra_jax.finetune.network import IGNORED
+from electra_jax.tasks import task as tasks
+from electra_jax.tasks.examples import ChoiceExample, QaExample, TagExample, TextExample
 
 
 def data(name, labels, **trained):

@@ -10,14 +10,16 @@ import torch
 import transformers
 
 from electra_jax.convert import names, pair
-from electra_jax.finetune import features, rows, start, tasks
+from electra_jax.finetune import rows, start
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.network import NetworkSpec
 from electra_jax.finetune.options import EncoderSpec, OptimOptions
 from electra_jax.finetune.program import Program, StepSpec
+from electra_jax.learn import arrays
+from electra_jax.learn import mesh as meshes
 from electra_jax.model.layers import padded_vocab
-from electra_jax.train import arrays
-from electra_jax.train import mesh as meshes
+from electra_jax.tasks import features
+from electra_jax.tasks import task as tasks
 
 STEPS, BATCH, LENGTH, PEAK = 20, 8, 32, 1e-3
 OPTIM = OptimOptions("adamw", None, None, False, 0.1, 1.0, 0.9, 0.999, 1e-6, 0.0, 1.0, 0)

@@ -11,9 +11,9 @@ from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.network import NetworkSpec
 from electra_jax.finetune.options import EncoderSpec, OptimOptions
 from electra_jax.finetune.program import Program, StepSpec, micro_batches
+from electra_jax.learn import arrays
+from electra_jax.learn import mesh as meshes
 from electra_jax.model.electra import Dimensions
-from electra_jax.train import arrays
-from electra_jax.train import mesh as meshes
 
 STEPS, SEEDS, RATES = 20, (3, 4), (1e-3, 2e-3)
 ENCODER = EncoderSpec(1, 16, 2, 32, 16, 16, 2, 0.02, 0.1, 0.1, "float32", "float32", "none")

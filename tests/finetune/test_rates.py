@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from electra_jax.finetune import rates
-from electra_jax.train import arrays
+from electra_jax.learn import arrays
 
 NAMES = (
     "embeddings/word",

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from electra_jax.finetune import scoring, tasks
-from electra_jax.finetune.examples import ChoiceExample, TagExample, TextExample
+from electra_jax.finetune import scoring
 from electra_jax.spec import UserError
+from electra_jax.tasks import task as tasks
+from electra_jax.tasks.examples import ChoiceExample, TagExample, TextExample
 
 
 def data(name, labels=()):

@@ -12,10 +12,11 @@ from electra_jax.convert import folder, names
 from electra_jax.convert.names import Shape
 from electra_jax.finetune import start
 from electra_jax.finetune.options import EncoderSpec
+from electra_jax.learn import arrays
 from electra_jax.model.electra import Dimensions, Electra, MaskedLM
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer
-from electra_jax.train import arrays, imported
+from electra_jax.workdir import imported
 
 SPEC = EncoderSpec(1, 8, 2, 16, 4, 12, 2, 0.02, 0.2, 0.3, "float32", "float32", "none")
 SHAPE = Shape(vocab=9, embedding=4, width=8, heads=2, ffn=16, layers=1, positions=12, types=2)

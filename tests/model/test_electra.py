@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from electra_jax.learn.arrays import flatten
 from electra_jax.model.electra import (
     Dimensions,
     Electra,
@@ -17,7 +18,6 @@ from electra_jax.model.electra import (
     is_vocabulary,
 )
 from electra_jax.spec import UserError, from_config, load_config
-from electra_jax.train.arrays import flatten
 
 
 def shapes(dims: Dimensions, module: type = Electra) -> dict[str, Any]:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import special
 
+from electra_jax.learn.arrays import flatten
 from electra_jax.model.electra import Dimensions, Electra, MaskedLM
 from electra_jax.model.encoder import Encoder
 from electra_jax.ops import noise as noise_ops
-from electra_jax.train.arrays import flatten
 
 Params = dict[str, Any]
 

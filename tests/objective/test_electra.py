@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from electra_jax.learn.arrays import flatten
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops import samplers
-from electra_jax.train.arrays import flatten
 
 VOCAB = 40
 

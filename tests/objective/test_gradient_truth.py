@@ -29,17 +29,17 @@ import torch
 from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
 from electra_jax.convert import folder, names, pair
-from electra_jax.data import build
+from electra_jax.data.prepare import build
 from electra_jax.data.source import Prepared, open_prepared
+from electra_jax.learn import arrays
+from electra_jax.learn.optim import OptimSpec, direction
 from electra_jax.model.electra import Dimensions, Electra, ModelSpec
 from electra_jax.model.layers import padded_vocab
 from electra_jax.objective import protocol
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.vocab_head import vocabulary_head
+from electra_jax.pretrain.step import make_train_step, step_keys
 from electra_jax.spec import from_config, load_config
-from electra_jax.train import arrays
-from electra_jax.train.optim import OptimSpec, direction
-from electra_jax.train.step import make_train_step, step_keys
 
 pytestmark = pytest.mark.torch
 LENGTH, ROWS, SEED, STEPS = 64, 8, 3, 10

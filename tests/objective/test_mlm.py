@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from electra_jax.train.arrays import flatten
+from electra_jax.learn.arrays import flatten
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.network import NetworkSpec
 from electra_jax.finetune.options import EncoderSpec, OptimOptions
 from electra_jax.finetune.program import Program, StepSpec
+from electra_jax.learn import mesh as meshes
 from electra_jax.model.electra import Dimensions
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.vocab_tiles import HeadOptions, tiled_head
-from electra_jax.train import mesh as meshes
 
 
 def fine_tuning_text(devices, runs: int = 0) -> str:

@@ -6,13 +6,13 @@ import re
 import pytest
 
 from electra_jax.bench.synthetic import synthetic
+from electra_jax.learn import mesh as meshes
 from electra_jax.objective.corrupt import slot_count
 from electra_jax.plan import gpu
 from electra_jax.plan.weighed import weigh
+from electra_jax.pretrain import program
+from electra_jax.pretrain.options import run_spec
 from electra_jax.spec import load_config
-from electra_jax.train import mesh as meshes
-from electra_jax.train import program
-from electra_jax.train.options import run_spec
 
 pytestmark = [
     pytest.mark.slow,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from electra_jax.bench.synthetic import synthetic
+from electra_jax.learn import mesh as meshes
 from electra_jax.objective.corrupt import slot_count
 from electra_jax.ops.noise import Noise
 from electra_jax.ops.tpu import attention as attention_kernel
@@ -15,10 +16,9 @@ from electra_jax.ops.vocab_tiles import HeadOptions
 from electra_jax.plan import topology
 from electra_jax.plan.step import compile_step, settle
 from electra_jax.plan.stretches import described
+from electra_jax.pretrain import program
+from electra_jax.pretrain.options import run_spec
 from electra_jax.spec import load_config
-from electra_jax.train import mesh as meshes
-from electra_jax.train import program
-from electra_jax.train.options import run_spec
 
 pytestmark = [
     pytest.mark.slow,

@@ -9,8 +9,8 @@ from electra_jax.plan.advise import Trial
 from electra_jax.plan.step import Compiled, TooLarge
 from electra_jax.plan.stretches import described
 from electra_jax.plan.weighed import Memory, Weighed
+from electra_jax.pretrain.options import run_spec
 from electra_jax.spec import UserError, load_config
-from electra_jax.train.options import run_spec
 
 LIMIT = 1000
 

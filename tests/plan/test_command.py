@@ -12,12 +12,12 @@ import jax
 import pytest
 
 from electra_jax import cli
+from electra_jax.learn.arrays import flatten
 from electra_jax.plan import command, local, prices, report, target
 from electra_jax.plan.step import compile_step, settle
 from electra_jax.plan.stretches import Stretch, described
+from electra_jax.pretrain.options import run_spec
 from electra_jax.spec import load_config
-from electra_jax.train.arrays import flatten
-from electra_jax.train.options import run_spec
 
 SMALL = [
     "--config.model.layers=1",

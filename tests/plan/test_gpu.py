@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
+from electra_jax.learn import hardware
 from electra_jax.plan import gpu
 from electra_jax.plan.chips import GPUS
 from electra_jax.plan.cost import seconds
 from electra_jax.plan.weighed import weigh_text
 from electra_jax.spec import UserError
-from electra_jax.train import hardware
 
 KERNEL = """
 HloModule step

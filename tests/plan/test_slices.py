@@ -7,15 +7,15 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from electra_jax.learn.arrays import flatten
 from electra_jax.plan import topology
 from electra_jax.plan.chips import CHIPS
 from electra_jax.plan.cost import estimate, tpu
 from electra_jax.plan.step import compile_step, settle
 from electra_jax.plan.stretches import described
 from electra_jax.plan.weighed import weigh_text
+from electra_jax.pretrain.options import run_spec
 from electra_jax.spec import load_config
-from electra_jax.train.arrays import flatten
-from electra_jax.train.options import run_spec
 
 # In the words of the compiler: a part is added up inside the slice, sent to the host, and comes back from all slices.
 TEXT = """HloModule jit_train_step, is_scheduled=true

@@ -5,8 +5,8 @@ import pytest
 
 from electra_jax.plan.step import check, too_large
 from electra_jax.plan.stretches import described
+from electra_jax.pretrain.options import run_spec
 from electra_jax.spec import UserError, load_config
-from electra_jax.train.options import run_spec
 
 
 def test_rows_are_as_long_as_the_recipe_prepares_them():

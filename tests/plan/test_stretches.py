@@ -4,8 +4,8 @@ import pytest
 
 from electra_jax.plan import report
 from electra_jax.plan.stretches import Stretch, described, stretches
+from electra_jax.pretrain.options import run_spec
 from electra_jax.spec import UserError, load_config
-from electra_jax.train.options import run_spec
 
 
 def test_every_phase_is_weighed_as_it_will_run():

@@ -2,10 +2,10 @@
 
 import pytest
 
+from electra_jax.learn import hardware
 from electra_jax.plan import topology
 from electra_jax.plan.chips import CHIPS
 from electra_jax.spec import UserError
-from electra_jax.train import hardware
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from electra_jax.text import documents, tokenizer, vocab
+from electra_jax.text import tokenizer, vocab
+from electra_jax.text.sources import documents
 from electra_jax.text.tokenizer import Tokenizer
 
 CORPORA = {

@@ -6,7 +6,7 @@ import pytest
 
 from electra_jax import remote
 from electra_jax.spec import UserError
-from electra_jax.text import buckets, documents
+from electra_jax.text.sources import buckets, documents
 
 NAMES = ("a/x1.txt", "a/x2.txt", "a/b/x3.txt", "a/y.jsonl", "out/_SUCCESS", "out/part-00000.txt")
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from electra_jax.spec import UserError
-from electra_jax.text import documents
+from electra_jax.text.sources import documents
 
 
 class Toy(tfds.core.GeneratorBasedBuilder):

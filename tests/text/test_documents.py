@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from electra_jax.spec import UserError
-from electra_jax.text import documents
+from electra_jax.text.sources import documents
 
 DOCUMENTS = [["Erster Absatz.", "Zweiter, größer."], ["中文一段。"], ["한국어", "😀 x"]]
 TEXT = "\n\n\n".join("\n".join(document) for document in DOCUMENTS) + "\n"
@@ -64,7 +64,7 @@ def test_only_line_feeds_end_a_paragraph(packed):
 
 def test_blocks_do_not_show(packed, monkeypatch):
     """Catches characters and lines torn at the border of a block."""
-    monkeypatch.setattr("electra_jax.text.compression.BLOCK", 16)
+    monkeypatch.setattr("electra_jax.text.sources.compression.BLOCK", 16)
     assert read(packed("a.txt", TEXT.encode())) == DOCUMENTS
 
 
@@ -153,7 +153,7 @@ def test_refuses_what_is_not_text(packed):
 
 def test_says_the_byte_far_into_the_file(packed, monkeypatch):
     """Catches offsets counted from the block or the compressed file instead of the content."""
-    monkeypatch.setattr("electra_jax.text.compression.BLOCK", 64)
+    monkeypatch.setattr("electra_jax.text.sources.compression.BLOCK", 64)
     data = b"0123456789\n" * 100 + b"0123\xff\n"
     fails(packed("a.txt", data), r"byte 1104 \(0xff, line 101\)", at_opening=False)
     data = b"x" * 1000 + b"\n\0"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electra_jax.text import documents, layout
+from electra_jax.text.sources import documents, layout
 
 SENTENCE = "it is a truth universally acknowledged that a man in possession of a good fortune"
 WORDS = SENTENCE.split(" ")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from electra_jax.spec import UserError
-from electra_jax.text import alphabet, sample, tokenizer, vocab
+from electra_jax.text import alphabet, tokenizer, vocab
+from electra_jax.text.sources import sample
 
 TRAIN = """
 import sys

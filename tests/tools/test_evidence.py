@@ -8,11 +8,11 @@ from types import ModuleType
 
 import pytest
 
-from electra_jax.data import build
+from electra_jax.data.prepare import build
 from electra_jax.objective.corrupt import slot_count
+from electra_jax.pretrain import flops
+from electra_jax.pretrain.options import run_spec
 from electra_jax.spec import load_config
-from electra_jax.train import flops
-from electra_jax.train.options import run_spec
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,131 @@
+"""The inputs of a preparation: read in blocks by any process, described, the same files at the end as at the start."""
+
+import dataclasses
+import hashlib
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from electra_jax import files
+from electra_jax.data.prepare import heldout, work
+from electra_jax.spec import UserError
+from electra_jax.text.sources import datasets, documents
+
+# Characters dealt to a worker at a time: some tenths of a second of work, so that dealing costs
+# nothing beside it, and few megabytes in flight.
+_BLOCK = 2**20
+
+# (input number, document number) of documents that are left out.
+Dropped = frozenset[tuple[int, int]]
+
+# What stands for the bytes of files: changes when one is exchanged or written to.
+Identities = dict[str, tuple[int, ...]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """The documents of a preparation, those of the held-out inputs last.
+
+    `held_out` says what is held out of `paths` (None: nothing); `dropped` documents are left out.
+    """
+
+    paths: Sequence[str]
+    valid_paths: Sequence[str] = ()
+    text_key: str = "text"
+    join_lines: bool = False
+    held_out: heldout.HeldOut | None = None
+    dropped: Dropped = frozenset()
+
+    def __len__(self) -> int:
+        return len(self.paths) + len(self.valid_paths)
+
+    @property
+    def stored(self) -> int:
+        """The bytes stored under all inputs."""
+        return documents.size([*self.paths, *self.valid_paths])
+
+    def numbered(
+        self,
+        file: int,
+        consumed: documents.Consumed | None = None,
+        skipped: documents.Skipped | None = None,
+    ) -> heldout.Numbered:
+        """(number, document) of one input's documents but the dropped, in order."""
+        found = documents.read(
+            [*self.paths, *self.valid_paths][file],
+            self.text_key,
+            consumed=consumed,
+            join_lines=self.join_lines,
+            skipped=skipped,
+        )
+        return ((n, document) for n, document in enumerate(found) if (file, n) not in self.dropped)
+
+    def blocks(self, file: int, consumed: documents.Consumed | None = None) -> Iterator[work.Block]:
+        """The documents of one input but the dropped, in blocks of about a million characters.
+
+        `consumed` is told the stored bytes read. Raises UserError where the input's content is at fault.
+        """
+        skipped = documents.Skipped()
+        block, size = _new(file), 0
+        for piece in self._pieces(file, self.numbered(file, consumed, skipped)):
+            if size >= _BLOCK:
+                yield block
+                block, size = _new(file), 0
+            block.numbers.append(piece.number)
+            block.parts.append(piece.part)
+            block.documents.append(piece.document)
+            block.held_out.append(piece.held_out)
+            size += sum(map(len, piece.document))
+        if block.documents or skipped:
+            yield block._replace(skipped=dict(skipped))
+
+    def _pieces(self, file: int, numbered: heldout.Numbered) -> Iterator[heldout.Piece]:
+        if file < len(self.paths) and self.held_out is not None:
+            return self.held_out.pieces(file, numbered)
+        valid = file >= len(self.paths)
+        return (heldout.Piece(number, 0, document, valid) for number, document in numbered)
+
+    def identities(self) -> Identities:
+        """What stands for the bytes of every file that is read."""
+        found = {}
+        for path in [*self.paths, *self.valid_paths]:
+            names = datasets.files(path) if datasets.is_name(path) else [path]
+            found.update({name: files.identity(name) for name in names})
+        return found
+
+    def check_unchanged(self, before: Identities) -> None:
+        """Raises UserError when a file is not what it was, for then nobody knows which bytes were read."""
+        for path, identity in before.items():
+            if files.identity(path) != identity:
+                raise UserError(
+                    f"input {path} was replaced or written to while it was read; nothing was written. "
+                    "Run the command again when the file is complete"
+                )
+
+    def describe(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Name, size and SHA-256 of the inputs for training, and of the held-out inputs."""
+        found = [
+            _describe(path, self.text_key) for path in itertools.chain(self.paths, self.valid_paths)
+        ]
+        return found[: len(self.paths)], found[len(self.paths) :]
+
+
+def _new(file: int) -> work.Block:
+    return work.Block(file, [], [], [], [], {})
+
+
+def _describe(path: str, text_key: str) -> dict[str, Any]:
+    """A file's size and hash are those of its bytes as stored, a data set's those of its texts. The
+    folder it lies in is left out: it does not change the data."""
+    if os.path.isfile(path):
+        size = os.path.getsize(path)
+        return {"name": os.path.basename(path), "bytes": size, "sha256": files.sha256(path)}
+    digest, size = hashlib.sha256(), 0
+    for document in documents.read(path, text_key):
+        text = "".join(f"{line}\n" for line in [*document, ""]).encode()
+        digest.update(text)
+        size += len(text)
+    prefix, _, rest = path.partition(":")
+    name = f"{prefix}:{os.path.basename(rest.rstrip('/'))}"
+    return {"name": name, "bytes": size, "sha256": digest.hexdigest()}

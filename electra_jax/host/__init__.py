@@ -1,0 +1,1 @@
+"""The process and its machine: other processes of the run, signals, memory, time."""

@@ -1,0 +1,1 @@
+"""What every training is made of: the optimizer, the mesh, checkpoints, reports; it knows neither ELECTRA nor tasks."""

@@ -1,0 +1,146 @@
+"""Held-out evaluation: fixed rows, fixed masks and samples, no dropout, rank-exact AUC."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from electra_jax import files
+from electra_jax.data import baselines as counting
+from electra_jax.data import loader
+from electra_jax.data.baselines import Counted
+from electra_jax.data.source import Source, open_prepared
+from electra_jax.learn import checkpoint
+from electra_jax.learn.mesh import build as build_mesh
+from electra_jax.objective.losses import exact_auc
+from electra_jax.pretrain import baselines, program
+from electra_jax.pretrain import start as workdir
+from electra_jax.pretrain.options import check_length, run_spec
+from electra_jax.pretrain.program import Program
+from electra_jax.spec import UserError
+from electra_jax.workdir import away
+
+
+class Abandoned(Exception):
+    """The evaluation was given up half way."""
+
+
+def held_out(
+    compiled: Program,
+    params: Any,
+    extra: Any,
+    source: Source,
+    batch: int,
+    batches: int,
+    give_up: Callable[[], bool] = lambda: False,
+    counted: Counted | None = None,
+) -> dict[str, float]:
+    """Metric values over the first `batches` x `batch` held-out rows (all of them when there are fewer).
+
+    With `counted` also the AUC that token frequencies reach on the discriminator's task, as disc_auc_unigram. `give_up`
+    is asked before every batch; Abandoned is raised when it says so.
+    """
+    totals: dict[str, np.ndarray] = {}
+    scores: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    ids: list[np.ndarray] = []
+    held = None
+    devices = compiled.batch_sharding.mesh.size
+    fixed = loader.fixed_batches(
+        source, batch, batches, compiled.batch_sharding, -(-batch // devices) * devices
+    )
+    for number, rows in enumerate(fixed):
+        if give_up():
+            raise Abandoned
+        # One batch ahead: the device works on this one while the host adds up the one before.
+        ahead = compiled.eval_step(params, extra, rows, compiled.scalar(number * batch))
+        if held is not None:
+            _add(totals, scores, labels, ids, jax.device_get(held))
+        held = ahead
+    if held is None:
+        return {}
+    _add(totals, scores, labels, ids, jax.device_get(held))
+    values = compiled.objective.metrics(totals)
+    if scores:
+        replaced = np.concatenate(labels)
+        values["disc_auc"] = exact_auc(np.concatenate(scores), replaced)
+        if counted is not None:
+            values["disc_auc_unigram"] = baselines.unigram_auc(
+                counted, np.concatenate(ids), replaced
+            )
+    return values
+
+
+def _add(
+    totals: dict[str, np.ndarray],
+    scores: list[np.ndarray],
+    labels: list[np.ndarray],
+    ids: list[np.ndarray],
+    result: tuple[dict[str, np.ndarray], dict[str, np.ndarray]],
+) -> None:
+    sums, tokens = result
+    for name, value in sums.items():
+        totals[name] = totals.get(name, np.float64(0)) + np.asarray(value, np.float64)
+    if tokens:
+        valid = tokens["valid"]
+        scores.append(tokens["score"][valid])
+        labels.append(tokens["label"][valid] > 0)
+        ids.append(tokens["ids"][valid])
+
+
+def evaluate_workdir(
+    folder: str | Path, step: int | None = None, data: str | None = None
+) -> dict[str, Any]:
+    """Evaluates a checkpoint of a workdir and writes the result to its `evaluate-<step>.json`.
+
+    `data` names another prepared folder made with the same tokenizer; its held-out split is used.
+    """
+    with away.opened(folder) as home:
+        return _evaluate(home.folder, step, data)
+
+
+def _evaluate(folder: Path, step: int | None, data: str | None) -> dict[str, Any]:
+    record = workdir.read_record(folder)
+    run = run_spec(record["config"])
+    prepared = open_prepared(data or run.data.path)
+    if prepared.tokenizer_hash != record["data"]["tokenizer_hash"]:
+        raise UserError(
+            f"{prepared.path} was prepared with another tokenizer than the run's; prepare it with "
+            f"--tokenizer {folder / 'tokenizer'}"
+        )
+    if not prepared.rows.get("valid"):
+        raise UserError(
+            f"{prepared.path} has no held-out rows; prepare it with --valid-fraction or --valid-input"
+        )
+    program.use_compilation_cache()
+    mesh = build_mesh(program.choose_mesh(run, prepared))
+    phase = run.phases(prepared)[-1]
+    check_length(run, phase)
+    compiled = program.build(run, phase, mesh)
+    step, params, extra = _restore(folder, step, compiled, record)
+    rows = min(prepared.rows["valid"], phase.batch * run.train.eval_batches)
+    counted, source = counting.of(prepared), prepared.source("valid")
+    values = held_out(
+        compiled, params, extra, source, phase.batch, run.train.eval_batches, counted=counted
+    )
+    if counted is not None:
+        values |= baselines.baselines_of(prepared, run.objective, rows, counted)
+    result = {
+        "step": step,
+        "data": prepared.origin,
+        "fingerprint": prepared.fingerprint,
+        "rows": rows,
+        **{name: None if np.isnan(value) else value for name, value in values.items()},
+    }
+    files.write_json(folder / f"evaluate-{step}.json", result)
+    return result
+
+
+def _restore(
+    folder: Path, step: int | None, compiled: Program, record: dict[str, Any]
+) -> tuple[int, Any, Any]:
+    found, params, meta = checkpoint.read_params(folder, step)
+    workdir.edited(folder, record, (found, meta))
+    return found, compiled.place_params(params), compiled.objective.extra()

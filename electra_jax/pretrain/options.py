@@ -1,0 +1,265 @@
+"""All the options of a pretraining run in one frozen tree, built from a config and the prepared data."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from electra_jax.data import order
+from electra_jax.data.source import Prepared, open_prepared
+from electra_jax.learn.mesh import MeshSpec
+from electra_jax.learn.optim import OptimSpec
+from electra_jax.model.electra import Dimensions, ModelSpec
+from electra_jax.objective import protocol
+from electra_jax.spec import UserError, from_config, seconds_of, unknown_name
+
+SECTIONS = ("model", "objective", "optim", "train", "data", "mesh", "report")
+
+
+@dataclass(frozen=True)
+class PhaseSpec:
+    """An entry of `train.phases`; what it leaves out is the run's."""
+
+    steps: int  # steps of this stretch
+    path: str = ""  # folder of its prepared data; empty: data.path
+    batch: int = 0  # rows of a step; 0: the run's
+    accumulation: int = 0  # micro-batches of a step; 0: the run's
+    peak_lr: float = (
+        0.0  # above 0: the learning rate's schedule begins anew with the phase and ends with it
+    )
+    warmup: int = 0  # steps of warmup, of a schedule of its own
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UserError(f"train.phases: steps={self.steps} of a phase must be at least 1")
+        for name in ("batch", "accumulation", "peak_lr", "warmup"):
+            if getattr(self, name) < 0:
+                raise UserError(f"train.phases: {name}={getattr(self, name)} must not be negative")
+        if self.warmup and not self.peak_lr:
+            raise UserError(
+                f"train.phases: warmup={self.warmup} of a phase needs its peak_lr: without one it is under the run's"
+            )
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """The config section `train`; counts are steps unless said otherwise."""
+
+    steps: int  # steps of the whole run; the learning rate's schedule ends here
+    batch: int  # rows of a step, over all devices and micro-batches
+    accumulation: int  # micro-batches of a step
+    seed: int  # seed of parameters, data order, masks, samples and dropout
+    log_every: int  # steps between two lines of metrics
+    eval_every: int  # steps between two evaluations on held-out rows
+    eval_batches: int  # batches of held-out rows, the same each time
+    checkpoint_every: int  # steps between two checkpoints
+    keep_last: int  # how many of the newest checkpoints stay
+    keep_every: int  # keep checkpoints at multiples of this for good; 0: none
+    max_skipped: int  # steps in a row that may have a loss that is not finite; more end the run
+    stop_at: int = 0  # step at which this start saves and ends, to go on later; 0: the last one
+    budget: str = ""  # time for training, such as 24h: the rate ends with it, and the run depends on the clock
+    phases: tuple[PhaseSpec, ...] = ()  # stretches on other data or batches; empty: there is one
+
+    def __post_init__(self) -> None:
+        for name in (
+            "steps",
+            "batch",
+            "accumulation",
+            "log_every",
+            "eval_every",
+            "checkpoint_every",
+            "keep_last",
+        ):
+            if getattr(self, name) < 1:
+                raise UserError(f"train.{name}={getattr(self, name)} must be at least 1")
+        if self.stop_at < 0:
+            raise UserError(f"train.stop_at={self.stop_at} must be a step, or 0 for the last one")
+        if self.budget:
+            seconds_of(self.budget, "train.budget")
+            if self.phases:
+                raise UserError(
+                    f"train.budget={self.budget} with train.phases: how the time is shared among phases is not known; "
+                    "leave one out"
+                )
+        if self.batch % self.accumulation:
+            raise UserError(
+                f"train.batch={self.batch} is not a multiple of train.accumulation={self.accumulation}; "
+                f"the nearest batch that is: {_nearest_multiple(self.batch, self.accumulation)}"
+            )
+        if self.phases and (total := sum(phase.steps for phase in self.phases)) != self.steps:
+            raise UserError(
+                f"train.phases have {total} steps together, but train.steps={self.steps}; make them equal"
+            )
+
+    @property
+    def budget_s(self) -> float | None:
+        """Seconds of the budget; None without one."""
+        return seconds_of(self.budget, "train.budget") if self.budget else None
+
+    @property
+    def ends_at(self) -> int:
+        """The step after which this start of the run ends."""
+        return min(self.stop_at or self.steps, self.steps)
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The config section `data`."""
+
+    path: str  # the folder that `electra-jax prepare` wrote
+
+
+@dataclass(frozen=True)
+class ReportSpec:
+    """The config section `report`."""
+
+    tensorboard: bool  # write TensorBoard's events into the workdir
+    wandb: str  # project of Weights & Biases; empty: off
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of a run on one prepared folder with one batch: steps first .. last - 1."""
+
+    data: Prepared
+    batch: int
+    accumulation: int
+    first: int
+    last: int
+    read: int = 0  # rows of these data that earlier phases had
+    own: PhaseSpec | None = None  # what the config says of this phase
+
+    def rows(self, step: int, seed: int) -> np.ndarray:
+        """The rows of the step's batch: the run's data order, a function of the seed."""
+        count = self.data.rows["train"]
+        return order.rows(step - self.first, self.batch, count, seed, self.read)
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A whole run; `objective` stays a section, since each objective declares its own options."""
+
+    model: ModelSpec
+    objective: Mapping[str, Any]
+    optim: OptimSpec
+    train: TrainSpec
+    data: DataSpec
+    mesh: MeshSpec
+    report: ReportSpec
+
+    def dimensions(self, vocab_size: int) -> Dimensions:
+        """The model's dimensions for this vocabulary."""
+        return Dimensions(self.model, vocab_size)
+
+    def phases(self, data: Prepared) -> tuple[Phase, ...]:
+        """The run as a list of phases, each compiled once. Raises UserError for data of another tokenizer."""
+        t = self.train
+        if not t.phases:
+            return (Phase(data, t.batch, t.accumulation, 0, t.steps),)
+        found: list[Phase] = []
+        read: dict[str, int] = {}
+        for own in t.phases:
+            rows = open_prepared(own.path) if own.path else data
+            if rows.tokenizer_hash != data.tokenizer_hash:
+                raise UserError(
+                    f"{own.path} was prepared with another tokenizer than {data.path}; prepare it with "
+                    f"--tokenizer {data.path / 'tokenizer'}"
+                )
+            batch, parts = own.batch or t.batch, own.accumulation or t.accumulation
+            if batch % parts:
+                raise UserError(
+                    f"train.phases: batch={batch} is not a multiple of accumulation={parts}"
+                )
+            first = found[-1].last if found else 0
+            before = read.get(rows.fingerprint, 0)
+            found.append(Phase(rows, batch, parts, first, first + own.steps, before, own))
+            read[rows.fingerprint] = before + own.steps * batch
+        return tuple(found)
+
+    def schedule(self, phase: Phase) -> tuple[OptimSpec, int, int]:
+        """(optimizer, first step, number of steps) of the schedule a phase is under: the run's or its own."""
+        if phase.own is None or not phase.own.peak_lr:
+            return self.optim, 0, self.train.steps
+        own = replace(self.optim, peak_lr=phase.own.peak_lr, warmup=phase.own.warmup)
+        return own, phase.first, phase.last - phase.first
+
+    def make_objective(self, data: Prepared) -> protocol.Objective:
+        """The objective for this data."""
+        return protocol.make(
+            self.objective, self.model, data.vocab_size, data.special, data.seq_len
+        )
+
+
+# The dataclass of every section but `objective`, whose options each objective declares.
+SPECS = {
+    "model": ModelSpec,
+    "optim": OptimSpec,
+    "train": TrainSpec,
+    "data": DataSpec,
+    "mesh": MeshSpec,
+    "report": ReportSpec,
+}
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the defaults of keys it lacks: those that came after it was written."""
+    full = dict(config)
+    for name, spec in SPECS.items():
+        if isinstance(config.get(name), Mapping):
+            defaults = {f.name: f.default for f in fields(spec) if f.default is not MISSING}
+            # As JSON gives them back, so that they equal what was written.
+            plain = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
+            full[name] = {**plain, **config[name]}
+    return full
+
+
+def run_spec(config: Mapping[str, Any]) -> RunSpec:
+    """The checked options of a config; UserError names the section and key that is wrong."""
+    for name in config:
+        if name not in SECTIONS:
+            raise unknown_name("config section", str(name), SECTIONS)
+    missing = [name for name in SECTIONS if name not in config]
+    if missing:
+        raise UserError(f"config lacks the section{'s' * (len(missing) > 1)} {', '.join(missing)}")
+    protocol.check_name(config["objective"])
+    return RunSpec(
+        model=from_config(ModelSpec, config["model"], "model"),
+        objective=dict(config["objective"]),
+        optim=from_config(OptimSpec, config["optim"], "optim"),
+        train=from_config(TrainSpec, config["train"], "train"),
+        data=from_config(DataSpec, config["data"], "data"),
+        mesh=from_config(MeshSpec, config["mesh"], "mesh"),
+        report=from_config(ReportSpec, config["report"], "report"),
+    )
+
+
+def check(run: RunSpec, phase: Phase, devices: int) -> None:
+    """Raises UserError for options that clash with the data or with each other."""
+    check_length(run, phase)
+    rows = phase.batch // phase.accumulation
+    if rows % devices:
+        raise UserError(
+            f"train.batch={phase.batch} / accumulation={phase.accumulation} = {rows} rows a micro-batch do not divide "
+            f"over {devices} devices; the nearest batch that does is "
+            f"{_nearest_multiple(rows, devices) * phase.accumulation}"
+        )
+
+
+def check_length(run: RunSpec, phase: Phase) -> None:
+    """Raises UserError for rows longer than the model's positions, and for pairs of segments without types for them."""
+    data = phase.data
+    if run.model.types < 2 and data.info.get("options", {}).get("segments") == "pair":
+        raise UserError(
+            f"data at {data.path} has rows of two segments, but model.types={run.model.types}; prepare it with "
+            "--segments full or set --config.model.types=2"
+        )
+    if data.seq_len > run.model.positions:
+        raise UserError(
+            f"data at {data.path} has rows of {data.seq_len} tokens, more than model.positions={run.model.positions}; "
+            f"prepare it with --seq-len {run.model.positions} or set --config.model.positions={data.seq_len}"
+        )
+
+
+def _nearest_multiple(value: int, of: int) -> int:
+    return max(1, round(value / of)) * of

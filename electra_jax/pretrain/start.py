@@ -1,0 +1,229 @@
+"""What a workdir knows of its run: the resolved config, the data it was started on, where it began.
+
+config.json     config, data fingerprint and versions of the last start; every change since the first, with its step
+tokenizer/      copied from the prepared data
+checkpoints/    metrics.jsonl    tensorboard/    evaluate-<step>.json
+"""
+
+import importlib.metadata
+import json
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from electra_jax import __version__, files, records
+from electra_jax.data.source import Prepared, open_prepared
+from electra_jax.learn import checkpoint
+from electra_jax.pretrain import sensible
+from electra_jax.pretrain.options import RunSpec, complete, run_spec
+from electra_jax.spec import UserError, overridden
+from electra_jax.workdir import changes, imported
+from electra_jax.workdir.changes import Change
+
+RECORD = "config.json"
+FORMAT = "electra_jax run 1"
+_RESTORE = "restore it or start another workdir"
+_FIELDS = {
+    "config": dict[str, Any],
+    "data": dict[str, Any],
+    "versions": dict[str, str],
+    "changes": list[dict[str, Any]] | None,
+}
+_DATA_FIELDS = {
+    "phases": list[str] | None,
+    "fingerprint": str,
+    "tokenizer_hash": str,
+    "vocab_size": records.Whole(1),
+    "seq_len": records.Whole(1),
+    "rows": dict[str, records.Whole()],  # type: ignore[misc]
+}
+
+
+@dataclass(frozen=True)
+class Start:
+    """Everything that is known before the first device is touched."""
+
+    folder: Path
+    config: dict[str, Any]
+    run: RunSpec
+    data: Prepared
+    resumed: bool  # the workdir already holds a run
+    changes: tuple[Change, ...] = ()  # since the last start
+    note: str | None = None  # what was made of the options that the user should know
+
+
+def open_run(
+    config: Mapping[str, Any] | None,
+    folder: str | Path,
+    overrides: Sequence[str] = (),
+    allow_change: Sequence[str] = (),
+) -> Start:
+    """The run of a workdir: a new one from `config`, or the one it holds; `overrides` ("key.path=value") apply to it.
+
+    Overrides that leave fewer steps than the config's own warmup scale it. Raises UserError when there is neither, when
+    both are there and differ in what `allow_change` does not name, for options that cannot be meant, when the data are
+    not those the run was started on, or when an imported model conflicts with config or data. Writes nothing.
+    """
+    folder = Path(folder)
+    record = read_record(folder) if (folder / RECORD).exists() else None
+    if record is None and (folder / "checkpoints").exists():
+        raise UserError(
+            f"{folder} has checkpoints but no {RECORD}; it is not a workdir of this program"
+        )
+    if record is None and config is None:
+        hint = "it was imported; " if (folder / imported.RECORD).exists() else ""
+        raise UserError(
+            f"{folder} holds no run to resume ({hint}no {RECORD}); give --config to start one"
+        )
+    before = None if record is None else complete(record["config"])
+    own = complete(_plain(config)) if config is not None else before
+    assert own is not None  # one of the two is there
+    asked = _plain(overridden(own, overrides))
+    _adopt_rows(folder, asked)
+    run_spec(asked)
+    note = None
+    if config is not None and not any(o.startswith("optim.warmup=") for o in overrides):
+        note = sensible.shorten_warmup(own, asked, before)
+    sensible.check(asked, before)
+    run = run_spec(asked)
+    changes.check_names(allow_change, asked)
+    found: tuple[Change, ...] = ()
+    if record is not None and before is not None:
+        found = edited(folder, record, checkpoint.Checkpoints(folder).newest_meta(), allow_change)
+        found += changes.of_config(folder, before, asked, allow_change)
+    if not run.data.path:
+        raise UserError("no data: give --config.data.path=FOLDER, made by electra-jax prepare")
+    data = open_prepared(run.data.path)
+    asked["data"]["path"] = data.origin  # a resume may start from another folder
+    for phase in asked["train"]["phases"]:
+        if phase.get("path"):
+            phase["path"] = open_prepared(phase["path"]).origin
+    if record is not None:
+        found += changes.of_data(
+            folder, data.path, record["data"], data_record(data, run), allow_change
+        )
+    _fits_import(folder, run, data)
+    return Start(folder, asked, run, data, record is not None, found, note)
+
+
+def edited(
+    folder: str | Path,
+    record: Mapping[str, Any],
+    saved: tuple[int, Any] | None,
+    allow_change: Sequence[str] = (),
+) -> tuple[Change, ...]:
+    """What was changed by hand in config.json, as far as `allow_change` names it; UserError for the rest.
+
+    `saved` is step and meta of a checkpoint of the run, which have their own record of config and data.
+    """
+    if saved is None or not isinstance(saved[1], dict):
+        return ()
+    step, meta = saved
+    config = meta.get("config")
+    own = {"config": complete(config) if isinstance(config, dict) else {}, "data": meta.get("data")}
+    asked = {**record, "config": complete(record["config"])}
+    return changes.by_hand(Path(folder) / RECORD, asked, step, own, allow_change)
+
+
+def begin(start: Start, step: int = 0) -> None:
+    """Writes the record and the tokenizer of a new run; of one resumed after `step`, what it now runs under."""
+    start.folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = start.folder / "tokenizer"
+    if not tokenizer.exists():
+        with files.new_folder(tokenizer) as temporary:
+            shutil.copytree(start.data.path / "tokenizer", temporary, dirs_exist_ok=True)
+    earlier = read_record(start.folder).get("changes", []) if start.resumed else []
+    record = {
+        "format": FORMAT,
+        "config": start.config,
+        "data": data_record(start.data, start.run),
+        "versions": versions(),
+        "changes": [*earlier, *({"step": step, **asdict(c)} for c in start.changes)],
+    }
+    files.write_json(start.folder / RECORD, record)
+
+
+def data_record(data: Prepared, run: RunSpec | None = None) -> dict[str, Any]:
+    """What identifies the data of a run, kept in its record and beside each checkpoint."""
+    several = run.phases(data) if run is not None and run.train.phases else ()
+    return {
+        **({"phases": [phase.data.fingerprint for phase in several]} if several else {}),
+        "fingerprint": data.fingerprint,
+        "tokenizer_hash": data.tokenizer_hash,
+        "vocab_size": data.vocab_size,
+        "seq_len": data.seq_len,
+        "rows": dict(data.rows),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the numbers."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {
+        "electra_jax": __version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """The content of config.json; UserError when it is missing, damaged or of another format."""
+    path = Path(folder) / RECORD
+    if not path.exists():
+        raise UserError(
+            f"{folder} is not a workdir: it has no {RECORD}; start a run with electra-jax pretrain"
+        )
+    record = records.read(path, _RESTORE)
+    if record.get("format") != FORMAT:
+        raise UserError(
+            f"{path} was not written by this version of electra-jax (expected format {FORMAT!r})"
+        )
+    records.check(record, _FIELDS, path, _RESTORE)
+    records.check(record["data"], _DATA_FIELDS, f"{path}, data", _RESTORE)
+    return record
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config as JSON gives it back: nested dicts, tuples as lists."""
+    as_dict = config.to_dict() if hasattr(config, "to_dict") else config
+    try:
+        return json.loads(json.dumps(as_dict))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"the config holds what JSON has no word for ({error}); use plain numbers, texts, lists and sections"
+        ) from None
+
+
+def _adopt_rows(folder: Path, asked: dict[str, Any]) -> None:
+    """Gives a config the rows of an imported word table, which no recipe knows."""
+    found = imported.read_record(folder)
+    model = asked.get("model")
+    if found is not None and isinstance(model, dict) and not model.get("vocab_rows"):
+        model["vocab_rows"] = found[0].spec.vocab_rows
+
+
+def _fits_import(folder: Path, run: RunSpec, data: Prepared) -> None:
+    found = imported.read_record(folder)
+    if found is None:
+        return
+    dims, record = found
+    asked = run.dimensions(data.vocab_size)
+    wrong = imported.conflicts(dims, asked, record["objective"])
+    if run.objective.get("name") != record["objective"]:
+        wrong.append(
+            f"objective.name is {run.objective.get('name')}, imported {record['objective']}"
+        )
+    if wrong:
+        raise UserError(
+            f"the model imported into {folder} differs from the config or data: " + "; ".join(wrong)
+        )
+    from electra_jax.text import tokenizer
+
+    if tokenizer.load(folder / "tokenizer").hash != data.tokenizer_hash:
+        raise UserError(
+            f"{data.path} was prepared with another tokenizer than the model imported into {folder}; prepare it with "
+            f"--tokenizer {folder / 'tokenizer'}"
+        )

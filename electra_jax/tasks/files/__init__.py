@@ -1,0 +1,1 @@
+"""The files of a task, read and checked: tables, tags, questions, choices, relations, Parquet."""

@@ -1,0 +1,1 @@
+"""Raw text, from files of every kind to documents."""

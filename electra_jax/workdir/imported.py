@@ -1,0 +1,135 @@
+"""A workdir that starts from imported weights: what is left there for training and export to find.
+
+- import.json: model section, vocabulary size, objective, and where they came from
+- imported/params.safetensors: our parameters by path ("discriminator/layer_0/query/kernel")
+- tokenizer/: the tokenizer that belongs to them
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from electra_jax import files, records
+from electra_jax.learn import arrays
+from electra_jax.model.electra import Dimensions, ModelSpec
+from electra_jax.spec import UserError, from_config, to_dict
+
+RECORD, PARAMS = "import.json", "imported/params.safetensors"
+SCHEMA = 1
+_AGAIN = "import into a new workdir"
+_FIELDS = {
+    "schema": int,
+    "objective": str,
+    "model": dict[str, Any],
+    "vocab_size": records.Whole(1),
+    "source": dict[str, Any],
+    "params_sha256": str,
+}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """An imported model: `params` maps paths to float32 arrays, `record` is import.json."""
+
+    dims: Dimensions
+    objective: str  # electra | mlm
+    params: dict[str, np.ndarray]
+    record: dict[str, Any]
+
+
+def write(
+    folder: str | Path,
+    dims: Dimensions,
+    objective: str,
+    params: Mapping[str, np.ndarray],
+    source: Mapping[str, Any],
+) -> None:
+    """Writes the parameters and then import.json, which says `source` was their source."""
+    from safetensors.numpy import save_file
+
+    folder = Path(folder)
+    path = folder / PARAMS
+    files.make_folder(path.parent)
+    with files.new_file(path) as temporary:
+        save_file({name: np.ascontiguousarray(params[name]) for name in sorted(params)}, temporary)
+    record = {
+        "schema": SCHEMA,
+        "objective": objective,
+        "model": to_dict(dims.spec),
+        "vocab_size": dims.vocab_size,
+        "source": dict(source),
+        "params_sha256": files.sha256(path),
+    }
+    files.write_json(folder / RECORD, record)
+
+
+def read_record(workdir: str | Path) -> tuple[Dimensions, dict[str, Any]] | None:
+    """Dimensions and content of import.json, no parameters; None where there is no import."""
+    path = Path(workdir) / RECORD
+    if not path.is_file():
+        return None
+    record = records.read(path, _AGAIN)
+    if record.get("schema", SCHEMA) != SCHEMA:
+        raise UserError(
+            f"{path} has schema {records.short(record.get('schema'))}, expected {SCHEMA}; import again"
+        )
+    records.check(record, _FIELDS, path, _AGAIN)
+    return Dimensions(
+        from_config(ModelSpec, record["model"], "model"), record["vocab_size"]
+    ), record
+
+
+def read(workdir: str | Path) -> Imported | None:
+    """The import of a workdir, parameters checked by digest; None where there is none."""
+    found = read_record(workdir)
+    if found is None:
+        return None
+    from safetensors.numpy import load_file
+
+    dims, record = found
+    path = Path(workdir) / PARAMS
+    if not path.is_file():
+        raise UserError(f"{path} is missing; import into a new workdir")
+    if files.sha256(path) != record["params_sha256"]:
+        raise UserError(f"{path} has changed since it was imported; import into a new workdir")
+    return Imported(dims, record["objective"], load_file(path), record)
+
+
+def as_tree(found: Imported, expected: Any) -> dict[str, Any]:
+    """The imported parameters as nested dicts, float32.
+
+    `expected` is a tree of arrays or ShapeDtypeStructs; UserError lists every path, shape and dtype
+    in which the import differs from it.
+    """
+    wrong = arrays.mismatches(
+        arrays.describe(expected), arrays.describe(found.params), f"the import ({PARAMS})"
+    )
+    if wrong:
+        raise UserError("the imported parameters do not fit the model:\n  " + "\n  ".join(wrong))
+    return arrays.nest(found.params)
+
+
+def conflicts(model: Dimensions, asked: Dimensions, objective: str = "electra") -> list[str]:
+    """'name is a, imported b' for every dimension in which `asked` differs from the imported model.
+
+    Generator ratios are compared by the widths and depths they give, not as numbers; the MLM
+    objective has no generator to compare.
+    """
+    ours, theirs = _numbers(asked, objective), _numbers(model, objective)
+    return [f"{k} is {ours[k]!r}, imported {theirs[k]!r}" for k in theirs if ours[k] != theirs[k]]
+
+
+def _numbers(dims: Dimensions, objective: str) -> dict[str, Any]:
+    fields = ("layers", "width", "heads", "ffn", "embedding", "positions", "types")
+    numbers = {f"model.{field}": getattr(dims.spec, field) for field in fields}
+    if objective == "electra":
+        numbers["model.tying"] = dims.spec.tying
+        numbers["generator width (model.generator_size)"] = dims.generator.layer.width
+        numbers["generator depth (model.generator_layers)"] = dims.generator.layers
+    return numbers | {
+        "model.vocab_rows": dims.spec.vocab_rows,
+        "vocabulary size (of the data)": dims.vocab_size,
+    }
