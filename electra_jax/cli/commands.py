@@ -1,6 +1,7 @@
 """What each command does with its flags."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -89,12 +90,21 @@ def _vocab(options: argparse.Namespace) -> None:
     print(f"wrote {options.output}: {options.kind}, {options.size:,} tokens")
 
 
+def _inputs(
+    options: argparse.Namespace, engine: object
+) -> contextlib.AbstractContextManager[tuple[list[str], ...]]:
+    """The inputs of `prepare` on this machine; an engine's workers read buckets themselves."""
+    from electra_jax.text.sources import buckets
+
+    lists = (options.input, options.valid_input or [])
+    return buckets.copied(*lists) if engine is None else contextlib.nullcontext(lists)
+
+
 def _prepare(options: argparse.Namespace) -> None:
     from electra_jax import remote
     from electra_jax.data import source
     from electra_jax.data.prepare import build
     from electra_jax.spec import UserError
-    from electra_jax.text.sources import buckets
 
     engine = None
     if options.runner == "beam":
@@ -106,7 +116,7 @@ def _prepare(options: argparse.Namespace) -> None:
     with (
         remote.output(options.output) as folder,
         remote.inputs(options.tokenizer) as (tokenizer,),
-        buckets.copied(options.input, options.valid_input or ()) as (inputs, valid_inputs),
+        _inputs(options, engine) as (inputs, valid_inputs),
     ):
         build.prepare(
             inputs,

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -24,11 +24,33 @@ from electra_jax.text.tokenizer import load as load_tokenizer
 # The smallest corpus, in stored bytes, worth another process (starting one takes a second).
 _WORTH_A_WORKER = 2**20
 
-# What is said of every shard, and the counts of each split.
-Written = tuple[list[dict[str, Any]], dict[str, "collections.Counter[str]"]]
 
-# What does the work: writes the corpus as shards of at most so many rows into a folder.
-Engine = Callable[[Corpus, work.Job, Path, int], Written]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be done: the corpus, less the copies that `dedup` finds, as shards of at most so many rows.
+
+    Of `valid_fraction` 0 nothing is held out but the corpus's own held-out inputs.
+    """
+
+    corpus: Corpus
+    job: work.Job
+    rows_per_shard: int
+    dedup: str | None
+    valid_fraction: float
+
+
+class Done(NamedTuple):
+    """What was done: shards, counts by split, the rule of what is held out, and the inputs, described."""
+
+    shards: list[dict[str, Any]]
+    counts: dict[str, "collections.Counter[str]"]
+    held_out: heldout.HeldOut | None
+    inputs: list[dict[str, Any]]
+    valid_inputs: list[dict[str, Any]]
+
+
+# What does the work, writing into a folder.
+Engine = Callable[[Order, Path], Done]
 
 
 def prepare(
@@ -89,18 +111,21 @@ def prepare(
     paths, valid_paths = _inputs(inputs, valid_inputs, text_key)
     corpus = Corpus(paths=paths, valid_paths=valid_paths, text_key=text_key, join_lines=join_lines)
     stored, identities = corpus.stored, corpus.identities()
-    workers = workers or min(_cores(), 1 + stored // _WORTH_A_WORKER)
+    workers = workers or min(cores(), 1 + stored // _WORTH_A_WORKER)
     may_join = not (notes.before(corpus, loaded) or join_lines)
 
     with files.new_folder(output) as folder, files.disk_errors(output):
         _save_tokenizer(loaded, folder / "tokenizer", seq_len)
-        corpus = _chosen(corpus, dedup, 0 if valid_paths else valid_fraction, seed, workers)
         job = work.Job(loaded, plan, seed, None if segmenter == "mecab" else segmenter, pack)
-        rows_per_shard = shards.rows_per_shard(seq_len, loaded.size, stored)
-        work_here = functools.partial(_by_processes, workers)
-        written, counts = (engine or work_here)(corpus, job, folder, rows_per_shard)
-        for file, _ in corpus.dropped:
-            counts["train" if file < len(paths) else "valid"]["duplicates"] += 1
+        order = Order(
+            corpus=corpus,
+            job=job,
+            rows_per_shard=shards.rows_per_shard(seq_len, loaded.size, stored),
+            dedup=dedup,
+            valid_fraction=0 if valid_paths else valid_fraction,
+        )
+        done = (engine or functools.partial(_by_processes, workers))(order, folder)
+        written, counts = done.shards, done.counts
         if not counts["train"]["rows"]:
             raise UserError(
                 f"no text is left for training: all {counts['valid']['documents']} documents are "
@@ -108,7 +133,6 @@ def prepare(
             )
         dtype = record.dtype_for(loaded.size)
         shards.write_metadata(folder, written, seq_len, dtype)
-        described, valid_described = corpus.describe()
         corpus.check_unchanged(identities)
         info = {
             "schema": fingerprint.SCHEMA,
@@ -127,7 +151,7 @@ def prepare(
                 "segments": segments,
                 "overflow": overflow,
                 "valid_fraction": None if valid_paths else valid_fraction,
-                "held_out": _told(corpus.held_out),
+                "held_out": _told(done.held_out),
                 "text_key": text_key,
                 "seed": seed,
                 "segmenter": segmenter,
@@ -135,8 +159,8 @@ def prepare(
                 "pack": pack,
                 "join_lines": join_lines,
             },
-            "inputs": described,
-            "valid_inputs": valid_described,
+            "inputs": done.inputs,
+            "valid_inputs": done.valid_inputs,
             "counts": {split: _with_shares(counts[split]) for split in counts},
             "shards": written,
         }
@@ -181,22 +205,25 @@ def _inputs(
     return paths, valid_paths
 
 
-def _by_processes(
-    workers: int, corpus: Corpus, job: work.Job, folder: Path, rows_per_shard: int
-) -> Written:
+def _by_processes(workers: int, order: Order, folder: Path) -> Done:
     """An engine of this machine's processes: rows in the order of the text."""
+    job = order.job
+    corpus = _chosen(order.corpus, order.dedup, order.valid_fraction, job.seed, workers)
     counts = {split: collections.Counter[str]() for split in ("train", "valid")}
-    writers = {split: shards.Shards(folder, split, rows_per_shard) for split in counts}
+    writers = {split: shards.Shards(folder, split, order.rows_per_shard) for split in counts}
     with tqdm(total=corpus.stored, unit="B", unit_scale=True, desc="prepare", disable=None) as bar:
         todo = (block for file in range(len(corpus)) for block in corpus.blocks(file, bar.update))
         for result in deal.made(todo, job, workers):
             for split, writer in writers.items():
                 writer.write(result.records[split])
                 counts[split].update(result.counts[split])
-    return [shard for writer in writers.values() for shard in writer.finish()], counts
+    for file, _ in corpus.dropped:
+        counts["train" if file < len(corpus.paths) else "valid"]["duplicates"] += 1
+    written = [shard for writer in writers.values() for shard in writer.finish()]
+    return Done(written, counts, corpus.held_out, *corpus.describe())
 
 
-def _cores() -> int:
+def cores() -> int:
     """The cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

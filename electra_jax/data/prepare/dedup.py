@@ -46,7 +46,7 @@ def duplicates(corpus: Corpus, mode: str, workers: int, consumed: documents.Cons
     )
     if mode == "exact":
         return frozenset(_exact(deal.in_order(sign_exactly, todo, workers, work.begin)))
-    return frozenset(_near(deal.in_order(sign_nearly, todo, workers, work.begin)))
+    return frozenset(near(deal.in_order(sign_nearly, todo, workers, work.begin)))
 
 
 def sign_exactly(block: work.Block) -> tuple[work.Block, list[bytes]]:
@@ -78,7 +78,22 @@ def _exact(signed: Iterator[tuple[work.Block, list[bytes]]]) -> Iterator[tuple[i
             seen.add(digest)
 
 
-def _near(signed: Iterator[tuple[work.Block, np.ndarray]]) -> Iterator[tuple[int, int]]:
+def bands(values_DxP: np.ndarray) -> Iterator[np.ndarray]:
+    """For each band of MinHash values a number for every document, uint64 [D]: the same where the values are.
+
+    Documents that share none are never compared by `near`.
+    """
+    index = _library().MinHashLSH(THRESHOLD, PERMUTATIONS)
+    for start, end in index.hashranges:
+        numbers_D = np.full(len(values_DxP), start + 1, np.uint64)
+        for values_D in values_DxP[:, start:end].T.astype(np.uint64):
+            numbers_D = (numbers_D ^ values_D) * np.uint64(0x9E3779B97F4A7C15)
+            numbers_D ^= numbers_D >> np.uint64(29)
+        yield numbers_D
+
+
+def near(signed: Iterator[tuple[work.Block, np.ndarray]]) -> Iterator[tuple[int, int]]:
+    """(input, number) of the documents of blocks, by their MinHash values, that are nearly the same as one kept."""
     library = _library()
     index = library.MinHashLSH(THRESHOLD, PERMUTATIONS)
     kept: dict[tuple[int, int], np.ndarray] = {}
