@@ -7,10 +7,8 @@ all of these are there, whatever the engine says.
 
 import contextlib
 import functools
-import logging
 import re
 import secrets
-import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,18 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax import remote
-from electra_jax.data.prepare import beam_options, beam_worker, build
+from electra_jax.data.prepare import beam_local, beam_options, beam_worker, build
 from electra_jax.data.prepare.engine import plan, rounds
 from electra_jax.data.prepare.engine.store import Store
 from electra_jax.spec import UserError
 
-# Warnings of Beam's that say nothing to the user, and who gives them.
-_NO_NEWS = ("apitools not found", "If direct_num_workers is not equal to 1", "No semi_persistent_directory")
-_LOGGERS = (
-    "root",
-    "apache_beam.runners.portability.fn_api_runner.fn_runner",
-    "apache_beam.runners.portability.local_job_service",
-)
+# How often a round is begun when worker processes are killed.
+_TRIES = 3
 
 
 def engine(options: str = "") -> build.Engine:
@@ -37,11 +30,11 @@ def engine(options: str = "") -> build.Engine:
 
     Raises UserError where Beam is not installed, does not know an option or the runner, or cannot reach its engine.
     """
-    with _quiet():
+    with beam_worker.quiet():
         beam = _library()
         parsed = beam_options.parsed(options)
         try:
-            _pipeline(beam, parsed)  # makes the runner and checks its options; runs nothing
+            beam.Pipeline(options=parsed)  # makes the runner and checks its options; runs nothing
         except (ValueError, ImportError, AttributeError, TypeError, RuntimeError) as error:
             raise UserError(
                 f"--beam-options: Beam refuses the runner or its options: {' '.join(str(error).split())}"
@@ -71,7 +64,11 @@ def _run(beam: Any, options: Any, order: build.Order, folder: Path) -> build.Don
 def _cluster(options: Any) -> Iterator[None]:
     """Inside, the options name a Dask scheduler: where they name none, one of this machine's processes."""
     found = options.get_all_options()
-    if not beam_options.is_dask(found["runner"] or "") or found["address"] or found["scheduler_file"]:
+    if (
+        not beam_options.is_dask(found["runner"] or "")
+        or found["address"]
+        or found["scheduler_file"]
+    ):
         yield
         return
     from apache_beam.runners.dask.dask_runner import DaskOptions
@@ -79,53 +76,51 @@ def _cluster(options: Any) -> Iterator[None]:
 
     # Not `LocalCluster`, whose workers import the script that this process runs.
     with SubprocessCluster(
-        n_workers=build.cores(), threads_per_worker=1, dashboard_address=None
+        n_workers=build.cores(),
+        threads_per_worker=1,
+        dashboard_address=None,
+        worker_kwargs={"preload": [beam_worker.__name__]},
     ) as cluster:
         options.view_as(DaskOptions).address = cluster.scheduler_address
         yield
 
 
-def _perform(
-    beam: Any, options: Any, label: str, root: str, tasks: Sequence[plan.Task]
-) -> None:
+def _perform(beam: Any, options: Any, label: str, root: str, tasks: Sequence[plan.Task]) -> None:
     """A round as a pipeline. UserError for what a task raised, and for an engine that fails."""
-    runner = options.view_as(beam.options.pipeline_options.StandardOptions).runner or ""
     # What spreads tasks over workers; on Dask, partitions do.
-    spread = not beam_options.is_dask(runner)
-    result = None
+    spread = not beam_options.is_dask(options.get_all_options()["runner"] or "")
+
+    def pipeline(runner: Any = None) -> Any:
+        made = beam.Pipeline(runner=runner, options=options)
+        created = made | "tasks" >> beam.Create(tasks, reshuffle=spread)
+        _ = created | label >> beam.Map(functools.partial(plan.perform, root))
+        return made
+
+    for left in reversed(range(_TRIES)):
+        try:
+            with beam_worker.quiet():
+                if beam_local.has_processes(options):
+                    beam_local.run(pipeline, options)
+                else:
+                    _wait(pipeline().run())
+            return
+        except beam_local.WorkerLost as error:
+            what = f"a worker process was killed in the round {label!r} (for lack of memory?)"
+            if not left:
+                raise UserError(
+                    f"{what}, {_TRIES} times in a row; nothing was written. Try fewer --direct_num_workers"
+                ) from error
+            print(f"note: {what}; what is left is done by new ones", file=sys.stderr)
+        except Exception as error:
+            raise UserError(_told(error, label)) from error
+
+
+def _wait(result: Any) -> None:
     try:
-        with _quiet():
-            pipeline = _pipeline(beam, options)
-            _ = (
-                pipeline
-                | "tasks" >> beam.Create(tasks, reshuffle=spread)
-                | label >> beam.Map(functools.partial(plan.perform, root))
-            )
-            result = pipeline.run()
-            result.wait_until_finish()
-    except Exception as error:
-        raise UserError(_told(error, label)) from error
+        result.wait_until_finish()
     finally:
-        if (client := getattr(result, "client", None)) is not None:
+        if (client := getattr(result, "client", None)) is not None:  # Dask's
             client.close()
-
-
-def _pipeline(beam: Any, options: Any) -> Any:
-    """A pipeline on the runner of the options; that on this machine with several workers gets processes of ours."""
-    from apache_beam.options import pipeline_options as known
-
-    local = options.view_as(known.DirectOptions)
-    runner = options.view_as(known.StandardOptions).runner
-    if runner != beam_options.LOCAL or local.direct_num_workers == 1:
-        return beam.Pipeline(options=options)
-    if local.direct_running_mode != "in_memory":  # the default
-        return beam.Pipeline(options=options)
-    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-    from apache_beam.transforms.environments import SubprocessSDKEnvironment
-
-    command = f"exec {shlex.quote(sys.executable)} -m {beam_worker.__name__}"
-    environment = SubprocessSDKEnvironment.from_command_string(command)
-    return beam.Pipeline(runner=FnApiRunner(default_environment=environment), options=options)
 
 
 def _told(error: Exception, label: str) -> str:
@@ -141,23 +136,6 @@ def _told(error: Exception, label: str) -> str:
             )
         text = found[1]
     return text.partition(" [while running")[0]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Inside, Beam does not warn of libraries for services that are not used, and of workers that are processes."""
-
-    def wanted(record: logging.LogRecord) -> bool:
-        return not any(words in record.getMessage() for words in _NO_NEWS)
-
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    for logger in loggers:
-        logger.addFilter(wanted)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(wanted)
 
 
 def _library() -> Any:

@@ -1,18 +1,59 @@
-"""A worker process of Beam on this machine: without Beam's log on the terminal, and gone when its parent is."""
+"""What a worker process of an engine on this machine does beside its work: no log on the terminal, and it ends with its parent."""
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+
+# Warnings of Beam's that say nothing to the user, and who gives them.
+_NO_NEWS = (
+    "apitools not found",
+    "If direct_num_workers is not equal to 1",
+    "No semi_persistent_directory",
+    "Failed to read inputs in the data plane",  # of a worker that was killed, which is said
+)
+_LOGGERS = (
+    "root",
+    "apache_beam.runners.portability.fn_api_runner.fn_runner",
+    "apache_beam.runners.portability.local_job_service",
+    "apache_beam.runners.worker.data_plane",
+)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, Beam does not warn of libraries for services that are not used, and of workers that are processes."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    for logger in loggers:
+        logger.addFilter(_is_news)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not any(words in record.getMessage() for words in _NO_NEWS)
+
+
+def dask_setup(_: object) -> None:
+    """What Dask calls in a worker that has this file as its preload."""
+    logging.getLogger().addFilter(_is_news)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def main() -> None:
-    """What is run by `python -m`, with the environment that Beam gives a worker."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process a core is all the parallelism there is
+    """What is run by `python -m` with the environment that Beam gives a worker, while the folder that is named exists."""
+    os.environ["TOKENIZERS_PARALLELISM"] = (
+        "false"  # one process a core is all the parallelism there is
+    )
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and stops the workers
-    threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_leave, args=(os.getppid(), sys.argv[1]), daemon=True).start()
     # Where there is a handler, Beam adds none that writes to the terminal; what matters goes to the parent.
     logging.getLogger().addHandler(logging.NullHandler())
     from apache_beam.runners.worker import sdk_worker_main
@@ -20,10 +61,10 @@ def main() -> None:
     sdk_worker_main.main(sys.argv)
 
 
-def _leave_with_parent(parent: int) -> None:
-    """Ends this process when its parent is gone, killed included: its work would go on for minutes."""
-    while os.getppid() == parent:
-        time.sleep(1)
+def _leave(parent: int, alive: str) -> None:
+    """Ends this process when its parent is gone, killed included, or has no more use for it: work goes on for minutes."""
+    while os.getppid() == parent and os.path.exists(alive):
+        time.sleep(0.5)
     os._exit(1)
 
 

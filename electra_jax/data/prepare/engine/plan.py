@@ -61,9 +61,7 @@ class Setting:
     ) -> Iterator[documents.Document]:
         """The documents of a part, duplicates included."""
         part, corpus = self.parts[number], self.corpus
-        return ranges.read(
-            self.path(part), corpus.text_key, part.range, corpus.join_lines, skipped
-        )
+        return ranges.read(self.path(part), corpus.text_key, part.range, corpus.join_lines, skipped)
 
     def drawn_from(self, file: int) -> bool:
         """Whether some of an input's documents are held out by the rule, and others not."""
