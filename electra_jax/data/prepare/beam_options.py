@@ -108,6 +108,8 @@ def _check_dask(known: argparse.Namespace) -> None:
     if not address and not file:
         return  # a cluster of this machine's processes, made when it is needed
     where = address or f"of {file}"
+    if not address and not os.path.exists(file):  # which Dask would wait for
+        raise UserError(f"--beam-options: --dask_scheduler_file={file} does not exist")
     try:
         with distributed.Client(address, scheduler_file=file, timeout=LIMIT_S) as client:
             workers = len(client.scheduler_info(n_workers=-1)["workers"])
