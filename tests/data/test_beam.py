@@ -40,7 +40,7 @@ def large(tmp_path, vocab) -> tuple[list[str], Path]:
     """A corpus of several portions, some seconds of work each, and what this machine's processes make of it."""
     paths = []
     for file in range(3):
-        lines = [f"the {file} of {n} and to in is was he for with his" for n in range(200_000)]
+        lines = [f"the {file} of {n} and to in is was he for with his" for n in range(60_000)]
         lines[::9] = [""] * len(lines[::9])
         path = tmp_path / f"{file}.txt"
         path.write_text("\n".join(lines))
@@ -55,7 +55,7 @@ def kill_once(folder: Path, find, started: list[int]) -> threading.Thread:
     def work() -> None:
         while not list(folder.glob(".there.partial-*/parts/chosen-*")):
             time.sleep(0.05)
-        time.sleep(1)
+        time.sleep(0.5)
         while not (found := find()):
             time.sleep(0.05)
         started.append(found[0])
@@ -105,7 +105,7 @@ def test_processes_of_which_one_is_killed(large, vocab, tmp_path, capfd):
     assert killed
     assert_same(here, tmp_path / "there")
     told = capfd.readouterr().err
-    assert "a worker process was killed in the round 'rows'" in told
+    assert "a worker process was killed in the round" in told
     assert (
         "Traceback" not in told and "apitools" not in told and "direct_num_workers is" not in told
     )
@@ -118,7 +118,7 @@ def test_processes_that_are_killed_every_time(large, vocab, tmp_path, monkeypatc
     """Catches a round begun again without end."""
     monkeypatch.setattr(beam, "_TRIES", 1)
     kill_once(tmp_path, lambda: children("prepare.beam_worker", os.getpid()), [])
-    with pytest.raises(UserError, match=r"was killed in the round 'rows'.*, 1 times in a row"):
+    with pytest.raises(UserError, match=r"was killed in the round .*, 1 times in a row"):
         engine = beam.engine("--direct_num_workers=2")
         build.prepare(large[0], vocab, 32, tmp_path / "there", dedup="exact", engine=engine)
     assert not list(tmp_path.glob("*there*"))
@@ -266,11 +266,11 @@ def test_what_an_engine_says_is_one_line(vocab, corpus, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", ["", "--direct_num_workers=2"])
+@pytest.mark.parametrize("options", ["", "--direct_num_workers=2", "--runner=DaskRunner"])
 def test_an_error_of_a_worker_is_said(options, vocab, tmp_path):
     """Catches a fault of the input that arrives as pages of an engine's traceback."""
-    (tmp_path / "a.jsonl").write_text('{"text": "one two"}\n{"text": "three"}\n{"text": 4}\n')
-    with pytest.raises(UserError, match=r"a\.jsonl:3: 'text' is 4; expected a string$"):
+    (tmp_path / "a.jsonl").write_text('{"text": "one two"}\n' * 3000 + '{"text": 4}\n')
+    with pytest.raises(UserError, match=r"a\.jsonl:3001: 'text' is 4; expected a string$"):
         build.prepare(
             [str(tmp_path / "a.jsonl")],
             vocab,

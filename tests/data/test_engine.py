@@ -95,7 +95,7 @@ def mixed(corpus, tmp_path) -> list[str]:
     ids=str,
 )
 def test_the_rows_of_one_machine(options, mixed, vocab, tmp_path, small):
-    """Catches rows lost, doubled, made otherwise or out of order, held-out text in training, copies kept, lost counts."""
+    """Catches rows lost, doubled, made otherwise or out of order, held-out text in training, copies kept."""
     if options.get("dedup") == "near":
         mixed = mixed[1:4]  # signing takes most of the time
     build.prepare(mixed, vocab, 32, tmp_path / "here", **options, workers=1)

@@ -78,7 +78,7 @@ def _cluster(options: Any) -> Iterator[None]:
     with SubprocessCluster(
         n_workers=build.cores(),
         threads_per_worker=1,
-        dashboard_address=None,
+        dashboard_address=None,  # type: ignore[arg-type]
         worker_kwargs={"preload": [beam_worker.__name__]},
     ) as cluster:
         options.view_as(DaskOptions).address = cluster.scheduler_address

@@ -1,4 +1,4 @@
-"""Beam's own runner with several processes of this machine, of which one may be killed: Beam would wait for it for ever."""
+"""Beam's own runner with processes of this machine, any of which may be killed: Beam would wait for it for ever."""
 
 import contextlib
 import shlex

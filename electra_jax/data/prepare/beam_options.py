@@ -25,7 +25,7 @@ LIMIT_S = 10
 
 
 def parsed(options: str) -> Any:  # of PipelineOptions
-    """Beam's options, every one of them known and of its type; UserError for others and for an engine that is not there."""
+    """Beam's options, all of them known and of their type; UserError for others and for an engine that is not there."""
     try:
         words = shlex.split(options)
     except ValueError as error:
@@ -120,7 +120,7 @@ def _check_dask(known: argparse.Namespace) -> None:
         ) from error
     if not workers:
         raise UserError(
-            f"--beam-options: the Dask scheduler {where} has no workers; start some: dask worker {address or ''}".rstrip()
+            f"--beam-options: the Dask scheduler {where} has no workers; start some with: dask worker"
         )
 
 

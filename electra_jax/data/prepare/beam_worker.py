@@ -1,4 +1,4 @@
-"""What a worker process of an engine on this machine does beside its work: no log on the terminal, and it ends with its parent."""
+"""A worker process of an engine on this machine: without a log on the terminal, and gone when its parent is."""
 
 import contextlib
 import logging
@@ -48,7 +48,7 @@ def dask_setup(_: object) -> None:
 
 
 def main() -> None:
-    """What is run by `python -m` with the environment that Beam gives a worker, while the folder that is named exists."""
+    """Run by `python -m` with the environment that Beam gives a worker and a folder; ends when that is removed."""
     os.environ["TOKENIZERS_PARALLELISM"] = (
         "false"  # one process a core is all the parallelism there is
     )
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _leave(parent: int, alive: str) -> None:
-    """Ends this process when its parent is gone, killed included, or has no more use for it: work goes on for minutes."""
+    """Ends this process when its parent is gone, killed included, or has no more use for it."""
     while os.getppid() == parent and os.path.exists(alive):
         time.sleep(0.5)
     os._exit(1)

@@ -130,7 +130,7 @@ def describe(path: str, text_key: str) -> dict[str, Any]:
     digest, size = hashlib.sha256(), 0
     if not datasets.is_name(path):
         with stored.opened(path) as raw:
-            digest = hashlib.file_digest(raw, "sha256")
+            digest = hashlib.file_digest(raw, "sha256")  # type: ignore[arg-type]
             size = raw.tell()
         return {"name": os.path.basename(path), "bytes": size, "sha256": digest.hexdigest()}
     for document in documents.read(path, text_key):

@@ -164,9 +164,9 @@ class _Section(io.RawIOBase):
 def _owned(
     inside: Iterable[bytes], tail: Iterable[bytes], first: bool, by_document: bool
 ) -> Iterator[bytes]:
-    """The content that belongs to a range: of `inside`, what follows its first border, and of `tail` what leads to one.
+    """The content that belongs to a range: `inside` from its first border on, and of `tail` what leads to one.
 
-    A line belongs to the range that the line feed before it lies in, a document to that of the blank line before it. The
+    A line belongs to the range that the line feed before it lies in, a document to that of its blank line. The
     first range begins with what has none before it.
     """
     lines = _Lines(inside, tail, first)

@@ -77,8 +77,8 @@ def _check(label: str, pieces: store.Store, root: str, tasks: Sequence[plan.Task
     missing = [task.name for task in tasks if task.name not in there]
     if missing:
         raise UserError(
-            f"the engine says that it is done, but of the {len(tasks)} tasks of the round {label!r} {len(missing)} have "
-            f"left nothing in {root}, {missing[0]} the first; do all workers mount this folder under this path?"
+            f"the engine says that it is done, but of the {len(tasks)} tasks of the round {label!r} {len(missing)} "
+            f"have left nothing in {root}, {missing[0]} the first; do all workers mount this folder under this path?"
         )
 
 

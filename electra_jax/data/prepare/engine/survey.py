@@ -37,7 +37,7 @@ class Describe:
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """What a portion's documents are: how many in each part, their sections where some may be held out, their signatures."""
+    """What the documents of a portion are: how many, the sizes of their sections, their signatures."""
 
     portion: int
 
@@ -63,7 +63,7 @@ class Survey:
                 arrays[f"sizes{number}"] = np.array(sizes, np.int64)
                 arrays[f"sections{number}"] = np.array(sections, np.int64)
         held = io.BytesIO()
-        np.savez_compressed(held, **arrays)
+        np.savez_compressed(held, **arrays)  # type: ignore[arg-type]
         pieces.write(f"sizes-{self.portion:05d}", held.getvalue())
         return counts
 
