@@ -124,7 +124,7 @@ def test_buckets(place, corpus, vocab, tmp_path, request, monkeypatch):
     for path in corpus:
         remote.send(Path(path), f"{bucket}/raw/{Path(path).name}")
     build.prepare(corpus, vocab, 32, tmp_path / "here", dedup="exact", workers=1)
-    there = functools.partial(engine, root=f"{bucket}/tmp/x")
+    there = functools.partial(engine, root=f"{bucket}/parts")
     build.prepare(
         [f"{bucket}/raw/*.txt"], vocab, 32, tmp_path / "there", dedup="exact", engine=there
     )
