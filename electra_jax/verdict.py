@@ -69,9 +69,9 @@ def _replacements(folder: str | Path, run: RunSpec, data: Prepared) -> baselines
     program.use_compilation_cache()
     compiled = program.build(run, run.phases(data)[-1], mesh.build(run.mesh))
     params = compiled.place_params(checkpoint.read_params(folder)[1])
-    t, extra = run.train, compiled.objective.extra()
+    t, carried = run.train, compiled.objective.carried(params)
     valid = data.source("valid")
-    return baselines.replacements(compiled, params, extra, valid, t.batch, t.eval_batches)
+    return baselines.replacements(compiled, params, carried, valid, t.batch, t.eval_batches)
 
 
 def of_sentences(folder: str | Path, seed: int) -> str:

@@ -107,9 +107,10 @@ def _of_run(model: Ngrams, prepared: Prepared, folder: Path, step: int | None) -
         run, run.phases(prepared)[-1], mesh.build(mesh.MeshSpec(data=-1, fsdp=1))
     )
     found, params, _ = checkpoint.read_params(folder, step)
-    params, extra, t = compiled.place_params(params), compiled.objective.extra(), run.train
+    params, t = compiled.place_params(params), run.train
+    carried = compiled.objective.carried(params)
     valid = prepared.source("valid")
-    made = baselines.replacements(compiled, params, extra, valid, t.batch, t.eval_batches)
+    made = baselines.replacements(compiled, params, carried, valid, t.batch, t.eval_batches)
     there = made.docs > 0
     auc = baselines.exact_auc(made.score[there], made.replaced[there])
     values = _detect(model, made.docs, made.fake, made.replaced)

@@ -20,11 +20,11 @@ from electra_jax.finetune.options import OptimOptions
 from electra_jax.finetune.rows import Arrays
 from electra_jax.learn import mesh as meshes
 from electra_jax.learn import optim
+from electra_jax.learn.step import accumulate
 from electra_jax.model import initial
 from electra_jax.model.electra import Params
 from electra_jax.ops import target
 from electra_jax.pretrain.program import place_array
-from electra_jax.pretrain.step import accumulate
 
 State = dict[str, Any]  # step, seed, peak_lr, params, opt_state, skipped {total, run}
 INIT, DROPOUT = 0, 1  # what a seed's keys are for

@@ -30,7 +30,7 @@ class Abandoned(Exception):
 def held_out(
     compiled: Program,
     params: Any,
-    extra: Any,
+    carried: Any,
     source: Source,
     batch: int,
     batches: int,
@@ -55,7 +55,7 @@ def held_out(
         if give_up():
             raise Abandoned
         # One batch ahead: the device works on this one while the host adds up the one before.
-        ahead = compiled.eval_step(params, extra, rows, compiled.scalar(number * batch))
+        ahead = compiled.eval_step(params, carried, rows, compiled.scalar(number * batch))
         if held is not None:
             _add(totals, scores, labels, ids, jax.device_get(held))
         held = ahead
@@ -119,11 +119,11 @@ def _evaluate(folder: Path, step: int | None, data: str | None) -> dict[str, Any
     phase = run.phases(prepared)[-1]
     check_length(run, phase)
     compiled = program.build(run, phase, mesh)
-    step, params, extra = _restore(folder, step, compiled, record)
+    step, params, carried = _restore(folder, step, compiled, record)
     rows = min(prepared.rows["valid"], phase.batch * run.train.eval_batches)
     counted, source = counting.of(prepared), prepared.source("valid")
     values = held_out(
-        compiled, params, extra, source, phase.batch, run.train.eval_batches, counted=counted
+        compiled, params, carried, source, phase.batch, run.train.eval_batches, counted=counted
     )
     if counted is not None:
         values |= baselines.baselines_of(prepared, run.objective, rows, counted)
@@ -143,4 +143,4 @@ def _restore(
 ) -> tuple[int, Any, Any]:
     found, params, meta = checkpoint.read_params(folder, step)
     workdir.edited(folder, record, (found, meta))
-    return found, compiled.place_params(params), compiled.objective.extra()
+    return found, compiled.place_params(params), compiled.objective.carried(params)

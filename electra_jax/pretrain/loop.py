@@ -19,9 +19,10 @@ from electra_jax.host import preempt, processes
 from electra_jax.host.clock import Clock
 from electra_jax.learn import arrays, mesh
 from electra_jax.learn.checkpoint import Checkpoints
+from electra_jax.learn.learner import Batch, Sums
 from electra_jax.learn.mesh import MeshSpec
 from electra_jax.learn.report import Report, Silence, summary
-from electra_jax.objective.protocol import Batch, Sums
+from electra_jax.learn.step import State
 from electra_jax.pretrain import (
     announced,
     baselines,
@@ -41,7 +42,6 @@ from electra_jax.pretrain.options import Phase
 from electra_jax.pretrain.program import Program
 from electra_jax.pretrain.speed import Speed
 from electra_jax.pretrain.start import Start
-from electra_jax.pretrain.step import State
 from electra_jax.spec import UserError, flat
 from electra_jax.workdir import away, imported
 from electra_jax.workdir.away import Home
@@ -228,7 +228,7 @@ class Session:
                 values = held_out(
                     compiled,
                     state["params"],
-                    state["extra"],
+                    state["carried"],
                     valid,
                     phase.batch,
                     t.eval_batches,

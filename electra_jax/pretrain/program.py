@@ -16,11 +16,13 @@ from electra_jax import files
 from electra_jax.data.source import Prepared
 from electra_jax.host import heap
 from electra_jax.learn import mesh as meshes
+from electra_jax.learn.learner import Batch, Context, Learner, Sums
 from electra_jax.learn.mesh import MeshSpec
+from electra_jax.learn.parts import Part
+from electra_jax.learn.step import SHARE, State, init_state, make_train_step, step_keys
 from electra_jax.model import initial
-from electra_jax.objective.protocol import Batch, Objective, Sums
+from electra_jax.ops import noise
 from electra_jax.pretrain.options import Phase, RunSpec
-from electra_jax.pretrain.step import State, init_state, make_train_step, step_keys
 
 EVALUATION_SEED = 0  # of the fixed masks and samples of held-out evaluation, the same in every run
 # Without it XLA takes fast GPU kernels that add in whatever order their threads arrive; no matter on CPU and TPU.
@@ -35,14 +37,14 @@ EvalStep = Callable[[Any, Any, Batch, jax.Array], tuple[Sums, dict[str, jax.Arra
 class Program:
     """The jitted functions of a run and the placement of what they take; nothing is compiled before its first use."""
 
-    objective: Objective
+    objective: Learner
     mesh: Mesh
     abstract_state: Any  # ShapeDtypeStructs with shardings
     abstract_batch: dict[str, jax.ShapeDtypeStruct]
     init: Callable[[], State]
     train_step: Any  # jitted (state, batch) -> (state, sums); the state is donated
     eval_step: (
-        EvalStep  # (params, extra, batch, number of its first row) -> (sums, per-token arrays)
+        EvalStep  # (params, carried, batch, number of its first row) -> (sums, per-token arrays)
     )
 
     @property
@@ -86,9 +88,8 @@ def choose_mesh(
     bytes each (None: unknown).
     """
     objective = run.make_objective(data)
-    state = jax.eval_shape(
-        lambda: init_state(objective, run.optim, run.train.seed, bool(run.train.budget))
-    )
+    whole = Part(optim=run.optim, steps=run.train.steps)
+    state = jax.eval_shape(lambda: _fresh(run, objective, objective.parts(whole)))
     if devices is None:
         devices, memory = jax.devices(), meshes.memory_per_device()
     slices = len(meshes.by_slice(devices))
@@ -101,18 +102,22 @@ def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
     t = run.train
     arrange = functools.partial(meshes.gather_tables, mesh=mesh)
 
+    spec, first, steps = run.schedule(phase)
+    parts = objective.parts(Part(optim=spec, steps=steps, first=first))
+
     def init() -> State:
-        return init_state(objective, run.optim, t.seed, bool(t.budget))
+        return _fresh(run, objective, parts)
 
     def eval_step(
-        params: Any, extra: Any, batch: Batch, first_row: jax.Array
+        params: Any, carried: Any, batch: Batch, first_row: jax.Array
     ) -> tuple[Sums, dict[str, jax.Array]]:
         # Masks and samples belong to the held-out row, whatever the batch it comes in.
-        keys = step_keys(EVALUATION_SEED, jnp.zeros((), jnp.int32))
+        step = jnp.zeros((), jnp.int32)
+        keys = step_keys(EVALUATION_SEED, step)
         rows_B = first_row + jnp.arange(batch["ids"].shape[0])
-        return objective.evaluate(
-            arrange(params), objective.corrupt(batch | {"rows": rows_B}, keys["mask"]), keys, extra
-        )
+        batch = objective.prepare(batch | {"rows": rows_B}, keys)
+        totals = objective.totals(batch)
+        return objective.evaluate(Context(arrange(params), batch, totals, keys, step, carried))
 
     shapes = jax.eval_shape(init)
     state_sharding = meshes.place(shapes, mesh)
@@ -124,8 +129,13 @@ def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
     rows, everywhere = NamedSharding(mesh, meshes.ROWS), NamedSharding(mesh, P())
     batch = jax.ShapeDtypeStruct((phase.batch, phase.data.seq_len), jnp.int32, sharding=rows)
     options = DETERMINISTIC if run.mesh.deterministic else None
-    spec, first, steps = run.schedule(phase)
-    train_step = make_train_step(objective, spec, steps, phase.accumulation, t.seed, arrange, first)
+    train_step = make_train_step(
+        objective,
+        parts,
+        keys=lambda state: step_keys(t.seed, state["step"]),
+        accumulation=phase.accumulation,
+        arrange=arrange,
+    )
     return Program(
         objective=objective,
         mesh=mesh,
@@ -142,6 +152,13 @@ def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
             meshes.on_mesh(eval_step, mesh), out_shardings=everywhere, compiler_options=options
         ),
     )
+
+
+def _fresh(run: RunSpec, objective: Learner, parts: Sequence[Part]) -> State:
+    """The state before the first step; with the share of a budget where the run has one."""
+    params = objective.init(noise.seed_key(run.train.seed))
+    share = {SHARE: jnp.zeros((), jnp.float32)} if run.train.budget else {}
+    return init_state(objective, parts, params, **share)
 
 
 def use_compilation_cache() -> None:
