@@ -11,6 +11,7 @@ import numpy as np
 from electra_jax.data import ngrams
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.learn import checkpoint, mesh
+from electra_jax.learn import program as programs
 from electra_jax.model.electra import Electra
 from electra_jax.pretrain import baselines, program
 from electra_jax.pretrain import start as workdir
@@ -66,7 +67,7 @@ def by_counting(folder: str | Path) -> dict[str, float]:
 
 def _replacements(folder: str | Path, run: RunSpec, data: Prepared) -> baselines.Replacements:
     """What the trained generator puts into the held-out rows that `evaluate` measures a run on."""
-    program.use_compilation_cache()
+    programs.use_compilation_cache()
     compiled = program.build(run, run.phases(data)[-1], mesh.build(run.mesh))
     params = compiled.place_params(checkpoint.read_params(folder)[1])
     t, carried = run.train, compiled.objective.carried(params)

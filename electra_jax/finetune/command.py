@@ -16,7 +16,7 @@ from electra_jax.finetune.options import TYPES, Options, complete, options
 from electra_jax.finetune.plan import Plan
 from electra_jax.finetune.program import Notice, Program
 from electra_jax.learn import mesh as meshes
-from electra_jax.pretrain import program as programs
+from electra_jax.learn import program as programs
 from electra_jax.pretrain.start import versions
 from electra_jax.spec import UserError, apply_override, to_dict
 from electra_jax.workdir import away

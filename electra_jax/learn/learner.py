@@ -1,10 +1,9 @@
 """What one training learns: the contract between the train step and everything that learns with it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import numpy as np
 
 from electra_jax.learn.parts import Part
 
@@ -79,12 +78,4 @@ class Learner(Protocol):
 
     def loss(self, context: Context) -> tuple[jax.Array, Sums]:
         """The share of these rows in the loss of the whole batch, and metric sums."""
-        ...
-
-    def evaluate(self, context: Context) -> tuple[Sums, dict[str, jax.Array]]:
-        """Metric sums without dropout, and arrays [B, L] by token (ids, score, label, valid) for rank statistics."""
-        ...
-
-    def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Metric values from sums, on the host."""
         ...

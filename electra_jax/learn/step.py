@@ -41,15 +41,15 @@ def make_train_step(
     parts: Sequence[Part],
     *,
     keys: Callable[[State], Keys],
-    accumulation: int = 1,
+    accumulation: int | Callable[[Batch], int] = 1,
     arrange: Callable[[Params], Params] = lambda params: params,
 ) -> Callable[[State, Batch], tuple[State, Sums]]:
     """The train step: (state, batch of B rows) -> (state, metric sums).
 
-    B rows are cut into `accumulation` micro-batches; since noise is addressed by global row and the loss is divided
-    by the whole batch's denominators, the cut changes nothing but rounding. A step whose loss or gradient is not
-    finite leaves parameters, moments and what is carried alone and is counted. `arrange` says where the parameters
-    lie while they are used, and changes no value.
+    B rows are cut into `accumulation` micro-batches, a number or a function of the batch; since noise is addressed by
+    global row and the loss is divided by the whole batch's denominators, the cut changes nothing but rounding. A step
+    whose loss or gradient is not finite leaves parameters, moments and what is carried alone and is counted. `arrange`
+    says where the parameters lie while they are used, and changes no value.
     """
 
     def train_step(state: State, batch: Batch) -> tuple[State, Sums]:
@@ -69,7 +69,8 @@ def make_train_step(
             (value, sums), grads = jax.value_and_grad(loss, has_aux=True)(learning)
             return grads, (value, sums)
 
-        grads, (loss, sums) = accumulate(gradient, batch, accumulation)
+        cut = accumulation if isinstance(accumulation, int) else accumulation(batch)
+        grads, (loss, sums) = accumulate(gradient, batch, cut)
         norms = {name: optim.global_norm(tree) for name, tree in grads.items()}
         norm = optim.together(list(norms.values()))
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)

@@ -1,18 +1,32 @@
-"""The objectives by name; each is a `Learner`."""
+"""What pretraining asks of an objective, and the objectives by name."""
 
 import dataclasses
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
+import jax
+import numpy as np
 from ml_collections import ConfigDict
 
-from electra_jax.learn.learner import Learner
+from electra_jax.learn.learner import Context, Learner, Sums
 from electra_jax.model.electra import ModelSpec
 from electra_jax.spec import UserError, unknown_name
 from electra_jax.text.tokenizer import SpecialIds
 
 KNOWN = {"electra": "electra_jax.objective.electra", "mlm": "electra_jax.objective.mlm"}
+
+
+class Objective(Learner, Protocol):
+    """What pretraining learns: a learner that is also evaluated on held-out rows."""
+
+    def evaluate(self, context: Context) -> tuple[Sums, dict[str, jax.Array]]:
+        """Metric sums without dropout, and arrays [B, L] by token (ids, score, label, valid) for rank statistics."""
+        ...
+
+    def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Metric values from sums, on the host."""
+        ...
 
 
 def check_name(section: Any) -> str:
@@ -33,7 +47,7 @@ def check_name(section: Any) -> str:
 
 def make(
     section: Mapping[str, Any], model: ModelSpec, vocab_size: int, special: SpecialIds, seq_len: int
-) -> Learner:
+) -> Objective:
     """Builds the objective a config section names, for data of this vocabulary and length.
 
     The section may keep options that only other objectives know, so that `--config.objective.name=mlm` is all it

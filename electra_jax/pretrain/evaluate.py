@@ -13,6 +13,7 @@ from electra_jax.data import loader
 from electra_jax.data.baselines import Counted
 from electra_jax.data.source import Source, open_prepared
 from electra_jax.learn import checkpoint
+from electra_jax.learn import program as programs
 from electra_jax.learn.mesh import build as build_mesh
 from electra_jax.objective.losses import exact_auc
 from electra_jax.pretrain import baselines, program
@@ -114,7 +115,7 @@ def _evaluate(folder: Path, step: int | None, data: str | None) -> dict[str, Any
         raise UserError(
             f"{prepared.path} has no held-out rows; prepare it with --valid-fraction or --valid-input"
         )
-    program.use_compilation_cache()
+    programs.use_compilation_cache()
     mesh = build_mesh(program.choose_mesh(run, prepared))
     phase = run.phases(prepared)[-1]
     check_length(run, phase)

@@ -18,6 +18,7 @@ from electra_jax.data.verify import Verification
 from electra_jax.host import preempt, processes
 from electra_jax.host.clock import Clock
 from electra_jax.learn import arrays, mesh
+from electra_jax.learn import program as programs
 from electra_jax.learn.checkpoint import Checkpoints
 from electra_jax.learn.learner import Batch, Sums
 from electra_jax.learn.mesh import MeshSpec
@@ -77,7 +78,7 @@ def _pretrain(
     start = workdir.open_run(config, folder, overrides, allow_change)
     run, phases = start.run, start.run.phases(start.data)
     with clock.time("init"):
-        program.use_compilation_cache()
+        programs.use_compilation_cache()
         processes.agree("how it was started", _facts(start))
         chosen = program.choose_mesh(run, start.data)
         devices = mesh.build(
@@ -85,7 +86,7 @@ def _pretrain(
         )
         for phase in phases:
             options.check(run, phase, devices.size)
-        programs = [program.build(run, phase, devices) for phase in phases]
+        built = [program.build(run, phase, devices) for phase in phases]
     used = {phase.data.fingerprint: phase.data for phase in phases}
     # The lock makes the folder, so only now.
     with (
@@ -97,7 +98,7 @@ def _pretrain(
         processes.by_first("taking the workdir", lambda: held.enter_context(home.held()))
         data_check = DataCheck(verification, checkpoints)
         processes.by_first("looking at checkpoints", data_check.reject_unknown)
-        done, state = initial_state(start, programs[0], checkpoints)
+        done, state = initial_state(start, built[0], checkpoints)
         if done > run.train.steps:
             raise UserError(
                 f"train.steps={run.train.steps}, but {folder} has a checkpoint of step {done}; "
@@ -112,7 +113,7 @@ def _pretrain(
             record = workdir.data_record(start.data, run)
             ahead = forecast.Forecast(run, phases, report.say)
             session = Session(start, record, home, checkpoints, report, clock, data_check, ahead)
-            for phase, compiled in zip(phases, programs, strict=True):
+            for phase, compiled in zip(phases, built, strict=True):
                 last = min(phase.last, run.train.ends_at)
                 if done < last and not spent:
                     done, state, spent = _train(session, phase, compiled, done, last, state)

@@ -8,7 +8,6 @@ import numpy as np
 
 from electra_jax.data import order
 from electra_jax.data.source import Prepared, open_prepared
-from electra_jax.learn.learner import Learner
 from electra_jax.learn.mesh import MeshSpec
 from electra_jax.learn.optim import OptimSpec
 from electra_jax.model.electra import Dimensions, ModelSpec
@@ -185,7 +184,7 @@ class RunSpec:
         own = replace(self.optim, peak_lr=phase.own.peak_lr, warmup=phase.own.warmup)
         return own, phase.first, phase.last - phase.first
 
-    def make_objective(self, data: Prepared) -> Learner:
+    def make_objective(self, data: Prepared) -> protocol.Objective:
         """The objective for this data."""
         return protocol.make(
             self.objective, self.model, data.vocab_size, data.special, data.seq_len
