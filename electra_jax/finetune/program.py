@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
 from electra_jax.finetune import network
@@ -190,7 +191,10 @@ class Program:
         self._meet("prediction", task, batch)
         if task not in self._predictions:
             one = meshes.on_mesh(functools.partial(self._predict, task), self.mesh)
-            self._predictions[task] = jax.jit(jax.vmap(one, (0, None)) if self.runs else one)
+            self._predictions[task] = jax.jit(
+                jax.vmap(one, (0, None)) if self.runs else one,
+                out_shardings=NamedSharding(self.mesh, P()),  # for every process to read
+            )
         return self._predictions[task](
             params,
             self.place(

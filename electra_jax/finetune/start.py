@@ -1,5 +1,6 @@
 """Where an encoder comes from: a pretraining workdir, a Hugging Face folder, a fine-tuned workdir, or nowhere."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,14 @@ class Start:
     def tree(self) -> dict[str, Any] | None:
         """The parameters as nested dicts: embeddings, encoder."""
         return None if self.params is None else arrays.nest(self.params)
+
+    def digest(self) -> str:
+        """SHA-256 of the parameters; of none, of nothing."""
+        found = hashlib.sha256()
+        for name in sorted(self.params or {}):
+            found.update(name.encode())
+            found.update(np.ascontiguousarray(self.params[name]).tobytes())  # type: ignore[index]
+        return found.hexdigest()
 
 
 def read(init: str, spec: EncoderSpec, tokenizer: str = "") -> Start:
@@ -83,6 +92,12 @@ def read(init: str, spec: EncoderSpec, tokenizer: str = "") -> Start:
             f"--init {init}: its tokenizer has {found.tokenizer.size} tokens, more than the "
             f"{found.dims.vocab_size} rows of its word table"
         )
+    for name, value in (found.params or {}).items():
+        if not np.isfinite(value).all():
+            raise UserError(
+                f"--init {init}: {name} holds numbers that are not finite; the encoder is damaged, or "
+                "its training had diverged; take an earlier checkpoint or another copy"
+            )
     dims = Dimensions(spec.applied(found.dims.spec), found.dims.vocab_size)
     return Start(dims, found.params, found.tokenizer, found.origin)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -65,6 +66,13 @@ def place_array(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
 def place(tree: Any, placed: Any) -> Any:
     """Numpy arrays, which every process holds whole, as global arrays with these shardings."""
     return jax.tree.map(place_array, tree, placed)
+
+
+def to_host(tree: Any) -> Any:
+    """Global arrays as numpy, whole in every process; with several processes all of them call it."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def use_compilation_cache() -> None:
