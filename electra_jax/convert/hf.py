@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from electra_jax import files, remote
-from electra_jax.convert import exportable, folder, names, pair
+from electra_jax.convert import exportable, folder, grow, names, pair
 from electra_jax.convert.card import About, card
 from electra_jax.convert.folder import DISCRIMINATOR, MASKED_LM, Model, Options
 from electra_jax.convert.formats import tf1_names
@@ -75,12 +75,17 @@ def import_(
     generator: str | Path | None = None,
     workdir: str | Path = "",
     embeddings: str | None = None,
+    *,
+    vocabulary: str = "",
+    positions: int = 0,
+    layers: str = "",
 ) -> None:
     """Writes the workdir that holds the models of these folders, for training or export.
 
     Without a generator a fresh one is made, and said on stderr; without a discriminator the generator
     is taken for the model of the MLM objective. `embeddings` ("discriminator" or "average") settles a
-    pair whose embeddings differ. Raises UserError for everything that does not fit, and leaves nothing.
+    pair whose embeddings differ. `vocabulary` (another tokenizer), `positions` and `layers` ("6", "first:6") change the
+    model as grow.py says. Raises UserError for everything that does not fit, and leaves nothing.
     """
     if embeddings is not None:
         check_choice("--embeddings", embeddings, ("discriminator", "average"))
@@ -88,13 +93,24 @@ def import_(
         raise UserError("nothing to import: give a discriminator, a generator or both")
     with (
         remote.output(workdir) as place,
-        remote.inputs(discriminator or "", generator or "") as (first, second),
+        remote.inputs(discriminator or "", generator or "", vocabulary) as (first, second, words),
     ):
-        _import(first or None, second or None, place, embeddings)
+        count, is_first = grow.layers_of(layers) if layers else (0, False)
+        change = grow.Change(
+            tokenizer=tokenizers.load(words) if words else None,
+            positions=positions,
+            layers=count,
+            first=is_first,
+        )
+        _import(first or None, second or None, place, embeddings, change)
 
 
 def _import(
-    discriminator: str | None, generator: str | None, workdir: str, embeddings: str | None
+    discriminator: str | None,
+    generator: str | None,
+    workdir: str,
+    embeddings: str | None,
+    change: grow.Change,
 ) -> None:
     files.refuse_existing(workdir)
     first = folder.read(discriminator, DISCRIMINATOR) if discriminator is not None else None
@@ -123,7 +139,14 @@ def _import(
         "embeddings": embeddings or "equal",
         "tokenizer_hash": tokenizer.hash,
     }
-    moments = None if variables is None else _moments(variables, dims, objective, params)
+    moments = None
+    if change:
+        dims, params, said = grow.grow(change, dims, params, tokenizer)
+        tokenizer = change.tokenizer or tokenizer
+        record |= {"changes": said, "tokenizer_hash": tokenizer.hash}
+        print("\n".join(said), file=sys.stderr)
+    elif variables is not None:
+        moments = _moments(variables, dims, objective, params)
     step = 0 if variables is None or moments is None else tf1_names.step(variables)
     if moments is not None:
         print(
