@@ -21,7 +21,9 @@ OPTIM = OptimOptions("adam", None, None, False, 0.1, 1.0, 0.9, 0.999, 1e-6, 0.0,
 
 
 def make_spec(**optim: object) -> StepSpec:
-    head = HeadSpec("classify", "hf", 3, 0.1, 0.02, "float32")
+    head = HeadSpec(
+        kind="classify", style="hf", outputs=3, dropout=0.1, init_std=0.02, dtype="float32"
+    )
     network = NetworkSpec(Dimensions(ENCODER.random(), 50), (("task", head),))
     return StepSpec(
         network=network,
@@ -145,7 +147,19 @@ def test_padding_and_empty_rows_change_nothing(data, mesh):
             ).random(),
             50,
         ),
-        (("task", HeadSpec("classify", "hf", 3, 0.0, 0.02, "float32")),),
+        (
+            (
+                "task",
+                HeadSpec(
+                    kind="classify",
+                    style="hf",
+                    outputs=3,
+                    dropout=0.0,
+                    init_std=0.02,
+                    dtype="float32",
+                ),
+            ),
+        ),
     )
     program = Program(
         StepSpec(network=network, optim=spec.optim, layer_decay=0.8, reduction="mean", steps=STEPS),

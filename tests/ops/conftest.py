@@ -20,7 +20,9 @@ def fine_tuning_text(devices, runs: int = 0) -> str:
     encoder = EncoderSpec(
         1, 256, 4, 1024, 128, 512, 2, 0.02, 0.1, 0.1, "bfloat16", "float32", "none"
     )
-    head = HeadSpec("classify", "hf", 2, 0.1, 0.02, "bfloat16")
+    head = HeadSpec(
+        kind="classify", style="hf", outputs=2, dropout=0.1, init_std=0.02, dtype="bfloat16"
+    )
     optim = OptimOptions("adam", None, None, False, 0.1, 1.0, 0.9, 0.999, 1e-6, 0.0, 1.0, 0)
     network = NetworkSpec(Dimensions(encoder.random(), 500), (("task", head),))
     spec = StepSpec(network=network, optim=optim, layer_decay=0.8, reduction="mean", steps=100)
