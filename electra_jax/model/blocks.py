@@ -36,10 +36,6 @@ class LayerSpec:
     recompute_attention: bool = False  # in the backward pass, from queries, keys and values
     block: str = "post_norm"  # its family, a name of BLOCKS
 
-    def weights(self, name: str, inputs: int, outputs: int) -> Weights:
-        """A matrix of this layer and its bias."""
-        return Weights(inputs, outputs, self.init_std, self.dtype, name=name)
-
 
 class Stream(NamedTuple):
     """The residual stream between two layers, [B, L, D]."""
@@ -63,12 +59,12 @@ class Attention(nn.Module):
         s = self.spec
         # One product for queries, keys and values: it reads x once, and one matrix is wide enough for a TPU.
         kernels, biases = zip(
-            *(s.weights(name, s.width, s.width)() for name in ("query", "key", "value")),
+            *(_weights(s, name, s.width, s.width) for name in ("query", "key", "value")),
             strict=True,
         )
         qkv_BxLxM = dense.product(x_BxLxD, jnp.concatenate(kernels, axis=1))
         mixed_BxLxD = attend(s, qkv_BxLxM, jnp.concatenate(biases), tokens, noise)
-        out_DxD, out_bias_D = s.weights("out", s.width, s.width)()
+        out_DxD, out_bias_D = _weights(s, "out", s.width, s.width)
         return dense.product(mixed_BxLxD, out_DxD), out_bias_D
 
 
@@ -87,6 +83,11 @@ def attend(
     return attention(qkv_BxLxM, bias_M, tokens.docs, noise=noise)
 
 
+def _weights(spec: LayerSpec, name: str, inputs: int, outputs: int) -> tuple[jax.Array, jax.Array]:
+    """A kernel [D, F] of the module that calls, in the dtype of products, and its bias [F]."""
+    return Weights(inputs, outputs, spec.init_std, spec.dtype, name=name)()
+
+
 class FeedForward(nn.Module):
     """Two products with a GELU between."""
 
@@ -96,8 +97,8 @@ class FeedForward(nn.Module):
     def __call__(self, x_BxLxD: jax.Array) -> Branch:
         """The branch of these operands."""
         s = self.spec
-        up_DxF, up_bias_F = s.weights("up", s.width, s.ffn)()
-        down_FxD, down_bias_D = s.weights("down", s.ffn, s.width)()
+        up_DxF, up_bias_F = _weights(s, "up", s.width, s.ffn)
+        down_FxD, down_bias_D = _weights(s, "down", s.ffn, s.width)
         return feed_forward(x_BxLxD, up_DxF, up_bias_F, down_FxD), down_bias_D
 
 
@@ -109,16 +110,8 @@ class AddNorm(nn.Module):
     @nn.compact
     def __call__(self, stream: Stream, branch: Branch, noise: Noise | None) -> Stream:
         """The stream after the branch."""
-        s = self.spec
-        return Stream(
-            *residual_norm(
-                stream.value,
-                *branch,
-                *scale_and_shift(self, s.width),
-                dropout=s.dropout,
-                noise=noise,
-            )
-        )
+        affine, rate = scale_and_shift(self, self.spec.width), self.spec.dropout
+        return Stream(*residual_norm(stream.value, *branch, *affine, dropout=rate, noise=noise))
 
 
 class PostNormBlock(nn.Module):

@@ -4,8 +4,9 @@ import flax.linen as nn
 import jax
 
 from electra_jax.model.initial import truncated_normal
-from electra_jax.ops import residual, target
+from electra_jax.ops import target
 from electra_jax.ops.noise import Noise
+from electra_jax.ops.residual import LAYER_NORM_EPS, norm
 
 VOCAB_MULTIPLE = 128  # the table is padded to this many rows: lanes of a TPU, tiles of a GPU matmul
 
@@ -16,9 +17,7 @@ def layer_norm(dtype: str, name: str | None = None) -> nn.LayerNorm:
     On a TPU the variance is the mean square less the squared mean, which the product before it adds up as it writes.
     """
     fast = target.platform() == "tpu"
-    return nn.LayerNorm(
-        epsilon=residual.LAYER_NORM_EPS, dtype=dtype, use_fast_variance=fast, name=name
-    )
+    return nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=dtype, use_fast_variance=fast, name=name)
 
 
 def padded_vocab(vocab_size: int) -> int:
@@ -52,13 +51,8 @@ class Norm(nn.Module):
     @nn.compact
     def __call__(self, x_BxLxD: jax.Array, noise: Noise | None) -> jax.Array:
         """[B, L, D] in `dtype`; dropout when there is noise."""
-        return residual.norm(
-            x_BxLxD,
-            *scale_and_shift(self, x_BxLxD.shape[-1]),
-            dropout=self.dropout,
-            noise=noise,
-            dtype=self.dtype,
-        )
+        affine, rate = scale_and_shift(self, x_BxLxD.shape[-1]), self.dropout
+        return norm(x_BxLxD, *affine, dropout=rate, noise=noise, dtype=self.dtype)
 
 
 def scale_and_shift(module: nn.Module, width: int) -> tuple[jax.Array, jax.Array]:

@@ -23,7 +23,7 @@ from electra_jax.text.tokenizer import SpecialIds
 _GENERATOR, _DISCRIMINATOR = 0, 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options(corrupt.MaskOptions):
     """The config section `objective` of ELECTRA."""
 
