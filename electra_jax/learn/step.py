@@ -55,64 +55,78 @@ def make_train_step(
     def train_step(state: State, batch: Batch) -> tuple[State, Sums]:
         named = keys(state)
         batch = learner.prepare(batch | {"rows": jnp.arange(batch["ids"].shape[0])}, named)
+        context = Context(
+            params=state["params"],
+            batch=batch,
+            totals=learner.totals(batch),
+            keys=named,
+            step=state["step"],
+            carried=state["carried"],
+        )
         params = partition.split(parts, state["params"])
         learning = {part.name: params[part.name] for part in partition.trainable(parts)}
-        whole = Context(
-            state["params"], batch, learner.totals(batch), named, state["step"], state["carried"]
-        )
 
         def gradient(micro: Batch) -> tuple[Params, tuple[jax.Array, Sums]]:
             def loss(learning: dict[str, Params]) -> tuple[jax.Array, Sums]:
                 used = arrange(partition.join(parts, params | learning))
-                return learner.loss(whole._replace(params=used, batch=micro))
+                return learner.loss(context._replace(params=used, batch=micro))
 
             (value, sums), grads = jax.value_and_grad(loss, has_aux=True)(learning)
             return grads, (value, sums)
 
         cut = accumulation if isinstance(accumulation, int) else accumulation(batch)
         grads, (loss, sums) = accumulate(gradient, batch, cut)
-        norms = {name: optim.global_norm(tree) for name, tree in grads.items()}
-        norm = optim.together(list(norms.values()))
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        rates = {
-            part.name: partition.rate(part, state["step"], state.get(SHARE), state.get(PEAK))
-            for part in partition.trainable(parts)
-        }
-        moved, opt_state = partition.descend(
-            parts,
-            params=params,
-            grads=grads,
-            opt_state=state["opt_state"],
-            norms=norms,
-            rates=rates,
-            finite=finite,
-        )
-        new_params = partition.join(parts, moved)
-        carried = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old),
-            learner.carry(whole, new_params, sums),
-            state["carried"],
-        )
-        skipped = {
-            "total": state["skipped"]["total"] + ~finite,
-            "run": jnp.where(finite, 0, state["skipped"]["run"] + 1),
-        }
-        state = state | {
-            "step": state["step"] + 1,
-            "params": new_params,
-            "opt_state": opt_state,
-            "skipped": skipped,
-            "carried": carried,
-        }
-        reported = {
-            "grad_norm": norm,
-            "learning_rate": next(iter(rates.values())),
-            "total_loss": loss,
-            **skipped,
-        }
-        return state, sums | {f"step/{name}": value for name, value in reported.items()}
+        return _descend(learner, parts, state, context, grads, loss, sums)
 
     return train_step
+
+
+def _descend(
+    learner: Learner,
+    parts: Sequence[Part],
+    state: State,
+    context: Context,
+    grads: dict[str, Params],
+    loss: jax.Array,
+    sums: Sums,
+) -> tuple[State, Sums]:
+    """The state after the step, and the sums with those of the step itself; a step that is not finite is counted."""
+    norms = {name: optim.global_norm(tree) for name, tree in grads.items()}
+    norm = optim.together(list(norms.values()))
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    rates = {
+        part.name: partition.rate(part, state["step"], state.get(SHARE), state.get(PEAK))
+        for part in partition.trainable(parts)
+    }
+    moved, opt_state = partition.descend(
+        parts,
+        params=partition.split(parts, state["params"]),
+        grads=grads,
+        opt_state=state["opt_state"],
+        norms=norms,
+        rates=rates,
+        finite=finite,
+    )
+    params = partition.join(parts, moved)
+    carried = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old),
+        learner.carry(context, params, sums),
+        state["carried"],
+    )
+    skipped = {
+        "total": state["skipped"]["total"] + ~finite,
+        "run": jnp.where(finite, 0, state["skipped"]["run"] + 1),
+    }
+    state = state | {
+        "step": state["step"] + 1,
+        "params": params,
+        "opt_state": opt_state,
+        "skipped": skipped,
+        "carried": carried,
+    }
+    rate = next(iter(rates.values()))
+    reported = {"grad_norm": norm, "learning_rate": rate, "total_loss": loss, **skipped}
+    return state, sums | {f"step/{name}": value for name, value in reported.items()}
 
 
 def accumulate(function: Callable[[Batch], Any], batch: Batch, micro_batches: int) -> Any:
