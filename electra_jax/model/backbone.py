@@ -33,9 +33,7 @@ class EncoderSpec:
 
     embedding: int
     layers: tuple[LayerSpec, ...]
-    remat: bool = (
-        False  # compute layers once more in the backward pass, from the streams between them
-    )
+    remat: bool = False  # compute each layer again in the backward pass
 
     @property
     def width(self) -> int:
