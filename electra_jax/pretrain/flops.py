@@ -54,7 +54,7 @@ def forward_flops_per_row(
 
 def _encoder(spec: EncoderSpec, length: int) -> float:
     width = spec.width
-    layers = sum(8 * width**2 + 4 * width * layer.ffn + 4 * length * width for layer in spec.layers)
+    layers = sum(8 * width**2 + 4 * width * layer.ffn + 4 * length * width for layer in spec.stack)
     project = 2 * spec.embedding * width if spec.embedding != width else 0
     return float(length * (project + layers))
 

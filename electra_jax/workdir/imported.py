@@ -160,7 +160,7 @@ def _numbers(dims: Dimensions, objective: str) -> dict[str, Any]:
     if objective == "electra":
         numbers["model.tying"] = dims.spec.tying
         numbers["generator width (model.generator_size)"] = dims.generator.width
-        numbers["generator depth (model.generator_layers)"] = len(dims.generator.layers)
+        numbers["generator depth (model.generator_layers)"] = dims.generator.layers
     return numbers | {
         "model.vocab_rows": dims.spec.vocab_rows,
         "vocabulary size (of the data)": dims.vocab_size,
