@@ -107,7 +107,7 @@ def _make(options: Options, asked: DataOptions, chosen: Sequence[Task]) -> Plan:
             f"{dims.spec.layers} layers"
         )
     spec = StepSpec(
-        network=NetworkSpec(dims, tuple((d.task.name, d.head) for d in data)),
+        network=NetworkSpec(dims=dims, heads=tuple((d.task.name, d.head) for d in data)),
         optim=options.optim,
         layer_decay=by_width(DECAYS, dims.spec.width) if decay is None else decay,
         reduction=t.reduction,
