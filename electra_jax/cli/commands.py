@@ -110,6 +110,12 @@ def _prepare(options: argparse.Namespace) -> None:
     if options.runner == "beam":
         from electra_jax.data.prepare import beam
 
+        if options.workers is not None:
+            print(
+                "note: --workers says nothing to --runner beam; for processes of this machine give "
+                f"--beam-options='--direct_num_workers={options.workers}'",
+                file=sys.stderr,
+            )
         engine = beam.engine(options.beam_options)
     elif options.beam_options:
         raise UserError("--beam-options are for --runner beam; give both, or leave them out")

@@ -97,14 +97,14 @@ def mixed(corpus, tmp_path) -> list[str]:
 def test_the_rows_of_one_machine(options, mixed, vocab, tmp_path, small):
     """Catches rows lost, doubled, made otherwise or out of order, held-out text in training, copies kept."""
     if options.get("dedup") == "near":
-        mixed = mixed[1:4]  # signing takes most of the time
+        mixed = [mixed[0], mixed[-2]]  # signing takes most of the time
     build.prepare(mixed, vocab, 32, tmp_path / "here", **options, workers=1)
     build.prepare(mixed, vocab, 32, tmp_path / "there", **options, engine=engine)
     assert_same(tmp_path / "here", tmp_path / "there")
     info = open_prepared(tmp_path / "there").info
-    assert len(info["shards"]) > 5 or options.get("join_lines")
+    assert len(info["shards"]) > 3 or options.get("join_lines")
     if "dedup" in options:
-        assert info["counts"]["train"]["duplicates"] >= 10
+        assert info["counts"]["train"]["duplicates"] >= 3
     assert not (tmp_path / "there" / "parts").exists()
 
 

@@ -74,12 +74,14 @@ def _cluster(options: Any) -> Iterator[None]:
     from apache_beam.runners.dask.dask_runner import DaskOptions
     from distributed.deploy.subprocess import SubprocessCluster
 
+    preload = [beam_worker.__name__]
     # Not `LocalCluster`, whose workers import the script that this process runs.
     with SubprocessCluster(
         n_workers=build.cores(),
         threads_per_worker=1,
         dashboard_address=None,  # type: ignore[arg-type]
-        worker_kwargs={"preload": [beam_worker.__name__]},
+        scheduler_kwargs={"preload": preload},
+        worker_kwargs={"preload": preload, "preload_nanny": preload},
     ) as cluster:
         options.view_as(DaskOptions).address = cluster.scheduler_address
         yield

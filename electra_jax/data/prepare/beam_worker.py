@@ -41,10 +41,12 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not any(words in record.getMessage() for words in _NO_NEWS)
 
 
-def dask_setup(_: object) -> None:
-    """What Dask calls in a worker that has this file as its preload."""
+def dask_setup(server: object) -> None:
+    """What Dask calls in a scheduler, a nanny and its worker that have this file as their preload."""
     logging.getLogger().addFilter(_is_news)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    if type(server).__name__ != "Worker":  # which leaves with its nanny
+        threading.Thread(target=_leave, args=(os.getppid(), os.sep), daemon=True).start()
 
 
 def main() -> None:
@@ -54,7 +56,8 @@ def main() -> None:
     )
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and stops the workers
     threading.Thread(target=_leave, args=(os.getppid(), sys.argv[1]), daemon=True).start()
-    # Where there is a handler, Beam adds none that writes to the terminal; what matters goes to the parent.
+    # Errors go to the parent; what threads of Beam's say when it is gone, to nobody.
+    sys.stderr = open(os.devnull, "w")
     logging.getLogger().addHandler(logging.NullHandler())
     from apache_beam.runners.worker import sdk_worker_main
 

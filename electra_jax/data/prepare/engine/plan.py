@@ -3,6 +3,7 @@
 A document's key is the number of its range and its place there: keys are ordered as the text is.
 """
 
+import concurrent.futures
 import dataclasses
 import functools
 import json
@@ -23,6 +24,7 @@ _LEAST, _FEW = 2**22, 64
 _BYTES_A_PLACE = 2**32
 
 _SETTING = "setting"
+_AT_ONCE = 16  # openings of inputs that are looked at, of which each is an answer of a bucket
 KEY = "<u8"
 _opened = threading.local()
 _PLACES = 32  # bits of a key for the document's place in its range
@@ -112,11 +114,14 @@ def made(
     stored = corpus.stored
     longest = max(_LEAST, min(-(-stored // shards.expected(stored)), stored // _FEW))
     sizes = documents.sizes([*corpus.paths, *corpus.valid_paths])
-    parts: list[Part] = []
-    for file, path in enumerate([*corpus.paths, *corpus.valid_paths]):
+
+    def cut(path: str) -> list[ranges.Range]:
         most = sizes[path] if job.pack else longest
-        cut = ranges.cut(path, sizes[path], corpus.text_key, corpus.join_lines, most)
-        parts += [Part(file, one) for one in cut]
+        return ranges.cut(path, sizes[path], corpus.text_key, corpus.join_lines, most)
+
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        cuts = pool.map(cut, [*corpus.paths, *corpus.valid_paths])
+        parts = [Part(file, one) for file, found in enumerate(cuts) for one in found]
     portions: list[list[int]] = []
     left = 0
     for number, part in enumerate(parts):

@@ -75,7 +75,7 @@ def sized(
     with np.load(io.BytesIO(pieces.read(f"sizes-{portion:05d}")), allow_pickle=False) as found:
         for number in numbers:
             ends = np.cumsum(found[f"sections{number}"])[:-1]
-            sizes = np.split(found[f"sizes{number}"], ends) if len(ends) + 1 else []
+            sizes = np.split(found[f"sizes{number}"], ends)  # of no document, one that is empty
             yield number, [one.tolist() for one in sizes if len(one)]
 
 
