@@ -242,6 +242,7 @@ def test_an_unknown_engine_is_refused_before_the_input_is_read(tmp_path, capsys)
         ("", False),
         ("--direct_num_workers=4", True),
         ("--runner=DirectRunner --direct_num_workers=0", True),
+        ("--direct_num_workers=4 --direct_running_mode=multi_processing", True),
         ("--direct_num_workers=4 --direct_running_mode=multi_threading", False),
     ],
 )

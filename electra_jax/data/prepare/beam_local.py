@@ -24,7 +24,7 @@ def has_processes(options: Any) -> bool:
     return (
         found["runner"] == beam_options.LOCAL
         and found["direct_num_workers"] != 1
-        and found["direct_running_mode"] == "in_memory"  # the default: another one was asked for
+        and found["direct_running_mode"] == "in_memory"  # the default, not threads
     )
 
 

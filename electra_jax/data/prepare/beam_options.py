@@ -34,6 +34,10 @@ def parsed(options: str) -> Any:  # of PipelineOptions
     runner = (known.runner or "").lower()
     if runner in _DIRECT:
         words.append(f"--runner={LOCAL}")  # the last one counts
+        if known.direct_running_mode == "multi_processing":
+            words.append(
+                "--direct_running_mode=in_memory"
+            )  # with processes of ours (beam_local.py)
     elif is_dask(runner):
         words.append(f"--runner={DASK}")
         _check_dask(known)

@@ -57,7 +57,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and stops the workers
     threading.Thread(target=_leave, args=(os.getppid(), sys.argv[1]), daemon=True).start()
     # Errors go to the parent; what threads of Beam's say when it is gone, to nobody.
-    sys.stderr = open(os.devnull, "w")
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115  for as long as this process lives
     logging.getLogger().addHandler(logging.NullHandler())
     from apache_beam.runners.worker import sdk_worker_main
 
