@@ -105,7 +105,7 @@ def _run(
     job: work.Job,
     folder: Path,
     rows_per_shard: int,
-) -> build.Written:
+) -> work.Written:
     parts = folder / "parts"
     parts.mkdir()
     count = shards.expected(corpus.stored)
@@ -172,7 +172,7 @@ def _write(parts: str, rows_per_shard: int, name: str, group: Iterable[Part]) ->
         shutil.rmtree(folder)
 
 
-def _collect(parts: Path, folder: Path) -> build.Written:
+def _collect(parts: Path, folder: Path) -> work.Written:
     """Moves the shards to their place, and adds up what is said of them."""
     written: list[dict[str, Any]] = []
     counts = {split: collections.Counter[str]() for split in ("train", "valid")}
@@ -189,7 +189,7 @@ def _collect(parts: Path, folder: Path) -> build.Written:
             (part / shard["name"]).rename(folder / name)
             written.append({**shard, "name": name})
     shutil.rmtree(parts)
-    return written, counts
+    return work.Written(written, counts)
 
 
 def _library() -> Any:

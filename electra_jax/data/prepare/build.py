@@ -6,14 +6,13 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from electra_jax import files
 from electra_jax.data import baselines, examples, fingerprint, record, words
-from electra_jax.data.prepare import deal, heldout, notes, shards, work
 from electra_jax.data.prepare import dedup as duplicates
+from electra_jax.data.prepare import heldout, notes, processes, shards, team, work
 from electra_jax.data.prepare.corpus import Corpus
 from electra_jax.spec import UserError
 from electra_jax.text import mecab
@@ -24,11 +23,8 @@ from electra_jax.text.tokenizer import load as load_tokenizer
 # The smallest corpus, in stored bytes, worth another process (starting one takes a second).
 _WORTH_A_WORKER = 2**20
 
-# What is said of every shard, and the counts of each split.
-Written = tuple[list[dict[str, Any]], dict[str, "collections.Counter[str]"]]
-
 # What does the work: writes the corpus as shards of at most so many rows into a folder.
-Engine = Callable[[Corpus, work.Job, Path, int], Written]
+Engine = Callable[[Corpus, work.Job, Path, int], work.Written]
 
 
 def prepare(
@@ -94,11 +90,12 @@ def prepare(
 
     with files.new_folder(output) as folder, files.disk_errors(output):
         _save_tokenizer(loaded, folder / "tokenizer", seq_len)
-        corpus = _chosen(corpus, dedup, 0 if valid_paths else valid_fraction, seed, workers)
+        corpus = _chosen(corpus, dedup, 0 if valid_paths else valid_fraction, seed, workers, folder)
         job = work.Job(loaded, plan, seed, None if segmenter == "mecab" else segmenter, pack)
         rows_per_shard = shards.rows_per_shard(seq_len, loaded.size, stored)
-        work_here = functools.partial(_by_processes, workers)
-        written, counts = (engine or work_here)(corpus, job, folder, rows_per_shard)
+        if engine is None:
+            engine = _here if workers == 1 else functools.partial(processes.engine, workers)
+        written, counts, described = engine(corpus, job, folder, rows_per_shard)
         for file, _ in corpus.dropped:
             counts["train" if file < len(paths) else "valid"]["duplicates"] += 1
         if not counts["train"]["rows"]:
@@ -108,7 +105,7 @@ def prepare(
             )
         dtype = record.dtype_for(loaded.size)
         shards.write_metadata(folder, written, seq_len, dtype)
-        described, valid_described = corpus.describe()
+        described = described or corpus.describe()
         corpus.check_unchanged(identities)
         info = {
             "schema": fingerprint.SCHEMA,
@@ -135,23 +132,28 @@ def prepare(
                 "pack": pack,
                 "join_lines": join_lines,
             },
-            "inputs": described,
-            "valid_inputs": valid_described,
+            "inputs": described[: len(paths)],
+            "valid_inputs": described[len(paths) :],
             "counts": {split: _with_shares(counts[split]) for split in counts},
             "shards": written,
         }
         fingerprint.write(folder, info)
-        baselines.write(folder)
+        if workers == 1:
+            baselines.write(folder)
+        else:
+            team.apart(baselines.write, folder)
     notes.after(counts, job, None if valid_paths else valid_fraction, may_join)
 
 
-def _chosen(corpus: Corpus, dedup: str | None, fraction: float, seed: int, workers: int) -> Corpus:
-    """The corpus without its duplicates, and with a rule for what is held out."""
+def _chosen(
+    corpus: Corpus, dedup: str | None, fraction: float, seed: int, workers: int, folder: Path
+) -> Corpus:
+    """The corpus without its duplicates, and with a rule for what is held out; `folder` is for passing files."""
     if dedup is not None:
         with tqdm(
             total=corpus.stored, unit="B", unit_scale=True, desc="dedup", disable=None
         ) as bar:
-            dropped = duplicates.duplicates(corpus, dedup, workers, bar.update)
+            dropped = duplicates.duplicates(corpus, dedup, workers, bar.update, folder)
         corpus = dataclasses.replace(corpus, dropped=dropped)
     if fraction > 0:
         rule = heldout.rule(seed, fraction, corpus.stored, len(corpus), corpus.numbered)
@@ -181,19 +183,18 @@ def _inputs(
     return paths, valid_paths
 
 
-def _by_processes(
-    workers: int, corpus: Corpus, job: work.Job, folder: Path, rows_per_shard: int
-) -> Written:
-    """An engine of this machine's processes: rows in the order of the text."""
-    counts = {split: collections.Counter[str]() for split in ("train", "valid")}
+def _here(corpus: Corpus, job: work.Job, folder: Path, rows_per_shard: int) -> work.Written:
+    """An engine of this process alone: rows in the order of the text."""
+    counts = {split: collections.Counter[str]() for split in work.SPLITS}
     writers = {split: shards.Shards(folder, split, rows_per_shard) for split in counts}
+    make = work.Maker(job)
     with tqdm(total=corpus.stored, unit="B", unit_scale=True, desc="prepare", disable=None) as bar:
-        todo = (block for file in range(len(corpus)) for block in corpus.blocks(file, bar.update))
-        for result in deal.made(todo, job, workers):
+        for block in (b for file in range(len(corpus)) for b in corpus.blocks(file, bar.update)):
+            made = make(block)
             for split, writer in writers.items():
-                writer.write(result.records[split])
-                counts[split].update(result.counts[split])
-    return [shard for writer in writers.values() for shard in writer.finish()], counts
+                writer.write(made.records[split])
+                counts[split].update(made.counts[split])
+    return work.Written([s for writer in writers.values() for s in writer.finish()], counts)
 
 
 def _cores() -> int:
