@@ -6,7 +6,9 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from electra_jax import files
@@ -23,8 +25,33 @@ from electra_jax.text.tokenizer import load as load_tokenizer
 # The smallest corpus, in stored bytes, worth another process (starting one takes a second).
 _WORTH_A_WORKER = 2**20
 
-# What does the work: writes the corpus as shards of at most so many rows into a folder.
-Engine = Callable[[Corpus, work.Job, Path, int], work.Written]
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be done: the corpus, less the copies that `dedup` finds, as shards of at most so many rows.
+
+    Of `valid_fraction` 0 nothing is held out but the corpus's own held-out inputs.
+    """
+
+    corpus: Corpus
+    job: work.Job
+    rows_per_shard: int
+    dedup: str | None
+    valid_fraction: float
+
+
+class Done(NamedTuple):
+    """What was done: shards, counts by split, the rule of what is held out, and the inputs, described."""
+
+    shards: list[dict[str, Any]]
+    counts: dict[str, "collections.Counter[str]"]
+    held_out: heldout.HeldOut | None
+    inputs: list[dict[str, Any]]
+    valid_inputs: list[dict[str, Any]]
+
+
+# What does the work, writing into a folder.
+Engine = Callable[[Order, Path], Done]
 
 
 def prepare(
@@ -85,27 +112,27 @@ def prepare(
     paths, valid_paths = _inputs(inputs, valid_inputs, text_key)
     corpus = Corpus(paths=paths, valid_paths=valid_paths, text_key=text_key, join_lines=join_lines)
     stored, identities = corpus.stored, corpus.identities()
-    workers = workers or min(_cores(), 1 + stored // _WORTH_A_WORKER)
+    workers = workers or min(cores(), 1 + stored // _WORTH_A_WORKER)
     may_join = not (notes.before(corpus, loaded) or join_lines)
 
     with files.new_folder(output) as folder, files.disk_errors(output):
         _save_tokenizer(loaded, folder / "tokenizer", seq_len)
-        corpus = _chosen(corpus, dedup, 0 if valid_paths else valid_fraction, seed, workers, folder)
         job = work.Job(loaded, plan, seed, None if segmenter == "mecab" else segmenter, pack)
-        rows_per_shard = shards.rows_per_shard(seq_len, loaded.size, stored)
-        if engine is None:
-            engine = _here if workers == 1 else functools.partial(processes.engine, workers)
-        written, counts, described = engine(corpus, job, folder, rows_per_shard)
-        for file, _ in corpus.dropped:
-            counts["train" if file < len(paths) else "valid"]["duplicates"] += 1
+        order = Order(
+            corpus=corpus,
+            job=job,
+            rows_per_shard=shards.rows_per_shard(seq_len, loaded.size, stored),
+            dedup=dedup,
+            valid_fraction=0 if valid_paths else valid_fraction,
+        )
+        done = (engine or functools.partial(_by_processes, workers))(order, folder)
+        written, counts = done.shards, done.counts
         if not counts["train"]["rows"]:
             raise UserError(
                 f"no text is left for training: all {counts['valid']['documents']} documents are "
                 "held out; give more documents, another --seed or a smaller --valid-fraction"
             )
         dtype = record.dtype_for(loaded.size)
-        shards.write_metadata(folder, written, seq_len, dtype)
-        described = described or corpus.describe()
         corpus.check_unchanged(identities)
         info = {
             "schema": fingerprint.SCHEMA,
@@ -124,7 +151,7 @@ def prepare(
                 "segments": segments,
                 "overflow": overflow,
                 "valid_fraction": None if valid_paths else valid_fraction,
-                "held_out": _told(corpus.held_out),
+                "held_out": _told(done.held_out),
                 "text_key": text_key,
                 "seed": seed,
                 "segmenter": segmenter,
@@ -132,23 +159,22 @@ def prepare(
                 "pack": pack,
                 "join_lines": join_lines,
             },
-            "inputs": described[: len(paths)],
-            "valid_inputs": described[len(paths) :],
+            "inputs": done.inputs,
+            "valid_inputs": done.valid_inputs,
             "counts": {split: _with_shares(counts[split]) for split in counts},
             "shards": written,
         }
         fingerprint.write(folder, info)
         if workers == 1:
-            baselines.write(folder)
-        else:
-            team.apart(baselines.write, folder)
+            _complete(folder, info)
+        else:  # the memory and the time of libraries that this process does not need
+            team.apart(_complete, folder, info)
     notes.after(counts, job, None if valid_paths else valid_fraction, may_join)
 
 
-def _chosen(
-    corpus: Corpus, dedup: str | None, fraction: float, seed: int, workers: int, folder: Path
-) -> Corpus:
-    """The corpus without its duplicates, and with a rule for what is held out; `folder` is for passing files."""
+def chosen(order: Order, workers: int, folder: Path) -> Corpus:
+    """The corpus without its duplicates, and with a rule for what is held out; workers pass files in `folder`."""
+    corpus, dedup, fraction = order.corpus, order.dedup, order.valid_fraction
     if dedup is not None:
         with tqdm(
             total=corpus.stored, unit="B", unit_scale=True, desc="dedup", disable=None
@@ -156,7 +182,7 @@ def _chosen(
             dropped = duplicates.duplicates(corpus, dedup, workers, bar.update, folder)
         corpus = dataclasses.replace(corpus, dropped=dropped)
     if fraction > 0:
-        rule = heldout.rule(seed, fraction, corpus.stored, len(corpus), corpus.numbered)
+        rule = heldout.rule(order.job.seed, fraction, corpus.stored, len(corpus), corpus.numbered)
         corpus = dataclasses.replace(corpus, held_out=rule)
     return corpus
 
@@ -183,21 +209,29 @@ def _inputs(
     return paths, valid_paths
 
 
-def _here(corpus: Corpus, job: work.Job, folder: Path, rows_per_shard: int) -> work.Written:
-    """An engine of this process alone: rows in the order of the text."""
-    counts = {split: collections.Counter[str]() for split in work.SPLITS}
-    writers = {split: shards.Shards(folder, split, rows_per_shard) for split in counts}
-    make = work.Maker(job)
-    with tqdm(total=corpus.stored, unit="B", unit_scale=True, desc="prepare", disable=None) as bar:
-        for block in (b for file in range(len(corpus)) for b in corpus.blocks(file, bar.update)):
-            made = make(block)
-            for split, writer in writers.items():
-                writer.write(made.records[split])
-                counts[split].update(made.counts[split])
-    return work.Written([s for writer in writers.values() for s in writer.finish()], counts)
+def finished(corpus: Corpus, written: processes.Written) -> Done:
+    """What there is to say when a chosen corpus is written."""
+    counts, of_training = written.counts, len(corpus.paths)
+    for file, _ in corpus.dropped:
+        counts["train" if file < of_training else "valid"]["duplicates"] += 1
+    inputs = written.inputs
+    return Done(written.shards, counts, corpus.held_out, inputs[:of_training], inputs[of_training:])
 
 
-def _cores() -> int:
+def _by_processes(workers: int, order: Order, folder: Path) -> Done:
+    """An engine of this machine's processes: rows in the order of the text."""
+    corpus = chosen(order, workers, folder)
+    written = processes.write(workers, corpus, order.job, folder, order.rows_per_shard)
+    return finished(corpus, written)
+
+
+def _complete(folder: Path, info: dict[str, Any]) -> None:
+    """Writes what others than this program's readers want beside the rows, and what counting tells of these."""
+    shards.write_metadata(folder, info["shards"], info["seq_len"], np.dtype(info["dtype"]))
+    baselines.write(folder)
+
+
+def cores() -> int:
     """The cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from electra_jax import files
@@ -81,18 +81,8 @@ class Corpus:
         `consumed` is told the stored bytes read. Raises UserError where the input's content is at fault.
         """
         skipped = documents.Skipped()
-        block, size = _new(file), 0
-        for piece in self._pieces(file, self.numbered(file, consumed, skipped)):
-            if size >= self.block_size:
-                yield block
-                block, size = _new(file), 0
-            block.numbers.append(piece.number)
-            block.parts.append(piece.part)
-            block.documents.append(piece.document)
-            block.held_out.append(piece.held_out)
-            size += sum(map(len, piece.document))
-        if block.documents or skipped:
-            yield block._replace(skipped=dict(skipped))
+        pieces = self._pieces(file, self.numbered(file, consumed, skipped))
+        yield from in_blocks(file, pieces, skipped, self.block_size)
 
     def _pieces(self, file: int, numbered: heldout.Numbered) -> Iterator[heldout.Piece]:
         if file < len(self.paths) and self.held_out is not None:
@@ -117,20 +107,37 @@ class Corpus:
                     "Run the command again when the file is complete"
                 )
 
-    def describe(self) -> list[dict[str, Any]]:
-        """Name, size and SHA-256 of all inputs, the held-out ones last."""
-        return [self.describe_one(file) for file in range(len(self))]
-
     def describe_one(self, file: int) -> dict[str, Any]:
         """Name, size and SHA-256 of one input."""
-        return _describe([*self.paths, *self.valid_paths][file], self.text_key)
+        return describe([*self.paths, *self.valid_paths][file], self.text_key)
+
+
+def in_blocks(
+    file: int,
+    pieces: Iterable[heldout.Piece],
+    skipped: documents.Skipped,
+    block_size: int | None = None,
+) -> Iterator[work.Block]:
+    """The pieces of an input in blocks of so many characters, with what was `skipped` when all were read."""
+    block, size = _new(file), 0
+    for piece in pieces:
+        if size >= (block_size or _BLOCK):
+            yield block
+            block, size = _new(file), 0
+        block.numbers.append(piece.number)
+        block.parts.append(piece.part)
+        block.documents.append(piece.document)
+        block.held_out.append(piece.held_out)
+        size += sum(map(len, piece.document))
+    if block.documents or skipped:
+        yield block._replace(skipped=dict(skipped))
 
 
 def _new(file: int) -> work.Block:
     return work.Block(file, [], [], [], [], {})
 
 
-def _describe(path: str, text_key: str) -> dict[str, Any]:
+def describe(path: str, text_key: str) -> dict[str, Any]:
     """A file's size and hash are those of its bytes as stored, a data set's those of its texts. The
     folder it lies in is left out: it does not change the data."""
     if os.path.isfile(path):

@@ -35,7 +35,7 @@ class Read(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What a member's `work(run, piece)` gives: a result, and the bytes that are held until it is taken."""
+    """What a member's `make(run, piece)` gives: a result, and the bytes that are held until it is taken."""
 
     result: Any
     held: int
@@ -51,7 +51,7 @@ class _Run:
 
 
 class Dealer:
-    """Deals the work on runs of files to a team whose members have `read` and `work`.
+    """Deals the work on runs of files to a team whose members have `read` and `make`.
 
     Results that come before their turn may hold `most_ahead` bytes, and nothing new is begun while `room`
     says no; then only the calls of `own` (by member) are made. `told` has what `read` needs to know of a
@@ -136,7 +136,7 @@ class Dealer:
         free = self._ahead < self._most_ahead
         if self._ready and (free or self._ready[0] == self._next):
             place = heapq.heappop(self._ready)
-            return Call("work", place, lambda done: self._worked(place, done))
+            return Call("make", place, lambda done: self._made(place, done))
         if free and (held is not None or self._begun < len(self._runs)):
             return self._read(member, 1)
         return None
@@ -169,6 +169,6 @@ class Dealer:
 
         return Call("read", (number, run.files, most, *told), then)
 
-    def _worked(self, place: tuple[int, int], done: Done) -> None:
+    def _made(self, place: tuple[int, int], done: Done) -> None:
         self._done[place] = done
         self._ahead += done.held

@@ -21,6 +21,7 @@ from electra_jax.data import record
 from electra_jax.data.prepare import deal, pieces, shards, work
 from electra_jax.data.prepare.corpus import Corpus
 from electra_jax.data.prepare.team import Team
+from electra_jax.text.sources import documents
 
 # Bytes of rows that may wait in files for their turn, if the disk has room: twice a shard, at least so many.
 _WAITING = 2**31
@@ -47,7 +48,7 @@ class Builder(pieces.Reader):
         self._counts = {split: collections.Counter[str]() for split in work.SPLITS}
         self._shards: dict[str, shards.Shard] = {}
 
-    def work(self, run: int, piece: int) -> deal.Done:
+    def make(self, run: int, piece: int) -> deal.Done:
         """Makes the rows of a piece, those for training first; how many each split has."""
         made = [self._maker(block) for block in self.take(run, piece)]
         path = self._rows_path(run, piece)
@@ -173,10 +174,51 @@ class _Placing:
         rows_path(self._spool, piece).unlink()
 
 
-def engine(
+class Written(NamedTuple):
+    """What is said of every shard, the counts by split, and what `Corpus.describe_one` says of every input."""
+
+    shards: list[dict[str, Any]]
+    counts: dict[str, "collections.Counter[str]"]
+    inputs: list[dict[str, Any]]
+
+
+def write(
     workers: int, corpus: Corpus, job: work.Job, folder: Path, rows_per_shard: int
-) -> work.Written:
-    """Writes the corpus as shards into `folder` by so many processes: rows in the order of the text."""
+) -> Written:
+    """Writes the corpus as shards into `folder`, rows in the order of the text, by so many processes (1: this one)."""
+    with tqdm(total=corpus.stored, unit="B", unit_scale=True, desc="prepare", disable=None) as bar:
+        if workers == 1:
+            return _alone(corpus, job, folder, rows_per_shard, bar.update)
+        return _by_team(workers, corpus, job, folder, rows_per_shard, bar.update)
+
+
+def _alone(
+    corpus: Corpus,
+    job: work.Job,
+    folder: Path,
+    rows_per_shard: int,
+    consumed: documents.Consumed,
+) -> Written:
+    counts = {split: collections.Counter[str]() for split in work.SPLITS}
+    writers = {split: shards.Shards(folder, split, rows_per_shard) for split in work.SPLITS}
+    make = work.Maker(job)
+    for block in (b for file in range(len(corpus)) for b in corpus.blocks(file, consumed)):
+        made = make(block)
+        for split, writer in writers.items():
+            writer.write(made.records[split])
+            counts[split].update(made.counts[split])
+    written = [shard for writer in writers.values() for shard in writer.finish()]
+    return Written(written, counts, [corpus.describe_one(file) for file in range(len(corpus))])
+
+
+def _by_team(
+    workers: int,
+    corpus: Corpus,
+    job: work.Job,
+    folder: Path,
+    rows_per_shard: int,
+    consumed: documents.Consumed,
+) -> Written:
     spool = folder / "spool"
     spool.mkdir()
     row_bytes = _row_bytes(job)
@@ -191,15 +233,12 @@ def engine(
         then = functools.partial(described.__setitem__, of.start)
         dealer.anyone.append(deal.Call("describe", (of,), then))
 
-    with (
-        tqdm(total=corpus.stored, unit="B", unit_scale=True, desc="prepare", disable=None) as bar,
-        Team(workers, Builder, (bare, job, folder, spool)) as team,
-    ):
+    with Team(workers, Builder, (bare, job, folder, spool)) as team:
         dealer = placing.dealer = deal.Dealer(
             team,
             corpus.runs(),
             most_waiting,
-            bar.update,
+            consumed,
             room=lambda: placing.waiting < most_waiting,
             opened=opened,
             told=lambda of: ({file: dropped[file] for file in of if file in dropped},),
@@ -213,7 +252,7 @@ def engine(
             for split in counts:
                 counts[split].update(counted[split])
     spool.rmdir()
-    return work.Written(
+    return Written(
         placing.named(folder), counts, [one for at in sorted(described) for one in described[at]]
     )
 

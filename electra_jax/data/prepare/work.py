@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -75,15 +75,6 @@ class Made(NamedTuple):
 
     records: dict[str, np.ndarray]
     counts: dict[str, collections.Counter[str]]
-
-
-class Written(NamedTuple):
-    """What an engine has done: what is said of every shard, the counts by split, and, where the engine has
-    looked, what `Corpus.describe_one` says of every input."""
-
-    shards: list[dict[str, Any]]
-    counts: dict[str, collections.Counter[str]]
-    inputs: list[dict[str, Any]] | None = None
 
 
 class Maker:

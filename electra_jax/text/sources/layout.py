@@ -101,7 +101,8 @@ def wrap_width(lines: Iterable[str]) -> int | None:
 def _columns(line: str) -> int:
     if line.isascii():
         return len(line)
-    return len(line) + sum(unicodedata.east_asian_width(char) in "WF" for char in line)
+    others = _NOT_ASCII.findall(line)
+    return len(line) + sum(unicodedata.east_asian_width(char) in "WF" for char in others)
 
 
 def _joined(lines: Sequence[str]) -> str:
