@@ -1,7 +1,8 @@
 """The files of a prepared folder that TFDS reads: ArrayRecord shards and their metadata."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,16 @@ class Shard:
 
     def write(self, records_NxR: np.ndarray) -> None:
         """Appends records, uint8 [N, record bytes]. Raises UserError when the disk refuses."""
-        for one in records_NxR:
-            self._call("write", one.tobytes())
+        with self._errors():
+            write = self._writer.write
+            for one in records_NxR:
+                write(one.tobytes())
         self._rows += len(records_NxR)
 
     def close(self) -> dict[str, Any]:
         """Makes the file whole and durable; its name, rows, bytes and sha256."""
-        self._call("close")
+        with self._errors():
+            self._writer.close()
         with files.disk_errors(self._path), open(self._path, "rb") as file:
             os.fsync(file.fileno())
         return {
@@ -80,9 +84,10 @@ class Shard:
             "sha256": files.sha256(self._path),
         }
 
-    def _call(self, method: str, *arguments: bytes) -> None:
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
         try:
-            getattr(self._writer, method)(*arguments)
+            yield
         except (RuntimeError, ValueError, OSError) as error:
             raise UserError(
                 f"cannot write {self._path}: {error}; "
