@@ -88,17 +88,12 @@ def between_spaces_and_ideographs(text: str) -> list[str]:
 
 def words_and_marks(text: str) -> list[str]:
     """Finer pieces for BERT: ASCII punctuation marks alone too."""
-    return [text] if _is_a_word(text) else _BY_MARK.findall(text)
+    return _BY_MARK.findall(text)
 
 
 def words_marks_and_ideographs(text: str) -> list[str]:
     """Finer pieces for BERT: ASCII punctuation marks and ideographs alone."""
-    return [text] if _is_a_word(text) else _BY_CJK_AND_MARK.findall(text)
-
-
-def _is_a_word(text: str) -> bool:
-    """Whether this is plainly one piece: most are, and a pattern takes several times as long to say so."""
-    return text.isascii() and text.isalnum()
+    return _BY_CJK_AND_MARK.findall(text)
 
 
 def joins(piece: str) -> bool:

@@ -5,14 +5,11 @@ pieces in a row, and only new pieces reach the library, all of a batch at once. 
 for BERT's WordPiece: what stands between spaces ("word,"), and words and marks ("word" and ",").
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 Flat = tuple[np.ndarray, np.ndarray]  # ids int32 [sum of lengths], lengths int64 [texts]
-
-# Texts are taken so many characters at a time: their pieces are some ten times as large in memory.
-_AT_ONCE = 2**18
 
 # The cache starts again when it holds this many words or characters: about 100 MB of memory.
 _MOST_WORDS, _MOST_CHARACTERS = 400_000, 16_000_000
@@ -37,28 +34,21 @@ class WordCache:
 
     def encode(self, texts: Sequence[str]) -> Flat:
         """The ids of all texts one after the other, and how many each has."""
-        found = [self._encode(some) for some in _some(texts)]
-        if len(found) == 1:
-            return found[0]
-        ids, lengths = zip(*found, strict=True)
-        return np.concatenate(ids), np.concatenate(lengths)
-
-    def _encode(self, texts: Sequence[str]) -> Flat:
         pieces: list[str] = []
         counts = [0]
         for text in texts:
             pieces += self._cut(text)
             counts.append(len(pieces))
         words_N = self._numbers(pieces)
-        lengths_N = self._lengths.values[words_N]
+        lengths_N = self._lengths[words_N]
         ends_N = np.zeros(len(words_N) + 1, np.int64)
         np.cumsum(lengths_N, out=ends_N[1:])
         # Word n's ids lie at starts[n].. of the table; shifted so that adding the output's own
         # index gives the place to read.
-        shift_N = self._starts.values[words_N] - ends_N[:-1]
-        ids = self._ids.values[np.repeat(shift_N, lengths_N) + np.arange(ends_N[-1])]
+        shift_N = self._starts[words_N] - ends_N[:-1]
+        ids = self._ids[np.repeat(shift_N, lengths_N) + np.arange(ends_N[-1])]
         lengths = np.diff(ends_N[np.array(counts)])
-        joined = np.flatnonzero(self._joined.values[words_N])
+        joined = np.flatnonzero(self._joined[words_N])
         if len(joined):
             numbers = np.unique(np.searchsorted(np.array(counts), joined, side="right") - 1)
             ids, lengths = self._with_whole(texts, numbers.tolist(), ids, lengths)
@@ -69,9 +59,9 @@ class WordCache:
     def _clear(self) -> None:
         self._words = _Numbers()
         self._characters = 0
-        self._ids = _Column(np.int32)  # those of all words in a row
-        self._starts, self._lengths = _Column(np.int64), _Column(np.int32)
-        self._joined = _Column(bool)
+        self._ids = np.empty(0, np.int32)  # those of all words in a row
+        self._starts, self._lengths = np.empty(0, np.int64), np.empty(0, np.int64)
+        self._joined = np.empty(0, bool)
 
     def _with_whole(
         self, texts: Sequence[str], numbers: Sequence[int], ids: np.ndarray, lengths: np.ndarray
@@ -101,44 +91,11 @@ class WordCache:
         ids, lengths = self._library(new)
         self._characters += sum(map(len, new))
         joined = [self._joins is not None and self._joins(piece) for piece in new]
-        self._joined.extend(np.array(joined, bool))
-        ends = np.cumsum(lengths) + self._ids.size
-        self._starts.extend(ends - lengths)
-        self._lengths.extend(lengths)
-        self._ids.extend(ids)
-
-
-def _some(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The texts in parts of about `_AT_ONCE` characters; one part of none."""
-    begin, size = 0, 0
-    for end, text in enumerate(texts):
-        if size >= _AT_ONCE:
-            yield texts[begin:end]
-            begin, size = end, 0
-        size += len(text)
-    yield texts[begin:]
-
-
-class _Column:
-    """An array to which others are appended, with room for more behind its `values`."""
-
-    def __init__(self, dtype: np.typing.DTypeLike) -> None:
-        self._room, self.size = np.empty(1024, dtype), 0
-
-    @property
-    def values(self) -> np.ndarray:
-        """What has been appended so far."""
-        return self._room[: self.size]
-
-    def extend(self, more: np.ndarray) -> None:
-        """Appends an array."""
-        needed = self.size + len(more)
-        if needed > len(self._room):
-            grown = np.empty(max(needed, len(self._room) * 3 // 2), self._room.dtype)
-            grown[: self.size] = self.values
-            self._room = grown
-        self._room[self.size : needed] = more
-        self.size = needed
+        self._joined = np.concatenate((self._joined, np.array(joined, bool)))
+        ends = np.cumsum(lengths) + len(self._ids)
+        self._starts = np.concatenate((self._starts, ends - lengths))
+        self._lengths = np.concatenate((self._lengths, lengths))
+        self._ids = np.concatenate((self._ids, ids))
 
 
 class _Numbers(dict[str, int]):
