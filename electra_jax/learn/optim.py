@@ -1,5 +1,6 @@
 """The original's optimizer (Adam without bias correction), AdamW and LAMB, schedule, clipping, decay mask."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -7,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from electra_jax.model.electra import Params
 from electra_jax.ops import target
 from electra_jax.spec import UserError, check_choice
 
+Params = dict[str, Any]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class OptimSpec:
     """The config section `optim`."""
 
@@ -108,6 +110,18 @@ def scale_by_adam(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def with_moments(opt_state: Any, *, mu: Params, nu: Params, count: jax.Array) -> Any:
+    """An optimizer state with these moments, of a run that had done `count` steps, in place of its own."""
+
+    def replaced(node: Any) -> Any:
+        if isinstance(node, optax.ScaleByAdamState):
+            return optax.ScaleByAdamState(count, mu, nu)
+        return AdamMoments(mu, nu) if isinstance(node, AdamMoments) else node
+
+    is_adam = lambda node: isinstance(node, AdamMoments | optax.ScaleByAdamState)  # noqa: E731
+    return jax.tree.map(replaced, opt_state, is_leaf=is_adam)
+
+
 def decay_mask(params: Params) -> Any:
     """True where weight decay applies: everything but biases and LayerNorms; embedding tables are decayed."""
 
@@ -128,6 +142,11 @@ def global_norm(grads: Params) -> jax.Array:
     vectors = [x.ravel() for x in leaves if x.ndim < 2]
     arrays = [x for x in leaves if x.ndim > 1] + ([jnp.concatenate(vectors)] if vectors else [])
     return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in arrays))
+
+
+def together(norms: Sequence[jax.Array]) -> jax.Array:
+    """The norm of vectors of these norms taken as one."""
+    return norms[0] if len(norms) == 1 else jnp.sqrt(sum(jnp.square(norm) for norm in norms))
 
 
 def clip(grads: Params, norm: jax.Array, limit: float) -> Params:
