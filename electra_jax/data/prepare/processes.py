@@ -27,7 +27,7 @@ from electra_jax.text.sources import documents
 _WAITING = 2**31
 
 # Records of a file that are held in memory at a time.
-_AT_ONCE = 2**12
+_AT_ONCE = 2**10
 
 
 class Rows(NamedTuple):
