@@ -22,7 +22,7 @@ from electra_jax.learn import mesh as meshes
 from electra_jax.learn import optim
 from electra_jax.model import initial
 from electra_jax.model.electra import Params
-from electra_jax.ops import target
+from electra_jax.ops import machine
 from electra_jax.pretrain.program import place_array
 from electra_jax.pretrain.step import accumulate
 
@@ -118,7 +118,7 @@ def micro_batches(shape: tuple[int, ...], width: int) -> int:
     """In how many parts a batch of rows [B, (C,) L] is best taken where no memory is short: 1, but on a CPU as many
     as leave about MICRO_TOKENS a part and device, for the caches' sake.
     """
-    if target.platform() != "cpu":
+    if machine.platform() != "cpu":
         return 1
     rows = shape[0] // jax.sharding.get_abstract_mesh().size
     tokens = rows * math.prod(shape[1:])

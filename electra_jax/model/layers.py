@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from electra_jax.model.initial import truncated_normal
-from electra_jax.ops import dense, target
-from electra_jax.ops.attention import self_attention
+from electra_jax.ops import dense, machine
+from electra_jax.ops.attention import Mask, self_attention
 from electra_jax.ops.feedforward import feed_forward
 from electra_jax.ops.lookup import take_of_few
 from electra_jax.ops.noise import Noise
-from electra_jax.ops.residual import LAYER_NORM_EPS, norm, residual_norm
+from electra_jax.ops.norm import LAYER_NORM_EPS, norm, residual_norm
 
 VOCAB_MULTIPLE = 128  # the table is padded to this many rows: lanes of a TPU, tiles of a GPU matmul
 
@@ -39,7 +39,7 @@ def layer_norm(dtype: str, name: str | None = None) -> nn.LayerNorm:
 
     On a TPU the variance is the mean square less the squared mean, which the product before it adds up as it writes.
     """
-    fast = target.platform() == "tpu"
+    fast = machine.platform() == "tpu"
     return nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=dtype, use_fast_variance=fast, name=name)
 
 
@@ -165,7 +165,7 @@ class Layer(nn.Module):
         if s.recompute_attention:
             attend = jax.checkpoint(attend)
         mixed_BxLxD = attend(
-            qkv_BxLxM, jnp.concatenate(biases), docs_BxL, noise=noise and noise.at(0)
+            qkv_BxLxM, jnp.concatenate(biases), Mask(docs_BxL), noise=noise and noise.at(0)
         )
         out_DxD, out_bias_D = weights("out", s.width, s.width)
         h_BxLxD = dense.product(mixed_BxLxD, out_DxD)

@@ -37,7 +37,7 @@ from electra_jax.model.electra import Dimensions, Electra, ModelSpec
 from electra_jax.model.layers import padded_vocab
 from electra_jax.objective import protocol
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops.vocab_head import vocabulary_head
+from electra_jax.ops.vocabulary import vocabulary_head
 from electra_jax.pretrain.step import make_train_step, step_keys
 from electra_jax.spec import from_config, load_config
 

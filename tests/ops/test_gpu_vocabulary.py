@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from electra_jax.ops.gpu import vocabulary as vocab_gpu
-from electra_jax.ops.vocab_tiles import HeadOptions
+from electra_jax.ops.vocabulary import hopper as vocab_gpu
+from electra_jax.ops.vocabulary.slots import HeadOptions
 
 B, K, V, REAL = 9, 19, 320, 300
 
@@ -31,4 +31,4 @@ def test_kernels_equal_the_tiles(monkeypatch, same_as_tiles, options, width):
     hidden = draw.normal(size=(B, K, width))
     table, bias = 2 * draw.normal(size=(V, width)) / width**0.5, draw.normal(size=V)
     hidden[0], bias[[40, 45, 70, 250]] = 0, bias.max() + 1  # in one tile, in one split, in two
-    same_as_tiles(vocab_gpu.kernel_head, options, hidden, table, bias)
+    same_as_tiles(vocab_gpu, options, hidden, table, bias)

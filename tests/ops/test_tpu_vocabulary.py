@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from electra_jax.ops.tpu import vocabulary as vocab_kernel
-from electra_jax.ops.vocab_tiles import HeadOptions
+from electra_jax.ops.vocabulary import tpu as vocab_kernel
+from electra_jax.ops.vocabulary.slots import HeadOptions
 
 B, K, E, V, REAL = 9, 19, 128, 320, 300
 
@@ -21,4 +21,4 @@ def test_kernels_equal_the_tiles(monkeypatch, same_as_tiles, options):
     monkeypatch.setattr(vocab_kernel, "_SLOTS", 128)
     draw = np.random.default_rng(0)
     hidden, table = draw.normal(size=(B, K, E)), 0.3 * draw.normal(size=(V, E))
-    same_as_tiles(vocab_kernel.kernel_head, options, hidden, table, draw.normal(size=V))
+    same_as_tiles(vocab_kernel, options, hidden, table, draw.normal(size=V))

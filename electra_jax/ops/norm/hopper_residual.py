@@ -10,21 +10,49 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from electra_jax.ops.gpu import rows
 from electra_jax.ops.noise import Noise
+from electra_jax.ops.norm import hopper_rows as rows
 
 # What fits on a multiprocessor at once for its registers, in programs of four warps, by parts of a row.
 _FORWARD = {1: 8, 3: 6}
 _BACKWARD = {1: 5, 3: 4}
 
 
-def obstacle(length: int, width: int, x_dtype: jnp.dtype, h_dtype: jnp.dtype) -> str:
-    """What of such rows the kernels do not support; empty where they do."""
-    return rows.obstacle("residuals", length, width, x_dtype, h_dtype)
+def run(
+    x_BxLxD: jax.Array,
+    h_BxLxD: jax.Array,
+    bias_D: jax.Array,
+    scale_D: jax.Array,
+    shift_D: jax.Array,
+    noise: Noise | None,
+    *,
+    dropout: float,
+    interpret: bool = False,
+) -> tuple[jax.Array, jax.Array]:
+    """`api.residual_norm` for the rows of one device.
+
+    Differs from the plain implementation by rounding only: all between x, h and the result is float32 here.
+    """
+    return _residual_norm(x_BxLxD, h_BxLxD, bias_D, scale_D, shift_D, noise, dropout, interpret)
+
+
+def supports(
+    x_BxLxD: jax.ShapeDtypeStruct,
+    h_BxLxD: jax.ShapeDtypeStruct,
+    bias_D: jax.ShapeDtypeStruct,
+    scale_D: jax.ShapeDtypeStruct,
+    shift_D: jax.ShapeDtypeStruct,
+    noise: Noise | None,
+    *,
+    dropout: float,
+) -> str:
+    """The reason why the kernels do not support this on one device; empty where they do."""
+    del bias_D, scale_D, shift_D, noise, dropout  # any
+    return rows.unsupported("residuals", *x_BxLxD.shape[1:], x_BxLxD.dtype, h_BxLxD.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7))
-def residual_norm(
+def _residual_norm(
     x_BxLxD: jax.Array,
     h_BxLxD: jax.Array,
     bias_D: jax.Array,
@@ -32,12 +60,8 @@ def residual_norm(
     shift_D: jax.Array,
     noise: Noise | None,
     dropout: float,
-    interpret: bool = False,
+    interpret: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    """`residual.residual_norm` for the rows of one device.
-
-    Differs from it by rounding only: all between x, h and the result is float32 here.
-    """
     return _forward(x_BxLxD, h_BxLxD, bias_D, scale_D, shift_D, noise, dropout, interpret)[0]
 
 
@@ -55,7 +79,7 @@ def _forward(
     x_NxD, h_NxD = (rows.flat(a) for a in (x_BxLxD, h_BxLxD))
     kinds = dict.fromkeys((x_NxD.dtype, h_NxD.dtype))  # one array where they are one
     results = rows.call(
-        _residual_norm,
+        _residual_norm_kernel,
         shape,
         noise,
         [*(a[None] for a in (bias_D, scale_D, shift_D)), x_NxD, h_NxD],
@@ -67,31 +91,31 @@ def _forward(
 
 
 def _backward(
-    dropout: float, interpret: bool, saved: Any, slopes_BxLxD: tuple[jax.Array, jax.Array]
+    dropout: float, interpret: bool, saved: Any, cotangents_BxLxD: tuple[jax.Array, jax.Array]
 ) -> Any:
     x_BxLxD, h_BxLxD, bias_D, scale_D, noise = saved
     shape = rows.shape_of(x_BxLxD.shape, _BACKWARD, dropout if noise is not None else 0.0)
-    x_NxD, h_NxD, *slopes_NxD = (rows.flat(a) for a in (x_BxLxD, h_BxLxD, *slopes_BxLxD))
+    x_NxD, h_NxD, *cotangents_NxD = (rows.flat(a) for a in (x_BxLxD, h_BxLxD, *cotangents_BxLxD))
     results = [rows.like_sums(shape, 3), jax.ShapeDtypeStruct(x_NxD.shape, x_NxD.dtype)]
     if shape.dropout or x_NxD.dtype != h_NxD.dtype:  # else their gradients are one
         results.append(jax.ShapeDtypeStruct(h_NxD.shape, h_NxD.dtype))
-    sums_PxD, *slopes = rows.call(
-        _residual_norm_backward,
+    sums_PxD, *cotangents = rows.call(
+        _residual_norm_backward_kernel,
         shape,
         noise,
-        [bias_D[None], scale_D[None], x_NxD, h_NxD, *slopes_NxD],
+        [bias_D[None], scale_D[None], x_NxD, h_NxD, *cotangents_NxD],
         results,
         interpret,
     )
     d_bias_D, d_scale_D, d_shift_D = rows.total_sums(shape, sums_PxD).astype(bias_D.dtype)
-    dx_BxLxD, dh_BxLxD = (slopes[i].reshape(x_BxLxD.shape) for i in (0, -1))
+    dx_BxLxD, dh_BxLxD = (cotangents[i].reshape(x_BxLxD.shape) for i in (0, -1))
     return dx_BxLxD, dh_BxLxD, d_bias_D, d_scale_D, d_shift_D, None
 
 
-residual_norm.defvjp(_forward, _backward)
+_residual_norm.defvjp(_forward, _backward)
 
 
-def _residual_norm(shape: rows.Shape, *refs: Any) -> None:
+def _residual_norm_kernel(shape: rows.Shape, *refs: Any) -> None:
     inputs = 5 + 2 * bool(shape.dropout)
     *keys, bias_ref, scale_ref, shift_ref, x_ref, h_ref = refs[:inputs]
     bias, scale, shift = (rows.read(shape, ref, 0, 1) for ref in (bias_ref, scale_ref, shift_ref))
@@ -108,28 +132,28 @@ def _residual_norm(shape: rows.Shape, *refs: Any) -> None:
     rows.over_blocks(shape, block, None)
 
 
-def _residual_norm_backward(shape: rows.Shape, *refs: Any) -> None:
+def _residual_norm_backward_kernel(shape: rows.Shape, *refs: Any) -> None:
     inputs = 6 + 2 * bool(shape.dropout)
-    *keys, bias_ref, scale_ref, x_ref, h_ref, y_slope_ref, operand_slope_ref = refs[:inputs]
+    *keys, bias_ref, scale_ref, x_ref, h_ref, y_cotangent_ref, operand_cotangent_ref = refs[:inputs]
     sums_ref, dx_ref, *dh_ref = refs[inputs:]
     bias, scale = (rows.read(shape, ref, 0, 1) for ref in (bias_ref, scale_ref))
 
     def block(first: jax.Array, sums: rows.Sums) -> rows.Sums:
         x, h, of_y, of_operand = (
             rows.read(shape, ref, first, shape.rows)
-            for ref in (x_ref, h_ref, y_slope_ref, operand_slope_ref)
+            for ref in (x_ref, h_ref, y_cotangent_ref, operand_cotangent_ref)
         )
-        slope = [a + b for a, b in zip(of_y, of_operand, strict=True)]
+        cotangent = [a + b for a, b in zip(of_y, of_operand, strict=True)]
         kept = rows.kept(shape, keys, first)
         normal = rows.normal(shape, _total(shape, x, h, bias, kept))
-        inner = [a * b for a, b in zip(slope, scale, strict=True)]
+        inner = [a * b for a, b in zip(cotangent, scale, strict=True)]
         added = []
         for p, dx_RxC in enumerate(rows.before_normal(shape, inner, normal)):
-            dh_RxC = rows.thin(shape, dx_RxC, kept[p])
+            dh_RxC = rows.dropped(shape, dx_RxC, kept[p])
             rows.write(shape, dx_ref, first, p, dx_RxC)
             for ref in dh_ref:
                 rows.write(shape, ref, first, p, dh_RxC)
-            added.append((dh_RxC, slope[p] * normal[0][p], slope[p]))
+            added.append((dh_RxC, cotangent[p] * normal[0][p], cotangent[p]))
         return jax.tree.map(jnp.add, sums, added)
 
     rows.write_sums(shape, sums_ref, rows.over_blocks(shape, block, rows.no_sums(shape, 3)))
@@ -139,4 +163,4 @@ def _total(
     shape: rows.Shape, x: rows.Parts, h: rows.Parts, bias: rows.Parts, kept: rows.Kept
 ) -> rows.Parts:
     """x + dropout(h + bias), part by part."""
-    return [a + rows.thin(shape, b + c, k) for a, b, c, k in zip(x, h, bias, kept, strict=True)]
+    return [a + rows.dropped(shape, b + c, k) for a, b, c, k in zip(x, h, bias, kept, strict=True)]

@@ -16,8 +16,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops import tile
-from electra_jax.ops.gpu import fast
+from electra_jax.ops import ptx, tile
+from electra_jax.ops.attention.mask import Mask
+from electra_jax.ops.attention.rotation import Rotation
 from electra_jax.ops.noise import Noise
 
 _TILE = 64  # queries or keys of a program, and of those on the other side that it looks at together
@@ -57,11 +58,43 @@ class _Shape(NamedTuple):
         return np.float32(1 / (1 - self.dropout))
 
 
-def obstacle(
-    batch: int, length: int, heads: int, channels: int, dtype: jnp.dtype, dropout: float
+def run(
+    qkv_BxLxM: jax.Array,
+    bias_M: jax.Array,
+    mask: Mask,
+    noise: Noise | None,
+    rotation: None,
+    *,
+    heads: int,
+    dropout: float,
+    interpret: bool = False,
+) -> jax.Array:
+    """`api.self_attention` for the rows of one device; M = 3 x heads x channels.
+
+    Differs from the plain implementation by rounding only.
+    """
+    del rotation  # unsupported
+    return _attend(qkv_BxLxM, bias_M, mask.docs_BxL, noise, heads, dropout, interpret)
+
+
+def supports(
+    qkv_BxLxM: jax.ShapeDtypeStruct,
+    bias_M: jax.ShapeDtypeStruct,
+    mask: Mask,
+    noise: Noise | None,
+    rotation: Rotation | None,
+    *,
+    heads: int,
+    dropout: float,
 ) -> str:
-    """What of rows of this shape, those of one device, the kernels do not support; empty where they do."""
-    del batch, heads, dropout
+    """The reason why the kernels do not support this on one device; empty where they do."""
+    del bias_M, noise, dropout  # any
+    _, length, triple = qkv_BxLxM.shape
+    channels, dtype = triple // 3 // heads, qkv_BxLxM.dtype
+    if rotation is not None:
+        return "rotary positions"
+    if mask.unsupported_by_documents:
+        return mask.unsupported_by_documents
     if length not in (16, 32) and length % _TILE:
         return f"rows of {length} tokens (but 16, 32 and multiples of {_TILE})"
     if channels not in (16, 32, 64, 128):
@@ -72,16 +105,15 @@ def obstacle(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def self_attention(
+def _attend(
     qkv_BxLxM: jax.Array,
     bias_M: jax.Array,
     docs_BxL: jax.Array,
     noise: Noise | None,
     heads: int,
     dropout: float,
-    interpret: bool = False,
+    interpret: bool,
 ) -> jax.Array:
-    """`attention.self_attention` for the rows of one device; M = 3 x heads x channels. Differs by rounding only."""
     return _forward(qkv_BxLxM, bias_M, docs_BxL, noise, heads, dropout, interpret)[0]
 
 
@@ -116,7 +148,7 @@ def _forward(
 
 
 def _backward(
-    heads: int, dropout: float, interpret: bool, saved: Any, slope_BxLxD: jax.Array
+    heads: int, dropout: float, interpret: bool, saved: Any, cotangent_BxLxD: jax.Array
 ) -> tuple[Any, ...]:
     qkv_BxLxM, bias_M, docs_BxL, noise, out_BxLxD, norm_BxHxL = saved
     shape = _shape(qkv_BxLxM, noise, heads, dropout, interpret)
@@ -148,7 +180,7 @@ def _backward(
             *(jax.ShapeDtypeStruct(norm_BxHxL.shape, kind) for kind in kinds),
         ],
         name="attention_queries",
-    )(*arrays, slope_BxLxD, out_BxLxD, norm_BxHxL)
+    )(*arrays, cotangent_BxLxD, out_BxLxD, norm_BxHxL)
     row = pl.BlockSpec((None, length, shape.channels), lambda i, h, b: (b, 0, h))
     of_row = pl.BlockSpec((None, None, length), lambda i, h, b: (b, h, 0))
     of_queries.append(norm_BxHxL)
@@ -160,12 +192,12 @@ def _backward(
         out_shape=gradients,
         input_output_aliases={0: 0, 1: 1},
         name="attention_keys",
-    )(d_qkv_BxLxM, d_bias_BxNxM, *arrays[-4:], q_BxLxD, slope_BxLxD, *of_queries)
+    )(d_qkv_BxLxM, d_bias_BxNxM, *arrays[-4:], q_BxLxD, cotangent_BxLxD, *of_queries)
     d_bias_M = jnp.sum(d_bias_BxNxM, axis=(0, 1)).astype(bias_M.dtype)
     return d_qkv_BxLxM, d_bias_M, None, None
 
 
-self_attention.defvjp(_forward, _backward)
+_attend.defvjp(_forward, _backward)
 
 
 def _shape(
@@ -248,7 +280,7 @@ class _Queries(NamedTuple):
     """What a tile of the backward pass needs of its queries."""
 
     q_QxC: jax.Array  # with their bias
-    slope_QxC: jax.Array
+    cotangent_QxC: jax.Array
     norm_Q: jax.Array  # log2 of the sum of the exponentials of their scores
     plus_Q: jax.Array  # what is added to the gradients of their weights
     minus_Q: jax.Array  # what those of the dropped weights are
@@ -258,19 +290,19 @@ class _Queries(NamedTuple):
 
 def _queries_kernel(shape: _Shape, *refs: Any) -> None:
     """The gradients of a block's queries, over all keys, and what of these queries the other kernel needs."""
-    keys, (q_ref, k_ref, v_ref, bias_ref, docs_ref, slope_ref, out_ref, norm_ref, *results) = (
+    keys, (q_ref, k_ref, v_ref, bias_ref, docs_ref, cotangent_ref, out_ref, norm_ref, *results) = (
         _split(shape, refs)
     )
     d_ref, sum_ref, q_out, plus_out, minus_out, *line_out = results
     own_Q = pl.program_id(0) * shape.tile + _arange(shape.tile)
-    slope_QxC = slope_ref[...]
-    wide_QxC = slope_QxC.astype(jnp.float32)
+    cotangent_QxC = cotangent_ref[...]
+    wide_QxC = cotangent_QxC.astype(jnp.float32)
     # What the weights lose since they add up to 1, and with it what the values' bias adds.
     minus_Q = -jnp.sum(wide_QxC * out_ref[...].astype(jnp.float32), axis=1)
     bias_Q = jnp.sum(wide_QxC * bias_ref[2, :][None, :], axis=1)
     some = _Queries(
         _with_bias(q_ref[...], bias_ref),
-        slope_QxC,
+        cotangent_QxC,
         norm_ref[...],
         bias_Q * shape.grown + minus_Q,
         minus_Q,
@@ -285,7 +317,7 @@ def _queries_kernel(shape: _Shape, *refs: Any) -> None:
         at = pl.ds(j * shape.keys, shape.keys)
         k_KxC = k_ref[at, :]
         at_K = j * shape.keys + _arange(shape.keys)
-        _, d_QxK = _slopes(shape, some, k_KxC, v_ref[at, :], docs_ref[at], at_K, 0)
+        _, d_QxK = _gradients_of_scores(shape, some, k_KxC, v_ref[at, :], docs_ref[at], at_K, 0)
         return dq_QxC + tile.dot(d_QxK.astype(k_KxC.dtype), k_KxC, 1, 0)
 
     nothing = jnp.zeros((shape.tile, shape.channels), jnp.float32)
@@ -295,7 +327,7 @@ def _queries_kernel(shape: _Shape, *refs: Any) -> None:
 
 def _keys_kernel(shape: _Shape, *refs: Any) -> None:
     """The gradients of a block's keys and values, over all queries."""
-    _, _, k_ref, v_ref, _, docs_ref, q_ref, slope_ref, *of_queries, d_ref, sum_ref = refs
+    _, _, k_ref, v_ref, _, docs_ref, q_ref, cotangent_ref, *of_queries, d_ref, sum_ref = refs
     plus_ref, minus_ref, *line_ref, norm_ref = of_queries
     first = pl.program_id(0) * shape.tile
     own, own_K = pl.ds(first, shape.tile), first + _arange(shape.tile)
@@ -305,9 +337,9 @@ def _keys_kernel(shape: _Shape, *refs: Any) -> None:
         dk_KxC, dv_KxC = sums
         at = pl.ds(i * shape.tile, shape.tile)
         vectors = [x[at] for x in (norm_ref, plus_ref, minus_ref, docs_ref, *line_ref)]
-        some = _Queries(q_ref[at, :], slope_ref[at, :], *vectors)
-        used_KxQ, d_KxQ = _slopes(shape, some, k_KxC, v_KxC, docs_K, own_K, 1)
-        dv_KxC += tile.dot(used_KxQ.astype(k_KxC.dtype), some.slope_QxC, 1, 0)
+        some = _Queries(q_ref[at, :], cotangent_ref[at, :], *vectors)
+        used_KxQ, d_KxQ = _gradients_of_scores(shape, some, k_KxC, v_KxC, docs_K, own_K, 1)
+        dv_KxC += tile.dot(used_KxQ.astype(k_KxC.dtype), some.cotangent_QxC, 1, 0)
         dk_KxC += tile.dot(d_KxQ.astype(k_KxC.dtype), some.q_QxC, 1, 0)
         return dk_KxC, dv_KxC
 
@@ -318,7 +350,7 @@ def _keys_kernel(shape: _Shape, *refs: Any) -> None:
     _put(shape, d_ref, sum_ref, 2, dv_KxC)
 
 
-def _slopes(
+def _gradients_of_scores(
     shape: _Shape,
     some: _Queries,
     k_KxC: jax.Array,
@@ -342,11 +374,11 @@ def _slopes(
     scores = cross(some.q_QxC, k_KxC)
     scores = _within(shape, scores, along(some.docs_Q), jnp.expand_dims(docs_K, axis))
     weights = used = _weights(shape, scores, along(some.norm_Q))
-    d = cross(some.slope_QxC, v_KxC)
+    d = cross(some.cotangent_QxC, v_KxC)
     if some.line_Q is None:
         return used, weights * (d + along(some.plus_Q))
     kept = _keep(shape, along(some.line_Q), jnp.expand_dims(at_K, axis))
-    d = fast.fma(d, shape.grown, along(some.plus_Q), shape.interpret)
+    d = ptx.fma(d, shape.grown, along(some.plus_Q), shape.interpret)
     used = weights * kept.astype(jnp.float32)  # a select would become two instructions on bfloat16
     return used, weights * jnp.where(kept, d, along(some.minus_Q))
 
@@ -368,12 +400,12 @@ def _split(shape: _Shape, refs: Any) -> tuple[Any, Any]:
 
 def _within(shape: _Shape, scores: jax.Array, docs: jax.Array, others: jax.Array) -> jax.Array:
     """Scores that give no weight beyond a document: by arithmetic, of which a GPU does twice as much as comparisons."""
-    return fast.less_square(scores, docs - others, shape.interpret)
+    return ptx.less_square(scores, docs - others, shape.interpret)
 
 
 def _weights(shape: _Shape, scores: jax.Array, norm: jax.Array) -> jax.Array:
     """Exponentials of scores, which are still to be scaled, over 2^norm."""
-    return fast.exp2(fast.fma(scores, shape.scale, -norm, shape.interpret), shape.interpret)
+    return ptx.exp2(ptx.fma(scores, shape.scale, -norm, shape.interpret), shape.interpret)
 
 
 def _with_bias(q_QxC: jax.Array, bias_ref: Any) -> jax.Array:

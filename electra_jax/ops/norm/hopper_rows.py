@@ -1,4 +1,4 @@
-"""What the GPU's kernels of LayerNorm share: how rows are cut, read, normalised, thinned out by dropout and written.
+"""What the GPU's kernels of LayerNorm share: how rows are cut, read, normalised, dropped and written.
 
 These kernels are limited by memory, so a row stays in registers from its load to its store, and sums over rows (the
 gradients of parameters) are kept there for all the rows of a program: it writes them once, and XLA adds up what the
@@ -15,14 +15,14 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
+from electra_jax.ops import machine
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.noise import Noise
-from electra_jax.ops.residual import LAYER_NORM_EPS
+from electra_jax.ops.norm.plain import LAYER_NORM_EPS
 
 MOST_WIDTH = 2048
 _WARPS = 4  # of a program, at least
 _VALUES = {1: 8, 3: 4}  # of a part that a thread holds, by parts: 16 and 8 bytes of bfloat16
-_CORES = 132  # multiprocessors of an H100
 
 Parts = list[jax.Array]  # rows of a block, float32 [R, C]: the columns a part at a time
 Kept = list[jax.Array | None]  # for such parts, what survives dropout; None where there is none
@@ -48,8 +48,8 @@ class Shape(NamedTuple):
         return self.positions // self.rows
 
 
-def obstacle(what: str, length: int, width: int, *dtypes: jnp.dtype) -> str:
-    """What of such rows the kernels do not support; empty where they do."""
+def unsupported(what: str, length: int, width: int, *dtypes: jnp.dtype) -> str:
+    """The reason why the kernels do not support such rows; empty where they do."""
     if width % 64 or width > MOST_WIDTH:
         return f"{what} of width {width} (but multiples of 64 up to {MOST_WIDTH})"
     for dtype in dtypes:
@@ -62,10 +62,12 @@ def obstacle(what: str, length: int, width: int, *dtypes: jnp.dtype) -> str:
 
 
 def shape_of(shape_BxLxD: tuple[int, ...], fitting: dict[int, int], dropout: float) -> Shape:
-    """`fitting` tells how many programs of four warps a multiprocessor runs at once, by parts."""
+    """The shape of a kernel; `fitting`: programs of four warps at once on a multiprocessor, by parts."""
     batch, length, width = shape_BxLxD
     part, parts, rows, warps = _cut(width)
-    programs = min(batch * length // rows, _CORES * fitting[parts] * _WARPS // warps)
+    programs = min(
+        batch * length // rows, machine.HOPPER.multiprocessors * fitting[parts] * _WARPS // warps
+    )
     return Shape(batch * length, length, width, part, parts, rows, warps, programs, dropout)
 
 
@@ -110,7 +112,7 @@ def call(
         out_shape=results,
         compiler_params=plt.CompilerParams(num_warps=shape.warps, num_stages=1),
         interpret=interpret,
-        name=kernel.__name__.strip("_"),
+        name=kernel.__name__.strip("_").removesuffix("_kernel"),
     )(*arrays)
 
 
@@ -181,12 +183,12 @@ def normal(shape: Shape, x: Parts) -> tuple[Parts, jax.Array]:
     return [c * rate_Rx1 for c in centred], rate_Rx1
 
 
-def before_normal(shape: Shape, slope: Parts, of_normal: tuple[Parts, jax.Array]) -> Parts:
+def before_normal(shape: Shape, cotangent: Parts, of_normal: tuple[Parts, jax.Array]) -> Parts:
     """The gradient of what `normal` took, by that of the rows it gave and those themselves."""
     rows, rate_Rx1 = of_normal
-    level_Rx1 = _mean(shape, slope)
-    tilt_Rx1 = _mean(shape, [a * b for a, b in zip(slope, rows, strict=True)])
-    return [(a - level_Rx1 - b * tilt_Rx1) * rate_Rx1 for a, b in zip(slope, rows, strict=True)]
+    level_Rx1 = _mean(shape, cotangent)
+    tilt_Rx1 = _mean(shape, [a * b for a, b in zip(cotangent, rows, strict=True)])
+    return [(a - level_Rx1 - b * tilt_Rx1) * rate_Rx1 for a, b in zip(cotangent, rows, strict=True)]
 
 
 def kept(shape: Shape, keys: Any, first: jax.Array) -> Kept:
@@ -204,8 +206,8 @@ def kept(shape: Shape, keys: Any, first: jax.Array) -> Kept:
     return parts
 
 
-def thin(shape: Shape, x_RxC: jax.Array, kept_RxC: jax.Array | None) -> jax.Array:
-    """Dropout."""
+def dropped(shape: Shape, x_RxC: jax.Array, kept_RxC: jax.Array | None) -> jax.Array:
+    """x with dropout, of which it keeps these elements."""
     if kept_RxC is None:
         return x_RxC
     return jnp.where(kept_RxC, x_RxC * np.float32(1 / (1 - shape.dropout)), np.float32(0))

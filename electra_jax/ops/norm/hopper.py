@@ -9,33 +9,55 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from electra_jax.ops.gpu import rows
 from electra_jax.ops.noise import Noise
+from electra_jax.ops.norm import hopper_rows as rows
 
 # What fits on a multiprocessor at once for its registers, in programs of four warps, by parts of a row.
 _FORWARD = {1: 8, 3: 8}
 _BACKWARD = {1: 7, 3: 4}
 
 
-def obstacle(length: int, width: int, x_dtype: jnp.dtype, dtype: jnp.dtype) -> str:
-    """What of such rows the kernels do not support; empty where they do."""
-    return rows.obstacle("a LayerNorm", length, width, x_dtype, dtype)
+def run(
+    x_BxLxD: jax.Array,
+    scale_D: jax.Array,
+    shift_D: jax.Array,
+    noise: Noise | None,
+    *,
+    dropout: float,
+    dtype: jnp.dtype,
+    interpret: bool = False,
+) -> jax.Array:
+    """`api.norm` for the rows of one device.
+
+    Differs from the plain implementation by rounding only: all between x and the result is float32 here.
+    """
+    return _norm(x_BxLxD, scale_D, shift_D, noise, dropout, dtype, interpret)
+
+
+def supports(
+    x_BxLxD: jax.ShapeDtypeStruct,
+    scale_D: jax.ShapeDtypeStruct,
+    shift_D: jax.ShapeDtypeStruct,
+    noise: Noise | None,
+    *,
+    dropout: float,
+    dtype: jnp.dtype,
+) -> str:
+    """The reason why the kernels do not support this on one device; empty where they do."""
+    del scale_D, shift_D, noise, dropout  # any
+    return rows.unsupported("a LayerNorm", *x_BxLxD.shape[1:], x_BxLxD.dtype, dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def norm(
+def _norm(
     x_BxLxD: jax.Array,
     scale_D: jax.Array,
     shift_D: jax.Array,
     noise: Noise | None,
     dropout: float,
     dtype: jnp.dtype,
-    interpret: bool = False,
+    interpret: bool,
 ) -> jax.Array:
-    """`residual.norm` for the rows of one device.
-
-    Differs from it by rounding only: all between x and the result is float32 here.
-    """
     return _forward(x_BxLxD, scale_D, shift_D, noise, dropout, dtype, interpret)[0]
 
 
@@ -51,7 +73,7 @@ def _forward(
     shape = rows.shape_of(x_BxLxD.shape, _FORWARD, dropout if noise is not None else 0.0)
     x_NxD = rows.flat(x_BxLxD)
     (y_NxD,) = rows.call(
-        _norm,
+        _norm_kernel,
         shape,
         noise,
         [scale_D[None], shift_D[None], x_NxD],
@@ -62,17 +84,17 @@ def _forward(
 
 
 def _backward(
-    dropout: float, dtype: jnp.dtype, interpret: bool, saved: Any, slope_BxLxD: jax.Array
+    dropout: float, dtype: jnp.dtype, interpret: bool, saved: Any, cotangent_BxLxD: jax.Array
 ) -> Any:
     del dtype
     x_BxLxD, scale_D, noise = saved
     shape = rows.shape_of(x_BxLxD.shape, _BACKWARD, dropout if noise is not None else 0.0)
-    x_NxD, slope_NxD = (rows.flat(a) for a in (x_BxLxD, slope_BxLxD))
+    x_NxD, cotangent_NxD = (rows.flat(a) for a in (x_BxLxD, cotangent_BxLxD))
     sums_PxD, dx_NxD = rows.call(
-        _norm_backward,
+        _norm_backward_kernel,
         shape,
         noise,
-        [scale_D[None], x_NxD, slope_NxD],
+        [scale_D[None], x_NxD, cotangent_NxD],
         [rows.like_sums(shape, 2), jax.ShapeDtypeStruct(x_NxD.shape, x_NxD.dtype)],
         interpret,
     )
@@ -80,10 +102,10 @@ def _backward(
     return dx_NxD.reshape(x_BxLxD.shape), d_scale_D, d_shift_D, None
 
 
-norm.defvjp(_forward, _backward)
+_norm.defvjp(_forward, _backward)
 
 
-def _norm(shape: rows.Shape, *refs: Any) -> None:
+def _norm_kernel(shape: rows.Shape, *refs: Any) -> None:
     *keys, scale_ref, shift_ref, x_ref, y_ref = refs
     scale, shift = (rows.read(shape, ref, 0, 1) for ref in (scale_ref, shift_ref))
 
@@ -91,26 +113,26 @@ def _norm(shape: rows.Shape, *refs: Any) -> None:
         normal, _ = rows.normal(shape, rows.read(shape, x_ref, first, shape.rows))
         kept = rows.kept(shape, keys, first)
         for p, n in enumerate(normal):
-            y_RxC = rows.thin(shape, n * scale[p] + shift[p], kept[p])
+            y_RxC = rows.dropped(shape, n * scale[p] + shift[p], kept[p])
             rows.write(shape, y_ref, first, p, y_RxC)
         return carry
 
     rows.over_blocks(shape, block, None)
 
 
-def _norm_backward(shape: rows.Shape, *refs: Any) -> None:
-    *keys, scale_ref, x_ref, slope_ref, sums_ref, dx_ref = refs
+def _norm_backward_kernel(shape: rows.Shape, *refs: Any) -> None:
+    *keys, scale_ref, x_ref, cotangent_ref, sums_ref, dx_ref = refs
     scale = rows.read(shape, scale_ref, 0, 1)
 
     def block(first: jax.Array, sums: rows.Sums) -> rows.Sums:
-        x, slope = (rows.read(shape, ref, first, shape.rows) for ref in (x_ref, slope_ref))
+        x, cotangent = (rows.read(shape, ref, first, shape.rows) for ref in (x_ref, cotangent_ref))
         kept = rows.kept(shape, keys, first)
-        slope = [rows.thin(shape, s, k) for s, k in zip(slope, kept, strict=True)]
+        cotangent = [rows.dropped(shape, s, k) for s, k in zip(cotangent, kept, strict=True)]
         normal = rows.normal(shape, x)
-        inner = [a * b for a, b in zip(slope, scale, strict=True)]
+        inner = [a * b for a, b in zip(cotangent, scale, strict=True)]
         for p, dx_RxC in enumerate(rows.before_normal(shape, inner, normal)):
             rows.write(shape, dx_ref, first, p, dx_RxC)
-        added = [(s * n, s) for s, n in zip(slope, normal[0], strict=True)]
+        added = [(s * n, s) for s, n in zip(cotangent, normal[0], strict=True)]
         return jax.tree.map(jnp.add, sums, added)
 
     rows.write_sums(shape, sums_ref, rows.over_blocks(shape, block, rows.no_sums(shape, 2)))

@@ -1,7 +1,7 @@
 """The vocabulary head on a GPU as two Pallas (Triton) kernels: logits and noise never leave the registers.
 
 Forward, a program goes through one split of the vocabulary with its slots (chosen positions, of all rows) and writes
-what `vocab_tiles.py` keeps of them; splits are what fills the GPU, and XLA merges them. Backward, the gradient of the
+what `tiles.py` keeps of them; splits are what fills the GPU, and XLA merges them. Backward, the gradient of the
 logits is written for a stretch of the vocabulary at a time, in the hidden states' dtype, and XLA makes both products
 from it: kernels that made them would each compute the logits again, which costs more than two bytes a logit written
 once and read twice, and where embeddings are wide a block of the table's gradient does not fit into registers.
@@ -17,11 +17,11 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
+from electra_jax.ops import machine, tile
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops import tile
 from electra_jax.ops.noise import Noise
-from electra_jax.ops.samplers import NO_ID, slot_keys
-from electra_jax.ops.vocab_tiles import HeadOptions, PerSlot, sampling_logits
+from electra_jax.ops.vocabulary.samplers import NO_ID, slot_keys
+from electra_jax.ops.vocabulary.slots import HeadOptions, PerSlot, sampling_logits
 
 _SLOTS = 128  # of a program
 _STRETCH_BYTES = 2**26  # of the logits' gradient that exist at once
@@ -41,15 +41,17 @@ class _Plan(NamedTuple):
     """How the kernels go through the vocabulary; chosen by the registers and shared memory of an H100."""
 
     forward: _Work
-    programs: int  # that the GPU, with 132 multiprocessors, runs at once in the forward pass
+    programs: int  # that the GPU runs at once in the forward pass
     backward: _Work
     run: int  # times the ids looked at together: those of a program in the backward pass
     chunk: int  # of the embeddings' width in one product
 
 
 # A program keeps the hidden states of its slots, or reads them for every tile: then larger tiles save reads.
-_NARROW = _Plan(_Work(32, 8, 2), 3 * 132, _Work(64, 8, 2), run=4, chunk=128)
-_WIDE = _Plan(_Work(64, 8, 3), 132, _Work(128, 8, 3), run=1, chunk=64)
+_NARROW = _Plan(
+    _Work(32, 8, 2), 3 * machine.HOPPER.multiprocessors, _Work(64, 8, 2), run=4, chunk=128
+)
+_WIDE = _Plan(_Work(64, 8, 3), machine.HOPPER.multiprocessors, _Work(128, 8, 3), run=1, chunk=64)
 
 
 def _plan(width: int) -> _Plan:
@@ -57,29 +59,51 @@ def _plan(width: int) -> _Plan:
     return _NARROW._replace(chunk=width) if width in (64, 128) else _WIDE
 
 
-def obstacle(shape_BxKxE: tuple[int, ...], dtype: jnp.dtype, sampler: str) -> str:
-    """What of hidden states of this shape, those of one device, the kernels do not support; empty where they do."""
-    width = shape_BxKxE[2]
-    if sampler != "gumbel":
-        return f"the sampler {sampler} (but gumbel)"
+def run(
+    hidden_BxKxE: jax.Array,
+    table_VxE: jax.Array,
+    bias_V: jax.Array,
+    targets_BxK: jax.Array,
+    noise: Noise,
+    *,
+    options: HeadOptions,
+    interpret: bool = False,
+) -> PerSlot:
+    """`tiles.run` on one device; `options.tile` is not used. Only the loss has a gradient."""
+    return _head(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise, options, interpret)
+
+
+def supports(
+    hidden_BxKxE: jax.ShapeDtypeStruct,
+    table_VxE: jax.ShapeDtypeStruct,
+    bias_V: jax.ShapeDtypeStruct,
+    targets_BxK: jax.ShapeDtypeStruct,
+    noise: Noise,
+    *,
+    options: HeadOptions,
+) -> str:
+    """The reason why the kernels do not support this on one device; empty where they do."""
+    del table_VxE, bias_V, targets_BxK, noise  # any
+    width = hidden_BxKxE.shape[2]
+    if options.sampler != "gumbel":
+        return f"the sampler {options.sampler} (but gumbel)"
     if width % 64:
         return f"embeddings of width {width} (but multiples of 64)"
-    if dtype != jnp.bfloat16:
-        return f"{dtype} (but bfloat16)"
+    if hidden_BxKxE.dtype != jnp.bfloat16:
+        return f"{hidden_BxKxE.dtype} (but bfloat16)"
     return ""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
-def kernel_head(
+def _head(
     hidden_BxKxE: jax.Array,
     table_VxE: jax.Array,
     bias_V: jax.Array,
     targets_BxK: jax.Array,
     noise: Noise,
     options: HeadOptions,
-    interpret: bool = False,
+    interpret: bool,
 ) -> PerSlot:
-    """`vocab_tiles.tiled_head` on one device; `options.tile` is not used. Only the loss has a gradient."""
     return _forward(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise, options, interpret)[0]
 
 
@@ -154,13 +178,13 @@ def _forward(
 
 
 def _backward(
-    options: HeadOptions, interpret: bool, saved: Any, slopes: PerSlot
+    options: HeadOptions, interpret: bool, saved: Any, cotangents: PerSlot
 ) -> tuple[Any, ...]:
     hidden_SxE, table_VxE, bias_V, targets_BxK, log_norm_BxK = saved
     size, width = hidden_SxE.shape
     table_low_VxE, bias_low_V = _vocabulary(table_VxE, bias_V, hidden_SxE, options)
-    # Slots of the padding have slope 0.
-    of_slots = [_padded(x.reshape(-1)) for x in (targets_BxK, log_norm_BxK, slopes.loss)]
+    # Slots of the padding have cotangent 0.
+    of_slots = [_padded(x.reshape(-1)) for x in (targets_BxK, log_norm_BxK, cotangents.loss)]
     stretch = _stretch(hidden_SxE, table_VxE)
     plan = _plan(width)
     blocks, ids = size // _SLOTS, plan.backward.ids * plan.run
@@ -215,7 +239,7 @@ def _backward(
     )
 
 
-kernel_head.defvjp(_forward, _backward)
+_head.defvjp(_forward, _backward)
 
 
 def _params(work: _Work) -> plt.CompilerParams:
@@ -313,10 +337,10 @@ def _forward_kernel(options: HeadOptions, plan: _Plan, tiles: int, each: int, *r
 
 
 def _backward_kernel(plan: _Plan, stretch: int, *refs: Any) -> None:
-    number_ref, target_ref, norm_ref, slope_ref, hidden_ref, table_ref, bias_ref = refs[:7]
+    number_ref, target_ref, norm_ref, cotangent_ref, hidden_ref, table_ref, bias_ref = refs[:7]
     low_ref, d_bias_ref = refs[7:]
-    target_Sx1, norm_Sx1, slope_Sx1 = (
-        ref[...][:, None] for ref in (target_ref, norm_ref, slope_ref)
+    target_Sx1, norm_Sx1, cotangent_Sx1 = (
+        ref[...][:, None] for ref in (target_ref, norm_ref, cotangent_ref)
     )
     ids = plan.backward.ids
     logits_of = _product(hidden_ref, table_ref, bias_ref, ids, plan.chunk)
@@ -327,7 +351,7 @@ def _backward_kernel(plan: _Plan, stretch: int, *refs: Any) -> None:
         logits_SxT = logits_of(begin + here)
         ids_SxT = begin + here + jax.lax.broadcasted_iota(jnp.int32, logits_SxT.shape, 1)
         hit_SxT = jnp.where(ids_SxT == target_Sx1, np.float32(1), np.float32(0))
-        d_SxT = (jnp.exp2((logits_SxT - norm_Sx1) * _LOG2_E) - hit_SxT) * slope_Sx1
+        d_SxT = (jnp.exp2((logits_SxT - norm_Sx1) * _LOG2_E) - hit_SxT) * cotangent_Sx1
         low_ref[:, pl.ds(here, ids)] = d_SxT.astype(low_ref.dtype)
         d_bias_ref[pl.ds(here, ids)] = jnp.sum(d_SxT, axis=0)
 

@@ -1,0 +1,107 @@
+"""The table of an operation: which implementation is taken, what is reported, and what is recorded."""
+
+import importlib
+import pkgutil
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
+
+from electra_jax import ops
+from electra_jax.ops import dense, kernel, machine
+from electra_jax.ops.kernel import Implementation, Operation
+
+
+def mesh(platform: str, kind: str, devices: int = 2) -> AbstractMesh:
+    device = AbstractDevice(device_kind=kind, num_cores=1, platform=platform)
+    return AbstractMesh((devices,), ("data",), axis_types=(AxisType.Auto,), abstract_device=device)
+
+
+def narrow(x: jax.Array, *, factor: int) -> str:
+    """Supports two rows of a device, and no other factor than 1."""
+    return "" if x.shape[0] == 2 and factor == 1 else f"{x.shape[0]} rows times {factor}"
+
+
+def times(x: jax.Array, *, factor: int) -> jax.Array:
+    return x * factor
+
+
+TABLE = Operation(
+    "the_test",
+    Implementation(name="tpu", runs_on="tpu", run=times, supports=narrow, kernel=True),
+    Implementation(name="by_hand", runs_on="cpu", run=times),
+    Implementation(name="plain", run=times),
+    rows=(True,),
+)
+
+
+def taken(where: AbstractMesh, rows: int, factor: int = 1) -> set[str]:
+    x = jax.ShapeDtypeStruct((rows, 3), jnp.float32)
+    with kernel.recorded() as record, jax.sharding.use_abstract_mesh(where):
+        jax.make_jaxpr(lambda x: TABLE(x, factor=factor))(x)
+    return record
+
+
+def test_the_first_that_supports_the_case_is_taken(capfd):
+    """Catches a kernel that is asked for the rows of all devices, one taken on another platform or for what it does
+    not support, and a fallback that is reported at every layer or not at all."""
+    kernel.report.cache_clear()
+    chips = mesh("tpu", "TPU v5 lite")
+    assert taken(chips, 4) == {"the_test/tpu"}
+    assert taken(mesh("cpu", "cpu"), 4) == {"the_test/by_hand"}
+    assert taken(mesh("cuda", "NVIDIA H100"), 4) == {"the_test/plain"}
+    assert capfd.readouterr().err == ""
+    for _ in range(2):
+        assert taken(chips, 3) == taken(chips, 8) == taken(chips, 4, factor=2) == {"the_test/plain"}
+    assert capfd.readouterr().err.splitlines() == [
+        f"the test without the TPU's kernel: it does not support {reason}"
+        for reason in ("3 rows on 2 devices", "4 rows times 1", "2 rows times 2")
+    ]
+
+
+def test_outside_a_mesh_the_default_backend_is_meant(monkeypatch):
+    """Catches code traced bare that takes what no platform takes, and kernels where nothing says how rows are split."""
+    assert machine.platform() == jax.default_backend() == "cpu"
+    with kernel.recorded() as record:
+        jax.grad(lambda x: dense.product(x, jnp.ones((3, 2))).sum())(jnp.ones((1, 2, 3)))
+    assert record == {"product/by_hand", "over_rows/turned", "apart/barrier"}
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    with kernel.recorded() as record:
+        TABLE(jnp.ones((2, 3)), factor=1)
+    assert record == {"the_test/plain"}
+
+
+def test_records_are_nested_and_end():
+    """Catches an operation that is missing in the outer of two records, or added to one that is closed."""
+    with kernel.recorded() as outer:
+        with kernel.recorded() as inner:
+            TABLE(jnp.ones((2, 3)), factor=1)
+        assert inner == outer == {"the_test/by_hand"}
+        with kernel.plain():
+            TABLE(jnp.ones((2, 3)), factor=1)
+    TABLE(jnp.ones((2, 3)), factor=2)
+    assert inner == {"the_test/by_hand"} and outer == {"the_test/by_hand", "the_test/plain"}
+
+
+def operations() -> list[Operation]:
+    """All of the package."""
+    names = [
+        module.name
+        for module in pkgutil.walk_packages(ops.__path__, "electra_jax.ops.")
+        if module.name.rpartition(".")[2] not in ("cudnn", "hopper", "ptx", "tpu", "tpu_core")
+    ]
+    values = [x for name in names for x in vars(importlib.import_module(name)).values()]
+    return [x for x in values if isinstance(x, Operation)]
+
+
+@pytest.mark.parametrize("operation", operations(), ids=lambda operation: operation.name)
+def test_every_table_has_its_plain_implementation_and_real_modules(operation):
+    """Catches a module that is misspelled or lacks `run` or `supports`, which nobody would see without its device."""
+    assert [x.name for x in operation.table].count("plain") == 1
+    for implementation in operation.table:
+        if implementation.kernel:
+            with pytest.raises(TypeError, match="required"):
+                implementation.run()
+            with pytest.raises(TypeError, match="required"):
+                implementation.supports()
