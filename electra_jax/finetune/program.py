@@ -120,7 +120,7 @@ def micro_batches(shape: tuple[int, ...], width: int) -> int:
     """
     if machine.platform() != "cpu":
         return 1
-    rows = shape[0] // jax.sharding.get_abstract_mesh().size
+    rows = shape[0] // machine.devices()
     tokens = rows * math.prod(shape[1:])
     least = tokens / max(MICRO_TOKENS, MICRO_ELEMENTS / width)
     return next(n for n in range(1, rows + 1) if rows % n == 0 and (n >= least or n == rows))

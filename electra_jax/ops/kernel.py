@@ -121,7 +121,7 @@ class Operation:
     ) -> str:
         if not implementation.kernel:
             return implementation.supports(*arrays, **options)
-        devices, batch = jax.sharding.get_abstract_mesh().size, arrays[0].shape[0]
+        devices, batch = machine.devices(), arrays[0].shape[0]
         if batch % devices:
             return f"{batch} rows on {devices} devices"
         of_one = (

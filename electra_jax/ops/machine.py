@@ -22,6 +22,11 @@ def platform() -> str:
     return "gpu" if name == "cuda" else name
 
 
+def devices() -> int:
+    """How many devices share the rows of a batch: those of the mesh, outside a mesh 1."""
+    return jax.sharding.get_abstract_mesh().size or 1
+
+
 def card() -> Card | None:
     """The card of the mesh in `jax.sharding.use_abstract_mesh`; None outside a mesh and for cards without kernels."""
     device = jax.sharding.get_abstract_mesh().abstract_device

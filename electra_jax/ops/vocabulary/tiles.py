@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from electra_jax.ops import dense, kernel
+from electra_jax.ops import dense, kernel, machine
 from electra_jax.ops.noise import Noise
 from electra_jax.ops.vocabulary.samplers import SAMPLERS, Best, pick
 from electra_jax.ops.vocabulary.slots import HeadOptions, PerSlot, sampling_logits
@@ -67,7 +67,7 @@ def run(
     """
     head = functools.partial(_head, options=options)
     arrays = (hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise)
-    if jax.sharding.get_abstract_mesh().size <= 1:
+    if machine.devices() == 1:
         return head(*arrays)
     return kernel.on_rows(head, arrays, (True, False, False, True, True))
 
