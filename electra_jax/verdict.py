@@ -11,12 +11,13 @@ import numpy as np
 from electra_jax.data import ngrams
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.learn import checkpoint, mesh
+from electra_jax.learn import program as programs
 from electra_jax.model.electra import Electra
 from electra_jax.pretrain import baselines, program
-from electra_jax.pretrain import start as workdir
 from electra_jax.pretrain.options import RunSpec, run_spec
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer
+from electra_jax.workdir.record import read_record
 
 ENDS = frozenset(".!?。！？")  # what a sentence ends with
 SHORTEST, LONGEST = 8, 20  # words of a sentence to show
@@ -66,12 +67,12 @@ def by_counting(folder: str | Path) -> dict[str, float]:
 
 def _replacements(folder: str | Path, run: RunSpec, data: Prepared) -> baselines.Replacements:
     """What the trained generator puts into the held-out rows that `evaluate` measures a run on."""
-    program.use_compilation_cache()
+    programs.use_compilation_cache()
     compiled = program.build(run, run.phases(data)[-1], mesh.build(run.mesh))
     params = compiled.place_params(checkpoint.read_params(folder)[1])
-    t, extra = run.train, compiled.objective.extra()
+    t, carried = run.train, compiled.objective.carried(params)
     valid = data.source("valid")
-    return baselines.replacements(compiled, params, extra, valid, t.batch, t.eval_batches)
+    return baselines.replacements(compiled, params, carried, valid, t.batch, t.eval_batches)
 
 
 def of_sentences(folder: str | Path, seed: int) -> str:
@@ -118,7 +119,7 @@ def _lines(trial: Trial, score: np.ndarray, words: tokenizer.Tokenizer) -> list[
 
 
 def _open(folder: str | Path) -> tuple[RunSpec, Prepared]:
-    run = run_spec(workdir.read_record(folder)["config"])
+    run = run_spec(read_record(folder)["config"])
     return run, open_prepared(run.data.path)
 
 

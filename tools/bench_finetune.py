@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from electra_jax.finetune import order, rows
+from electra_jax.learn import program as programs
 from electra_jax.tasks import features
 from electra_jax.tasks import task as tasks
 from electra_jax.text import tokenizer
@@ -239,7 +240,6 @@ def ours(variant: str, name: str, size: str, threads: int) -> Callable[[Batches]
     from electra_jax.finetune.program import Program, StepSpec
     from electra_jax.learn import mesh as meshes
     from electra_jax.model.electra import Dimensions
-    from electra_jax.pretrain import program as programs
 
     del variant, threads
     programs.use_compilation_cache()
@@ -252,7 +252,8 @@ def ours(variant: str, name: str, size: str, threads: int) -> Callable[[Batches]
     optim = OptimOptions("adamw", None, None, False, 0.1, 1.0, 0.9, 0.999, 1e-6, 0.0, 1.0, 0)
     network = NetworkSpec(Dimensions(encoder.random(), 30522), ((task, head),))
     program = Program(
-        StepSpec(network, optim, 0.8, "mean", 10_000), meshes.build(meshes.MeshSpec(-1, 1))
+        StepSpec(network=network, optim=optim, layer_decay=0.8, reduction="mean", steps=10_000),
+        meshes.build(meshes.MeshSpec(-1, 1)),
     )
     held = {"state": program.init(None, [0], [1e-4])}
 

@@ -1,5 +1,7 @@
 """The flags of the commands around a pretraining run: pretrain, plan, bench, evaluate, export, import, quickstart."""
 
+import argparse
+
 from electra_jax.cli.grammar import Command, at_least
 
 
@@ -40,7 +42,11 @@ def pretrain(command: Command) -> None:
         dest="overrides",
         help="set one value of the config, as often as needed",
     )
+    several_processes(c)
 
+
+def several_processes(c: argparse.ArgumentParser) -> None:
+    """Adds the flags of a training in several processes."""
     several = c.add_argument_group(
         "several processes",
         "Under Slurm, Open MPI and on TPU slices they find each other; elsewhere start the same command in "

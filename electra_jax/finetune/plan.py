@@ -117,12 +117,12 @@ def _make(options: Options, asked: DataOptions, chosen: Sequence[Task]) -> Plan:
             f"{dims.spec.layers} layers"
         )
     spec = StepSpec(
-        NetworkSpec(dims, tuple((d.task.name, d.head) for d in data)),
-        options.optim,
-        by_width(DECAYS, dims.spec.width) if decay is None else decay,
-        t.reduction,
-        schedule.steps,
-        t.accumulation,
+        network=NetworkSpec(dims, tuple((d.task.name, d.head) for d in data)),
+        optim=options.optim,
+        layer_decay=by_width(DECAYS, dims.spec.width) if decay is None else decay,
+        reduction=t.reduction,
+        steps=schedule.steps,
+        accumulation=t.accumulation,
     )
     scored = np.concatenate([s.rows.lengths for d in data for s in d.splits.values()])
     return Plan(

@@ -16,7 +16,7 @@ from electra_jax.finetune.plan import Split
 from electra_jax.finetune.program import Notice, Program, StepSpec
 from electra_jax.learn import arrays
 from electra_jax.learn import mesh as meshes
-from electra_jax.pretrain import program as programs
+from electra_jax.learn import program as programs
 from electra_jax.spec import UserError, from_config
 from electra_jax.tasks import task as tasks
 from electra_jax.tasks.task import Task
@@ -77,7 +77,13 @@ def _predict(
         (task, from_config(HeadSpec, head, "head")) for task, head in found["heads"].items()
     )
     dims = record.dimensions(found)
-    spec = StepSpec(NetworkSpec(dims, heads), made.optim, 1.0, "mean", 1)
+    spec = StepSpec(
+        network=NetworkSpec(dims, heads),
+        optim=made.optim,
+        layer_decay=1.0,
+        reduction="mean",
+        steps=1,
+    )
     program = Program(spec, meshes.build(meshes.MeshSpec(-1, 1)), notice=Notice())
     batch = -(-made.eval.batch // program.mesh.size) * program.mesh.size
     price = order.PREDICTION_PRICE / len(runs)

@@ -1,5 +1,6 @@
 """The original's optimizer (Adam without bias correction), AdamW and LAMB, schedule, clipping, decay mask."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -7,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from electra_jax.model.electra import Params
 from electra_jax.ops.barrier import written
 from electra_jax.spec import UserError, check_choice
+
+Params = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,11 @@ def global_norm(grads: Params) -> jax.Array:
     vectors = [x.ravel() for x in leaves if x.ndim < 2]
     arrays = [x for x in leaves if x.ndim > 1] + ([jnp.concatenate(vectors)] if vectors else [])
     return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in arrays))
+
+
+def together(norms: Sequence[jax.Array]) -> jax.Array:
+    """The norm of vectors of these norms taken as one."""
+    return norms[0] if len(norms) == 1 else jnp.sqrt(sum(jnp.square(norm) for norm in norms))
 
 
 def clip(grads: Params, norm: jax.Array, limit: float) -> Params:

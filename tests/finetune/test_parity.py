@@ -107,7 +107,13 @@ def test_twenty_steps_follow_pytorch(name, shared, vocab, tmp_path):
     )
     weights = {key: value.numpy() for key, value in model.state_dict().items()}
     flat = names.import_(weights, table, padded_vocab(found.dims.vocab_size), "transformers")
-    spec = StepSpec(NetworkSpec(found.dims, ((name, head),)), OPTIM, 1.0, "mean", STEPS)
+    spec = StepSpec(
+        network=NetworkSpec(found.dims, ((name, head),)),
+        optim=OPTIM,
+        layer_decay=1.0,
+        reduction="mean",
+        steps=STEPS,
+    )
     program = Program(spec, meshes.build(meshes.MeshSpec(-1, 1), jax.devices()[:1]))
     state = program.init(None, [0], [PEAK])
     state["params"] = program.params(arrays.nest(flat))

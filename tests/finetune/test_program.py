@@ -24,7 +24,13 @@ OPTIM = OptimOptions("adam", None, None, False, 0.1, 1.0, 0.9, 0.999, 1e-6, 0.0,
 def make_spec(**optim: object) -> StepSpec:
     head = HeadSpec("classify", "hf", 3, 0.1, 0.02, "float32")
     network = NetworkSpec(Dimensions(ENCODER.random(), 50), (("task", head),))
-    return StepSpec(network, OptimOptions(**(vars(OPTIM) | optim)), 0.8, "mean", STEPS)
+    return StepSpec(
+        network=network,
+        optim=OptimOptions(**(vars(OPTIM) | optim)),
+        layer_decay=0.8,
+        reduction="mean",
+        steps=STEPS,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +150,10 @@ def test_padding_and_empty_rows_change_nothing(data, mesh):
         ),
         (("task", HeadSpec("classify", "hf", 3, 0.0, 0.02, "float32")),),
     )
-    program = Program(StepSpec(network, spec.optim, 0.8, "mean", STEPS), mesh)
+    program = Program(
+        StepSpec(network=network, optim=spec.optim, layer_decay=0.8, reduction="mean", steps=STEPS),
+        mesh,
+    )
     short = np.flatnonzero(data.lengths <= 8)[:8]
     half = np.concatenate([short, np.full(8, order.FILLER)])
     losses = []

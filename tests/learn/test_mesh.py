@@ -16,11 +16,12 @@ from jax.sharding import PartitionSpec as P
 
 from electra_jax.data.source import Prepared
 from electra_jax.learn import mesh as meshes
+from electra_jax.learn import step
 from electra_jax.learn.arrays import flatten
 from electra_jax.learn.mesh import PLACEMENT, ROWS, MeshSpec
 from electra_jax.objective.corrupt import MaskOptions
 from electra_jax.plan import weighed
-from electra_jax.pretrain import program, step
+from electra_jax.pretrain import program
 from electra_jax.pretrain.options import run_spec
 from electra_jax.pretrain.program import Program
 from electra_jax.spec import UserError, load_config

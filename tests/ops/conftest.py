@@ -26,7 +26,7 @@ def fine_tuning_text(devices, runs: int = 0) -> str:
     head = HeadSpec("classify", "hf", 2, 0.1, 0.02, "bfloat16")
     optim = OptimOptions("adam", None, None, False, 0.1, 1.0, 0.9, 0.999, 1e-6, 0.0, 1.0, 0)
     network = NetworkSpec(Dimensions(encoder.random(), 500), (("task", head),))
-    spec = StepSpec(network, optim, 0.8, "mean", 100)
+    spec = StepSpec(network=network, optim=optim, layer_decay=0.8, reduction="mean", steps=100)
     program = Program(spec, meshes.build(meshes.MeshSpec(-1, 1), devices), runs)
     lead = (runs,) if runs else ()
     split = jax.sharding.PartitionSpec(*[None] * len(lead), *meshes.ROWS)

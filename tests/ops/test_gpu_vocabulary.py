@@ -22,9 +22,9 @@ def test_kernels_equal_the_tiles(monkeypatch, same_as_tiles, options, width):
     vocabulary, a last tile or stretch that runs over the table's end, slots of the padding that reach the gradient,
     and the sums of one split, stretch, tile or chunk lost."""
     monkeypatch.setattr(vocab_gpu, "_SLOTS", 64)
-    work = vocab_gpu._Work(32, 4, 2)
+    work = vocab_gpu.Work(32, 4, 2)
     for name in ("_NARROW", "_WIDE"):
-        plan = vocab_gpu._Plan(work, 12, work, run=2, chunk=64)
+        plan = vocab_gpu.Plan(work, 12, work, run=2, chunk=64)
         monkeypatch.setattr(vocab_gpu, name, plan)
     monkeypatch.setattr(vocab_gpu, "_STRETCH_BYTES", 128 * 192 * 4)
     draw = np.random.default_rng(0)

@@ -8,53 +8,30 @@ once and read twice, and where embeddings are wide a block of the table's gradie
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
 from electra_jax.ops import machine, tile
-from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.noise import Noise
-from electra_jax.ops.vocabulary.samplers import NO_ID, slot_keys
+from electra_jax.ops.vocabulary import hopper_kernels as kernels
+from electra_jax.ops.vocabulary.hopper_kernels import NEVER, Plan, Work
+from electra_jax.ops.vocabulary.samplers import slot_keys
 from electra_jax.ops.vocabulary.slots import HeadOptions, PerSlot, sampling_logits
 
 _SLOTS = 128  # of a program
 _STRETCH_BYTES = 2**26  # of the logits' gradient that exist at once
-_LOG2_E = np.float32(np.log2(np.e))
-_NEVER = np.float32(-1e30)  # bias of the padding: its probability is 0, and 0 times it is no NaN
-
-
-class _Work(NamedTuple):
-    """How one kernel's programs work."""
-
-    ids: int  # looked at together
-    warps: int
-    stages: int
-
-
-class _Plan(NamedTuple):
-    """How the kernels go through the vocabulary; chosen by the registers and shared memory of an H100."""
-
-    forward: _Work
-    programs: int  # that the GPU runs at once in the forward pass
-    backward: _Work
-    run: int  # times the ids looked at together: those of a program in the backward pass
-    chunk: int  # of the embeddings' width in one product
 
 
 # A program keeps the hidden states of its slots, or reads them for every tile: then larger tiles save reads.
-_NARROW = _Plan(
-    _Work(32, 8, 2), 3 * machine.HOPPER.multiprocessors, _Work(64, 8, 2), run=4, chunk=128
-)
-_WIDE = _Plan(_Work(64, 8, 3), machine.HOPPER.multiprocessors, _Work(128, 8, 3), run=1, chunk=64)
+_NARROW = Plan(Work(32, 8, 2), 3 * machine.HOPPER.multiprocessors, Work(64, 8, 2), run=4, chunk=128)
+_WIDE = Plan(Work(64, 8, 3), machine.HOPPER.multiprocessors, Work(128, 8, 3), run=1, chunk=64)
 
 
-def _plan(width: int) -> _Plan:
+def _plan(width: int) -> Plan:
     """For embeddings of this width; the sides of a kernel's arrays are powers of two."""
     return _NARROW._replace(chunk=width) if width in (64, 128) else _WIDE
 
@@ -118,30 +95,13 @@ def _forward(
 ) -> tuple[PerSlot, Any]:
     batch, slots, width = hidden_BxKxE.shape
     hidden_SxE = _padded(hidden_BxKxE.reshape(-1, width))
-    size = hidden_SxE.shape[0]
     table_low_VxE, bias_low_V = _vocabulary(table_VxE, bias_V, hidden_SxE, options)
     keys = slot_keys(noise, slots)
     of_slots = [_padded(x.reshape(-1)) for x in (targets_BxK, *keys)]
 
-    plan = _plan(width)
-    tiles = pl.cdiv(table_VxE.shape[0], plan.forward.ids)
-    splits = _splits(size // _SLOTS, tiles, plan.programs)
-    kept = [jnp.float32] * 4 + [jnp.int32] * 2 + [jnp.float32] * (0 if options.plain else 2)
-    results = [jax.ShapeDtypeStruct((splits, size), dtype) for dtype in kept]
-    top, total, moment, chance, likeliest, sampled, *drawn_from = pl.pallas_call(
-        functools.partial(_forward_kernel, options, plan, tiles, pl.cdiv(tiles, splits)),
-        grid=(size // _SLOTS, splits),
-        in_specs=[
-            *[pl.BlockSpec((_SLOTS,), lambda s, i: (s,))] * len(of_slots),
-            pl.BlockSpec((_SLOTS, width), lambda s, i: (s, 0)),
-            *_whole(table_low_VxE, bias_low_V),
-        ],
-        out_specs=[pl.BlockSpec((None, _SLOTS), lambda s, i: (i, s))] * len(results),
-        out_shape=results,
-        compiler_params=_params(plan.forward),
-        interpret=interpret,
-        name="vocab_forward",
-    )(*of_slots, hidden_SxE, table_low_VxE, bias_low_V)
+    top, total, moment, chance, likeliest, sampled, *drawn_from = _of_splits(
+        options, table_VxE.shape[0], (*of_slots, hidden_SxE, table_low_VxE, bias_low_V), interpret
+    )
 
     def shaped(x_S: jax.Array) -> jax.Array:
         return x_S[: batch * slots].reshape(batch, slots)
@@ -177,6 +137,33 @@ def _forward(
     return out, (hidden_SxE, table_VxE, bias_V, targets_BxK, log_norm_BxK)
 
 
+def _of_splits(
+    options: HeadOptions, rows: int, arrays: tuple[jax.Array, ...], interpret: bool
+) -> list[jax.Array]:
+    """The forward kernel's results [N, S], of N splits of the vocabulary: see `kernels.forward`."""
+    *of_slots, hidden_SxE, table_low_VxE, bias_low_V = arrays
+    size, width = hidden_SxE.shape
+    plan = _plan(width)
+    tiles = pl.cdiv(rows, plan.forward.ids)
+    splits = _splits(size // _SLOTS, tiles, plan.programs)
+    dtypes = [jnp.float32] * 4 + [jnp.int32] * 2 + [jnp.float32] * (0 if options.plain else 2)
+    results = [jax.ShapeDtypeStruct((splits, size), dtype) for dtype in dtypes]
+    return pl.pallas_call(
+        functools.partial(kernels.forward, options, plan, tiles, pl.cdiv(tiles, splits)),
+        grid=(size // _SLOTS, splits),
+        in_specs=[
+            *[pl.BlockSpec((_SLOTS,), lambda s, i: (s,))] * len(of_slots),
+            pl.BlockSpec((_SLOTS, width), lambda s, i: (s, 0)),
+            *_whole(table_low_VxE, bias_low_V),
+        ],
+        out_specs=[pl.BlockSpec((None, _SLOTS), lambda s, i: (i, s))] * len(results),
+        out_shape=results,
+        compiler_params=_params(plan.forward),
+        interpret=interpret,
+        name="vocab_forward",
+    )(*arrays)
+
+
 def _backward(
     options: HeadOptions, interpret: bool, saved: Any, cotangents: PerSlot
 ) -> tuple[Any, ...]:
@@ -189,7 +176,7 @@ def _backward(
     plan = _plan(width)
     blocks, ids = size // _SLOTS, plan.backward.ids * plan.run
     d_logits = pl.pallas_call(
-        functools.partial(_backward_kernel, plan, stretch),
+        functools.partial(kernels.backward, plan, stretch),
         grid=(blocks, stretch // ids),
         in_specs=[
             pl.BlockSpec((1,), lambda s, i: (0,)),
@@ -242,7 +229,7 @@ def _backward(
 _head.defvjp(_forward, _backward)
 
 
-def _params(work: _Work) -> plt.CompilerParams:
+def _params(work: Work) -> plt.CompilerParams:
     return plt.CompilerParams(num_warps=work.warps, num_stages=work.stages)
 
 
@@ -257,10 +244,10 @@ def _vocabulary(
     """The table in the hidden states' dtype and the bias, lengthened to whole stretches, without a chance."""
     rows = table_VxE.shape[0]
     more = -rows % _stretch(hidden_SxE, table_VxE)
-    bias_V = jnp.where(jnp.arange(rows) < options.vocab_size, bias_V.astype(jnp.float32), _NEVER)
+    bias_V = jnp.where(jnp.arange(rows) < options.vocab_size, bias_V.astype(jnp.float32), NEVER)
     return (
         jnp.pad(table_VxE.astype(hidden_SxE.dtype), ((0, more), (0, 0))),
-        jnp.pad(bias_V, (0, more), constant_values=_NEVER),
+        jnp.pad(bias_V, (0, more), constant_values=NEVER),
     )
 
 
@@ -298,110 +285,3 @@ def _merged(
     total_S = jnp.sum(total_NxS * shrink_NxS, axis=0)
     moment_S = jnp.sum((moment_NxS + total_NxS * fall_NxS) * shrink_NxS, axis=0)
     return top_S + jnp.log(total_S), jnp.log(total_S) - moment_S / total_S
-
-
-def _forward_kernel(options: HeadOptions, plan: _Plan, tiles: int, each: int, *refs: Any) -> None:
-    target_ref, counter_ref, low_ref, high_ref, hidden_ref, table_ref, bias_ref, *results = refs
-    target_S = target_ref[...]
-    counter_Sx1, low_Sx1, high_Sx1 = (ref[...][:, None] for ref in (counter_ref, low_ref, high_ref))
-    logits_of = _product(hidden_ref, table_ref, bias_ref, plan.forward.ids, plan.chunk)
-
-    def add(number: jax.Array, seen: Any) -> Any:
-        top, total, moment, chance, likeliest, sampled, *drawn_from = seen
-        first = number * plan.forward.ids
-        logits_SxT = logits_of(first)
-        ids_SxT = first + jax.lax.broadcasted_iota(jnp.int32, logits_SxT.shape, 1)
-        tile_top = jnp.max(logits_SxT, axis=1)
-        likeliest = jnp.where(tile_top > top, _first(logits_SxT, tile_top, ids_SxT), likeliest)
-        softmax, shrink, weight_SxT = _softmax(logits_SxT, tile_top, top, total, moment)
-        if not options.plain:
-            draw_SxT = sampling_logits(logits_SxT, ids_SxT, target_S, options)
-            draw_top = jnp.max(draw_SxT, axis=1)
-            drawn_from, shrink, weight_SxT = _softmax(draw_SxT, draw_top, *drawn_from)
-        bits_SxT = noise_ops.hashed(counter_Sx1 + ids_SxT.astype(jnp.uint32), low_Sx1, high_Sx1)
-        # The largest logit + noise is the largest exp(logit) / -log(u), which takes one logarithm less.
-        chance_SxT = weight_SxT / noise_ops.exponential_of(bits_SxT)
-        tile_chance, chance = jnp.max(chance_SxT, axis=1), chance * shrink
-        sampled = jnp.where(tile_chance > chance, _first(chance_SxT, tile_chance, ids_SxT), sampled)
-        return (*softmax, jnp.maximum(chance, tile_chance), likeliest, sampled, *drawn_from)
-
-    lowest, zero = jnp.full(_SLOTS, _NEVER), jnp.zeros(_SLOTS, jnp.float32)
-    none = jnp.zeros(_SLOTS, jnp.int32)
-    start: tuple[jax.Array, ...] = (lowest, zero, zero, zero, none, none)
-    if not options.plain:
-        start += (lowest, zero)
-    begin = pl.program_id(1) * each
-    found = jax.lax.fori_loop(begin, jnp.minimum(begin + each, tiles), add, start)
-    for ref, value_S in zip(results, found, strict=True):
-        ref[...] = value_S
-
-
-def _backward_kernel(plan: _Plan, stretch: int, *refs: Any) -> None:
-    number_ref, target_ref, norm_ref, cotangent_ref, hidden_ref, table_ref, bias_ref = refs[:7]
-    low_ref, d_bias_ref = refs[7:]
-    target_Sx1, norm_Sx1, cotangent_Sx1 = (
-        ref[...][:, None] for ref in (target_ref, norm_ref, cotangent_ref)
-    )
-    ids = plan.backward.ids
-    logits_of = _product(hidden_ref, table_ref, bias_ref, ids, plan.chunk)
-    begin = number_ref[0] * stretch + pl.program_id(1) * (ids * plan.run)
-
-    def write(number: jax.Array, _: None) -> None:
-        here = number * ids
-        logits_SxT = logits_of(begin + here)
-        ids_SxT = begin + here + jax.lax.broadcasted_iota(jnp.int32, logits_SxT.shape, 1)
-        hit_SxT = jnp.where(ids_SxT == target_Sx1, np.float32(1), np.float32(0))
-        d_SxT = (jnp.exp2((logits_SxT - norm_Sx1) * _LOG2_E) - hit_SxT) * cotangent_Sx1
-        low_ref[:, pl.ds(here, ids)] = d_SxT.astype(low_ref.dtype)
-        d_bias_ref[pl.ds(here, ids)] = jnp.sum(d_SxT, axis=0)
-
-    jax.lax.fori_loop(0, plan.run, write, None)
-
-
-def _product(
-    hidden_ref: Any, table_ref: Any, bias_ref: Any, ids: int, chunk: int
-) -> Callable[[jax.Array], jax.Array]:
-    """A function of an id, whose result is the logits [S, T] of so many ids from it on."""
-    width = hidden_ref.shape[1]
-    resident_SxE = hidden_ref[...] if chunk == width else None
-
-    def logits(first: jax.Array) -> jax.Array:
-        rows = pl.ds(first, ids)
-
-        def add(number: jax.Array, sum_SxT: jax.Array) -> jax.Array:
-            part = pl.ds(number * chunk, chunk)
-            return sum_SxT + tile.dot(hidden_ref[:, part], table_ref[rows, part], 1, 1)
-
-        if resident_SxE is not None:
-            product_SxT = tile.dot(resident_SxE, table_ref[rows, :], 1, 1)
-        else:
-            zeros_SxT = jnp.zeros((hidden_ref.shape[0], ids), jnp.float32)
-            product_SxT = jax.lax.fori_loop(0, width // chunk, add, zeros_SxT)
-        return product_SxT + bias_ref[rows][None]
-
-    return logits
-
-
-def _softmax(
-    logits_SxT: jax.Array, tile_top: jax.Array, top: jax.Array, *sums: jax.Array
-) -> tuple[tuple[jax.Array, ...], jax.Array, jax.Array]:
-    """A softmax's running maximum and sums [S] with a tile more, what the old sums shrank by, exp(logits - maximum).
-
-    The sums are of exp(logit - maximum) and, where `sums` has a second, of that times (logit - maximum).
-    """
-    new_top = jnp.maximum(top, tile_top)
-    fall = top - new_top
-    shrink = jnp.exp2(fall * _LOG2_E)
-    below_SxT = logits_SxT - new_top[:, None]
-    weight_SxT = jnp.exp2(below_SxT * _LOG2_E)
-    total, *moment = sums
-    new = [new_top, total * shrink + jnp.sum(weight_SxT, axis=1)]
-    if moment:
-        old = (moment[0] + total * fall) * shrink
-        new.append(old + jnp.sum(weight_SxT * below_SxT, axis=1))
-    return tuple(new), shrink, weight_SxT
-
-
-def _first(x_SxT: jax.Array, best: jax.Array, ids_SxT: jax.Array) -> jax.Array:
-    """The least id whose number is the best, [S]."""
-    return jnp.min(jnp.where(x_SxT == best[:, None], ids_SxT, NO_ID), axis=1)

@@ -9,19 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from electra_jax.learn import step as steps
 from electra_jax.learn.arrays import flatten
+from electra_jax.learn.learner import Context, Defaults
 from electra_jax.learn.optim import OptimSpec
+from electra_jax.learn.parts import Part
 from electra_jax.model.electra import ModelSpec
 from electra_jax.objective import protocol
 from electra_jax.ops import noise as noise_ops
-from electra_jax.pretrain import step as steps
 from electra_jax.text.tokenizer import SpecialIds
 
 OPTIM = OptimSpec("adam", 0.01, 2, 1.0, 0.9, 0.999, 1e-6, 0.01, 1.0)
 L, POISON, DROPPED = 4, 7, 100
 
 
-class Line:
+class Line(Defaults):
     """A straight line through the mean id of a row: an objective whose gradient is one line of numpy.
 
     Rows with docs 0 do not count; with DROPPED ids, half of the rows are dropped by their noise; a
@@ -31,17 +33,21 @@ class Line:
     def init(self, key: jax.Array) -> dict:
         return {"line": {"kernel": jax.random.uniform(key, (1, 1)), "bias": jnp.zeros(1)}}
 
-    def extra(self) -> dict:
-        return {"carried": jnp.ones(2)}
+    def carried(self, params: dict) -> dict:
+        return {"sum": jnp.ones(2)}
 
-    def corrupt(self, batch: dict, key: jax.Array) -> dict:
-        noise = noise_ops.for_rows(key, batch["rows"])
+    def carry(self, context: Context, params: dict, sums: dict) -> dict:
+        return {"sum": context.carried["sum"] + sums["square"]}
+
+    def prepare(self, batch: dict, keys: dict) -> dict:
+        noise = noise_ops.for_rows(keys["mask"], batch["rows"])
         return batch | {"drawn": noise_ops.uniform(noise, noise_ops.count(1))[:, 0]}
 
     def totals(self, batch: dict) -> dict:
         return {"rows": jnp.sum(batch["docs"][:, 0] > 0).astype(jnp.float32)}
 
-    def loss(self, params, batch, totals, keys, step, extra) -> tuple:
+    def loss(self, context: Context) -> tuple:
+        params, batch, totals, keys = context[:4]
         x_B = batch["ids"].mean(axis=1)
         error_B = x_B * params["line"]["kernel"][0, 0] + params["line"]["bias"][0] - 1
         weight_B = (batch["docs"][:, 0] > 0).astype(jnp.float32)
@@ -65,14 +71,31 @@ def line_batch(seed: int = 0, poison: bool = False) -> dict[str, np.ndarray]:
     return {"ids": draw.integers(0, 5, (8, L)).astype(np.int32), "docs": docs}
 
 
+def make_step(
+    learner: Any = None, spec: OptimSpec = OPTIM, accumulation: int = 2, seed: int = 3
+) -> Callable[..., tuple[dict, dict]]:
+    """The step of a learner, by default of the line, in one part."""
+    return steps.make_train_step(
+        learner or Line(),
+        [Part(optim=spec, steps=10)],
+        keys=lambda state: steps.step_keys(seed, state["step"]),
+        accumulation=accumulation,
+    )
+
+
+def start_of(learner: Any, spec: OptimSpec, seed: int) -> dict:
+    params = learner.init(noise_ops.seed_key(seed))
+    return steps.init_state(learner, [Part(optim=spec, steps=10)], params)
+
+
 @pytest.fixture(scope="module")
 def line() -> Callable[..., tuple[dict, dict]]:
     """The jitted step of the line."""
-    return jax.jit(steps.make_train_step(Line(), OPTIM, 10, 2, seed=3))
+    return jax.jit(make_step())
 
 
 def start() -> dict:
-    return steps.init_state(Line(), OPTIM, seed=3)
+    return start_of(Line(), OPTIM, 3)
 
 
 def test_three_steps_in_numpy(line):
@@ -80,12 +103,13 @@ def test_three_steps_in_numpy(line):
     all rows instead of those that count."""
     state = start()
     kernel = float(state["params"]["line"]["kernel"][0, 0])
-    w, m, v = np.array([kernel, 0.0]), np.zeros(2), np.zeros(2)
+    w, m, v, squares = np.array([kernel, 0.0]), np.zeros(2), np.zeros(2), 0.0
     for t in range(3):
         batch = line_batch(t)
         state, sums = line(state, batch)
         x = batch["ids"].mean(1)[:5]
         error = x * w[0] + w[1] - 1
+        squares += error @ error
         grad = np.array([2 * error @ x, 2 * error.sum()]) / 5
         norm = np.linalg.norm(grad)
         rate = 0.01 * (1 - t / 10) * min(1, t / 2)
@@ -98,7 +122,7 @@ def test_three_steps_in_numpy(line):
         found = [state["params"]["line"][leaf].ravel()[0] for leaf in ("kernel", "bias")]
         assert np.allclose(found, w, rtol=1e-5)
     assert int(state["step"]) == 3
-    assert np.array_equal(state["extra"]["carried"], [1, 1])
+    assert np.allclose(state["carried"]["sum"], 1 + squares, rtol=1e-5)
 
 
 def test_steps_that_are_not_finite_are_skipped_and_counted(line):
@@ -126,7 +150,7 @@ def test_keys_are_of_the_step_and_the_seed(line):
     state, second = line(state, line_batch())
     resumed = start() | {"step": jnp.int32(1)}
     _, again = line(resumed, line_batch())
-    other = jax.jit(steps.make_train_step(Line(), OPTIM, 10, 2, seed=4))
+    other = jax.jit(make_step(seed=4))
     _, seeded = other(start(), line_batch())
     for name in ("drawn", "dropout"):
         values = [float(sums[name]) for sums in (first, second, seeded)]
@@ -138,7 +162,7 @@ def test_keys_are_of_the_step_and_the_seed(line):
 
 def test_a_seed_of_its_own_for_parameters():
     """Catches initial parameters that are the same whatever the seed."""
-    first, second = (steps.init_state(Line(), OPTIM, seed) for seed in (0, 1))
+    first, second = (start_of(Line(), OPTIM, seed) for seed in (0, 1))
     assert first["params"]["line"]["kernel"] != second["params"]["line"]["kernel"]
 
 
@@ -150,7 +174,7 @@ def test_parts_of_unequal_weight_add_up(parts: int):
     batch["ids"] += DROPPED
     results = []
     for cut in (1, parts):
-        step = jax.jit(steps.make_train_step(Line(), OPTIM, 10, cut, seed=3))
+        step = jax.jit(make_step(accumulation=cut))
         state, sums = step(start() | {"step": jnp.int32(2)}, batch)
         results.append(flatten({"state": state, "sums": sums}))
     for name, x in results[0].items():
@@ -210,10 +234,10 @@ def test_accumulation_equals_the_large_batch(dropout: float):
     metrics of the last one alone; parts of 8, 4 and 2 rows with uneven padding."""
     objective = electra(dropout)
     spec = dataclasses.replace(OPTIM, warmup=0, peak_lr=1e-3)
-    first = jax.device_get(jax.jit(lambda: steps.init_state(objective, spec, 0))())
+    first = jax.device_get(jax.jit(lambda: start_of(objective, spec, 0))())
     results = []
     for parts in (1, 2, 4) if dropout else (1, 4):
-        step = jax.jit(steps.make_train_step(objective, spec, 10, parts, 0))
+        step = jax.jit(make_step(objective, spec, parts, 0))
         state, sums = step(first, text_batch())
         results.append(jax.device_get((state, sums)))
     (whole, sums), *others = results
