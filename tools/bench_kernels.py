@@ -25,14 +25,17 @@ from electra_jax.ops import machine
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.attention import Mask, self_attention
 from electra_jax.ops.attention import hopper as attention_gpu
+from electra_jax.ops.attention import inputs as attention
 from electra_jax.ops.gelu import bias_gelu
 from electra_jax.ops.gelu import hopper as gelu_gpu
+from electra_jax.ops.gelu import inputs as gelu
 from electra_jax.ops.norm import hopper as norm_gpu
 from electra_jax.ops.norm import hopper_residual as residual_gpu
 from electra_jax.ops.norm import norm, residual_norm
+from electra_jax.ops.norm.plain import Normed, Residual
 from electra_jax.ops.vocabulary import hopper as vocabulary_gpu
 from electra_jax.ops.vocabulary import tiles
-from electra_jax.ops.vocabulary.slots import HeadOptions
+from electra_jax.ops.vocabulary.slots import HeadOptions, Inputs
 
 CALLS = 3  # a trace
 
@@ -85,20 +88,22 @@ def operations(shape: Shape, dropout: float, interpret: bool = False) -> Iterato
     yield Operation(
         f"attention, {rows}, {s.heads} heads{rate}",
         lambda q, b: self_attention(q, b, mask, heads=s.heads, dropout=dropout, noise=noise),
-        lambda q, b: attention_gpu.run(q, b, mask, noise, None, heads=s.heads, **options),
+        lambda q, b: attention_gpu.run(
+            attention.Inputs(q, b, mask, noise), heads=s.heads, **options
+        ),
         (draw(2, s.rows, s.length, 3 * s.width), vector(3, 3 * s.width)),
     )
     for stream in ("float32", "bfloat16"):
         yield Operation(
             f"residual in {stream} and LayerNorm, {rows} x {s.width}{rate}",
             lambda *a: residual_norm(*a, dropout=dropout, noise=noise),
-            lambda *a: residual_gpu.run(*a, noise, **options),
+            lambda *a: residual_gpu.run(Residual(*a, noise), **options),
             (draw(0, *h.shape, dtype=stream), h, *(vector(n, s.width) for n in (4, 5, 6))),
         )
     yield Operation(
         f"LayerNorm of embeddings, {rows} x {s.width}{rate}",
         lambda *a: norm(*a, dropout=dropout, noise=noise, dtype="bfloat16"),
-        lambda *a: norm_gpu.run(*a, noise, dtype=jnp.dtype("bfloat16"), **options),
+        lambda *a: norm_gpu.run(Normed(*a, noise), dtype=jnp.dtype("bfloat16"), **options),
         (draw(0, *h.shape, dtype=jnp.float32), vector(7, s.width), vector(8, s.width)),
     )
     if dropout:
@@ -106,7 +111,7 @@ def operations(shape: Shape, dropout: float, interpret: bool = False) -> Iterato
     yield Operation(
         f"bias and GELU, {rows} x {s.ffn}",
         bias_gelu,
-        lambda *a: gelu_gpu.run(*a, interpret=interpret),
+        lambda *a: gelu_gpu.run(gelu.Inputs(*a), interpret=interpret),
         (draw(9, s.rows, s.length, s.ffn), vector(10, s.ffn)),
     )
     head = HeadOptions(s.vocab, 1.0, False, min(2048, s.vocab))
@@ -115,10 +120,8 @@ def operations(shape: Shape, dropout: float, interpret: bool = False) -> Iterato
     padded = -(-s.vocab // 128) * 128
     yield Operation(
         f"vocabulary head, {s.rows * s.slots} slots x {s.embedding}",
-        lambda *a: tiles.run(*a, targets_BxK, of_slots, options=head).loss,
-        lambda *a: (
-            vocabulary_gpu.run(*a, targets_BxK, of_slots, options=head, interpret=interpret).loss
-        ),
+        lambda *a: tiles.run(Inputs(*a, targets_BxK, of_slots), head).loss,
+        lambda *a: vocabulary_gpu.run(Inputs(*a, targets_BxK, of_slots), head, interpret).loss,
         (
             draw(11, s.rows, s.slots, s.embedding),
             vector(12, padded, s.embedding, scale=2 * s.embedding**-0.5),

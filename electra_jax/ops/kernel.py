@@ -4,9 +4,9 @@
         "bias_gelu",
         in_module("gelu.hopper", runs_on="hopper"),
         Implementation(name="plain", run=_plain),
-        rows=(True, False),
+        rows=("h_BxLxF",),
     )
-    y_BxLxF = BIAS_GELU(h_BxLxF, bias_F)
+    y_BxLxF = BIAS_GELU(Inputs(h_BxLxF, bias_F))
 
 What was taken while a program was traced is recorded on request: `with recorded() as taken: ...`.
 """
@@ -84,11 +84,11 @@ def in_module(name: str, *, runs_on: str) -> Implementation:
 class Operation:
     """An operation and the table of its implementations, the preferred one first.
 
-    `rows` says which of the arrays (or trees of arrays) are split by rows along their first axis, as the result is;
-    an operation without kernels needs none.
+    An operation with kernels takes one NamedTuple of arrays and trees of arrays; `rows` names those that are split by
+    rows along their first axis, as the result is. The first of its fields is one of them.
     """
 
-    def __init__(self, name: str, *table: Implementation, rows: tuple[bool, ...] = ()) -> None:
+    def __init__(self, name: str, *table: Implementation, rows: tuple[str, ...] = ()) -> None:
         self.name, self.table, self.rows = name, table, rows
 
     def __call__(self, *arrays: Any, **options: Hashable) -> Any:
@@ -121,14 +121,18 @@ class Operation:
     ) -> str:
         if not implementation.kernel:
             return implementation.supports(*arrays, **options)
-        devices, batch = machine.devices(), arrays[0].shape[0]
+        devices, (inputs,) = machine.devices(), arrays
+        batch = inputs[0].shape[0]
         if batch % devices:
             return f"{batch} rows on {devices} devices"
-        of_one = (
-            jax.tree.map(functools.partial(_shape, parts=devices if split else 1), x)
-            for x, split in zip(arrays, self.rows, strict=True)
-        )
-        return implementation.supports(*of_one, **options)
+
+        of_one = {
+            name: jax.tree.map(
+                functools.partial(_shape, parts=devices if name in self.rows else 1), x
+            )
+            for name, x in inputs._asdict().items()
+        }
+        return implementation.supports(type(inputs)(**of_one), **options)
 
 
 def _shape(x: jax.Array, parts: int) -> jax.ShapeDtypeStruct:
@@ -137,19 +141,19 @@ def _shape(x: jax.Array, parts: int) -> jax.ShapeDtypeStruct:
 
 @functools.cache
 def _on_every_device(
-    run: Callable[..., Any], rows: tuple[bool, ...], options: tuple[tuple[str, Hashable], ...]
+    run: Callable[..., Any], rows: tuple[str, ...], options: tuple[tuple[str, Hashable], ...]
 ) -> Callable[..., Any]:
     """One function for all layers, so that JAX traces a kernel and makes its code once, not for every layer."""
     with_options = functools.partial(run, **dict(options))
-    return jax.jit(lambda *arrays: on_rows(with_options, arrays, rows))
+    return jax.jit(lambda inputs: on_rows(with_options, inputs, rows))
 
 
-def on_rows(function: Callable[..., Any], arrays: Sequence[Any], rows: Sequence[bool]) -> Any:
-    """The function's result where every device of the mesh calls it for its own rows of the arrays marked in `rows`."""
+def on_rows(function: Callable[[Any], Any], inputs: Any, rows: Sequence[str]) -> Any:
+    """The function's result where every device of the mesh calls it for its own rows of the fields in `rows`."""
     split = P(jax.sharding.get_abstract_mesh().axis_names)
-    specs = tuple(split if by_row else P() for by_row in rows)
+    specs = type(inputs)(*(split if name in rows else P() for name in inputs._fields))
     # A kernel does not state how its results vary over the mesh, which the check would need.
-    return jax.shard_map(function, in_specs=specs, out_specs=split, check_vma=False)(*arrays)
+    return jax.shard_map(function, in_specs=(specs,), out_specs=split, check_vma=False)(inputs)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from electra_jax.learn import mesh as meshes
 from electra_jax.model.electra import Dimensions
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.vocabulary import tiles
-from electra_jax.ops.vocabulary.slots import HeadOptions
+from electra_jax.ops.vocabulary.slots import HeadOptions, Inputs
 
 
 def fine_tuning_text(devices, runs: int = 0) -> str:
@@ -59,7 +59,7 @@ def check_heads(kernels, options: HeadOptions, hidden, table, bias) -> None:
 
     def run(head):
         def loss(*arrays):
-            out = head(*arrays, targets, noise, options=options)
+            out = head(Inputs(*arrays, targets, noise), options=options)
             return jnp.sum(out.loss * cotangent), out
 
         arrays = [jnp.asarray(x, jnp.float32) for x in (hidden, table, bias)]

@@ -9,6 +9,7 @@ from electra_jax.ops import machine
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.attention import Mask, Rotation, self_attention
 from electra_jax.ops.attention import hopper as kernels
+from electra_jax.ops.attention.inputs import Inputs
 
 B, H, C = 3, 2, 16
 NOISE = noise_ops.for_rows(jax.random.key(7), jnp.arange(5, 5 + B))
@@ -36,7 +37,7 @@ def plain(dropout: float):
 def interpreted(dropout: float):
     """The kernels."""
     return lambda q, b, mask, noise: kernels.run(
-        q, b, mask, noise, None, heads=H, dropout=dropout, interpret=True
+        Inputs(q, b, mask, noise), heads=H, dropout=dropout, interpret=True
     )
 
 
@@ -66,8 +67,8 @@ def test_what_is_not_supported_is_refused():
     def reason(length=128, channels=64, dtype=jnp.bfloat16, rotation=None, **mask) -> str:
         qkv = jax.ShapeDtypeStruct((8, length, 3 * 4 * channels), dtype)
         docs = jax.ShapeDtypeStruct((8, length), jnp.int32)
-        arrays = qkv, qkv, Mask(docs, **mask), NOISE, rotation
-        return kernels.supports(*arrays, heads=4, dropout=0.1)
+        inputs = Inputs(qkv, qkv, Mask(docs, **mask), NOISE, rotation)
+        return kernels.supports(inputs, heads=4, dropout=0.1)
 
     assert reason() == ""
     assert "rows of 96 tokens" in reason(length=96)

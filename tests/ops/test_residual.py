@@ -120,12 +120,16 @@ def test_kernels_equal_the_plain_version(monkeypatch, length, width, x_dtype, h_
     that is left out where the result is used twice."""
     three_programs(monkeypatch, residual_gpu, (B, length, width))
     arrays, cotangents = drawn(length, width, x_dtype, h_dtype)
-    kernels = functools.partial(residual_gpu.run, interpret=True)
+
+    def kernels(*arrays, noise, dropout):
+        inputs = plain.Residual(*arrays, noise if dropout else None)
+        return residual_gpu.run(inputs, dropout=dropout, interpret=True)
+
     results = gradients(kernels, arrays, cotangents, dropout)
     wide = jax.tree.map(lambda a: a.astype(jnp.float32), (arrays, cotangents))
     dtypes = [a.dtype for a in (*cotangents, *arrays)]
     for found, expected, dtype in zip(
-        results, gradients(plain.residual_norm, *wide, dropout), dtypes, strict=True
+        results, gradients(residual_norm, *wide, dropout), dtypes, strict=True
     ):
         assert found.dtype == dtype
         bound = 2e-6 if dtype == jnp.float32 else 2**-8
@@ -150,8 +154,12 @@ def test_kernels_of_the_norm_alone_equal_it(monkeypatch, length, width, x_dtype,
     (x, _, _, scale, shift), (_, cotangent) = drawn(length, width, x_dtype, dtype)
     arrays = (x, scale, shift)
 
-    kernels = functools.partial(norm_gpu.run, dtype=jnp.dtype(dtype), interpret=True)
-    in_float32 = functools.partial(plain.norm, dtype=jnp.float32)
+    in_float32 = functools.partial(norm, dtype="float32")
+
+    def kernels(*arrays, noise, dropout):
+        inputs = plain.Normed(*arrays, noise if dropout else None)
+        return norm_gpu.run(inputs, dropout=dropout, dtype=jnp.dtype(dtype), interpret=True)
+
     results = gradients(kernels, arrays, cotangent, dropout)
     wide = [a.astype(jnp.float32) for a in (*arrays, cotangent)]
     for found, expected, wanted in zip(
@@ -227,9 +235,9 @@ def test_a_kernel_is_traced_once_for_all_layers(monkeypatch):
     """Catches kernels that every layer traces and lowers anew: of small's start, a dozen seconds."""
     calls = []
 
-    def counted(*arrays, dropout):
+    def counted(inputs, dropout):
         calls.append(dropout)
-        return plain.residual_norm(*arrays, dropout=dropout)
+        return plain.residual_norm(inputs, dropout)
 
     monkeypatch.setattr(residual_gpu, "run", counted)
     monkeypatch.setattr(machine, "card", lambda: machine.HOPPER)

@@ -12,6 +12,7 @@ from electra_jax.ops import kernel as kernels
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.attention import Mask, Rotation, self_attention
 from electra_jax.ops.attention import tpu as attention_kernel
+from electra_jax.ops.attention.inputs import Inputs
 
 B, L, H, C = 2, 128, 4, 64
 DOCS = jnp.array([[1] * 40 + [2] * 60 + [0] * 28, [1] * L], jnp.int32)
@@ -26,7 +27,7 @@ def both(dropout: float, dtype: str) -> tuple[list[np.ndarray], list[np.ndarray]
 
     def kernel(qkv, bias):
         return attention_kernel.run(
-            qkv, bias, Mask(DOCS), noise, None, heads=H, dropout=dropout, interpret=True
+            Inputs(qkv, bias, Mask(DOCS), noise), heads=H, dropout=dropout, interpret=True
         )
 
     def plain(qkv, bias):

@@ -3,8 +3,7 @@
 import jax
 
 from electra_jax.ops.attention import plain
-from electra_jax.ops.attention.mask import Mask
-from electra_jax.ops.attention.rotation import Rotation
+from electra_jax.ops.attention.inputs import Inputs, Mask, Rotation
 from electra_jax.ops.kernel import Implementation, Operation, in_module
 from electra_jax.ops.noise import Noise
 
@@ -14,7 +13,7 @@ _ATTENTION = Operation(
     in_module("attention.hopper", runs_on="hopper"),
     in_module("attention.cudnn", runs_on="gpu"),
     Implementation(name="plain", run=plain.run),
-    rows=(True, False, True, True, True),
+    rows=("qkv_BxLxM", "mask", "noise", "rotation"),
 )
 
 
@@ -34,5 +33,5 @@ def self_attention(
     its gradient at hand. `rotation` turns queries and keys after their bias. Dropout needs `noise`.
     """
     rate = dropout if noise is not None else 0.0
-    arrays = (qkv_BxLxM, bias_M, mask, noise if rate else None, rotation)
-    return _ATTENTION(*arrays, heads=heads, dropout=rate)
+    inputs = Inputs(qkv_BxLxM, bias_M, mask, noise if rate else None, rotation)
+    return _ATTENTION(inputs, heads=heads, dropout=rate)

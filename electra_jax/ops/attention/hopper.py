@@ -16,51 +16,18 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
 from electra_jax.ops.attention import hopper_kernels as kernels
-from electra_jax.ops.attention.mask import Mask
-from electra_jax.ops.attention.rotation import Rotation
-from electra_jax.ops.noise import Noise
+from electra_jax.ops.attention.inputs import Inputs
 
 _WARPS, _STAGES = 4, 2
 _APART = np.float32(2**15)  # of documents; scores between two lose its square, 1e9, or more
 
 
-def run(
-    qkv_BxLxM: jax.Array,
-    bias_M: jax.Array,
-    mask: Mask,
-    noise: Noise | None,
-    rotation: None,
-    *,
-    heads: int,
-    dropout: float,
-    interpret: bool = False,
-) -> jax.Array:
-    """`api.self_attention` for the rows of one device; M = 3 x heads x channels.
-
-    Differs from the plain implementation by rounding only.
-    """
-    del rotation  # unsupported
-    return _attend(qkv_BxLxM, bias_M, mask.docs_BxL, noise, heads, dropout, interpret)
-
-
-def supports(
-    qkv_BxLxM: jax.ShapeDtypeStruct,
-    bias_M: jax.ShapeDtypeStruct,
-    mask: Mask,
-    noise: Noise | None,
-    rotation: Rotation | None,
-    *,
-    heads: int,
-    dropout: float,
-) -> str:
+def supports(inputs: Inputs, heads: int, dropout: float) -> str:
     """The reason why the kernels do not support this on one device; empty where they do."""
-    del bias_M, noise, dropout  # any
-    _, length, triple = qkv_BxLxM.shape
-    channels, dtype = triple // 3 // heads, qkv_BxLxM.dtype
-    if rotation is not None:
-        return "rotary positions"
-    if mask.unsupported_by_documents:
-        return mask.unsupported_by_documents
+    del dropout  # any
+    (_, length, channels), dtype = inputs.shape(heads), inputs.qkv_BxLxM.dtype
+    if reason := inputs.beyond_documents():
+        return reason
     if length not in (16, 32) and length % kernels.TILE:
         return f"rows of {length} tokens (but 16, 32 and multiples of {kernels.TILE})"
     if channels not in (16, 32, 64, 128):
@@ -70,30 +37,15 @@ def supports(
     return ""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _attend(
-    qkv_BxLxM: jax.Array,
-    bias_M: jax.Array,
-    docs_BxL: jax.Array,
-    noise: Noise | None,
-    heads: int,
-    dropout: float,
-    interpret: bool,
-) -> jax.Array:
-    return _forward(qkv_BxLxM, bias_M, docs_BxL, noise, heads, dropout, interpret)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def run(inputs: Inputs, heads: int, dropout: float, interpret: bool = False) -> jax.Array:
+    """`api.self_attention` for the rows of one device. Differs from the plain one by rounding only."""
+    return _forward(inputs, heads, dropout, interpret)[0]
 
 
-def _forward(
-    qkv_BxLxM: jax.Array,
-    bias_M: jax.Array,
-    docs_BxL: jax.Array,
-    noise: Noise | None,
-    heads: int,
-    dropout: float,
-    interpret: bool,
-) -> tuple[jax.Array, Any]:
-    shape = _shape(qkv_BxLxM, noise, heads, dropout, interpret)
-    batch, length, _ = qkv_BxLxM.shape
+def _forward(inputs: Inputs, heads: int, dropout: float, interpret: bool) -> tuple[jax.Array, Any]:
+    batch, length, channels = inputs.shape(heads)
+    shape = kernels.Shape(length, heads, channels, dropout, interpret)
     out_BxLxD, norm_BxHxL = pl.pallas_call(
         functools.partial(kernels.forward, shape),
         grid=(length // shape.tile, heads, batch),
@@ -103,22 +55,22 @@ def _forward(
             pl.BlockSpec((None, None, shape.tile), lambda i, h, b: (b, h, i)),
         ],
         out_shape=[
-            jax.ShapeDtypeStruct((batch, length, heads * shape.channels), qkv_BxLxM.dtype),
+            jax.ShapeDtypeStruct((batch, length, heads * shape.channels), inputs.qkv_BxLxM.dtype),
             jax.ShapeDtypeStruct((batch, heads, length), jnp.float32),
         ],
         compiler_params=plt.CompilerParams(num_warps=_WARPS, num_stages=_STAGES),
         interpret=interpret,
         name="attention_forward",
-    )(*_arrays(shape, qkv_BxLxM, bias_M, docs_BxL, noise))
-    return out_BxLxD, (qkv_BxLxM, bias_M, docs_BxL, noise, out_BxLxD, norm_BxHxL)
+    )(*_arrays(shape, inputs))
+    return out_BxLxD, (inputs, out_BxLxD, norm_BxHxL)
 
 
 def _backward(
     heads: int, dropout: float, interpret: bool, saved: Any, cotangent_BxLxD: jax.Array
-) -> tuple[Any, ...]:
-    qkv_BxLxM, bias_M, docs_BxL, noise, out_BxLxD, norm_BxHxL = saved
-    shape = _shape(qkv_BxLxM, noise, heads, dropout, interpret)
-    batch, length, triple = qkv_BxLxM.shape
+) -> tuple[Any]:
+    inputs, out_BxLxD, norm_BxHxL = saved
+    batch, length, channels = inputs.shape(heads)
+    shape = kernels.Shape(length, heads, channels, dropout, interpret)
     blocks = length // shape.tile
     call = functools.partial(
         pl.pallas_call,
@@ -126,13 +78,13 @@ def _backward(
         compiler_params=plt.CompilerParams(num_warps=_WARPS, num_stages=_STAGES),
         interpret=interpret,
     )
-    arrays = _arrays(shape, qkv_BxLxM, bias_M, docs_BxL, noise)
+    arrays = _arrays(shape, inputs)
     block = pl.BlockSpec((None, shape.tile, shape.channels), lambda i, h, b: (b, i, h))
     of_block = pl.BlockSpec((None, None, shape.tile), lambda i, h, b: (b, h, i))
     # Gradients of [B, L, M], and what blocks add to the bias's: programs of both kernels write their own parts.
     gradients = [
-        jax.ShapeDtypeStruct(qkv_BxLxM.shape, qkv_BxLxM.dtype),
-        jax.ShapeDtypeStruct((batch, blocks, triple), jnp.float32),
+        jax.ShapeDtypeStruct(inputs.qkv_BxLxM.shape, inputs.qkv_BxLxM.dtype),
+        jax.ShapeDtypeStruct((batch, blocks, 3 * heads * channels), jnp.float32),
     ]
     whole = [pl.BlockSpec((None, *x.shape[1:]), lambda i, h, b: (b, 0, 0)) for x in gradients]
     kinds = [jnp.float32, jnp.float32] + [jnp.uint32] * (shape.dropout > 0)
@@ -159,32 +111,18 @@ def _backward(
         input_output_aliases={0: 0, 1: 1},
         name="attention_keys",
     )(d_qkv_BxLxM, d_bias_BxNxM, *arrays[-4:], q_BxLxD, cotangent_BxLxD, *of_queries)
-    d_bias_M = jnp.sum(d_bias_BxNxM, axis=(0, 1)).astype(bias_M.dtype)
-    return d_qkv_BxLxM, d_bias_M, None, None
+    d_bias_M = jnp.sum(d_bias_BxNxM, axis=(0, 1)).astype(inputs.bias_M.dtype)
+    return (inputs.gradients(d_qkv_BxLxM, d_bias_M),)
 
 
-_attend.defvjp(_forward, _backward)
+run.defvjp(_forward, _backward)
 
 
-def _shape(
-    qkv_BxLxM: jax.Array, noise: Noise | None, heads: int, dropout: float, interpret: bool
-) -> kernels.Shape:
-    _, length, triple = qkv_BxLxM.shape
-    rate = dropout if noise is not None else 0.0
-    return kernels.Shape(length, heads, triple // 3 // heads, rate, interpret)
-
-
-def _arrays(
-    shape: kernels.Shape,
-    qkv_BxLxM: jax.Array,
-    bias_M: jax.Array,
-    docs_BxL: jax.Array,
-    noise: Noise | None,
-) -> list[jax.Array]:
+def _arrays(shape: kernels.Shape, inputs: Inputs) -> list[jax.Array]:
     """What kernels read first: noise keys where there is dropout, queries, keys, values, biases, documents."""
-    keys = noise if shape.dropout and noise is not None else ()
-    bias_3xHxC = bias_M.astype(jnp.float32).reshape(3, shape.heads, shape.channels)
-    return [*keys, *[qkv_BxLxM] * 3, bias_3xHxC, docs_BxL.astype(jnp.float32) * _APART]
+    bias_3xHxC = inputs.bias_M.astype(jnp.float32).reshape(3, shape.heads, shape.channels)
+    docs_BxL = inputs.mask.docs_BxL.astype(jnp.float32) * _APART
+    return [*(inputs.noise or ()), *[inputs.qkv_BxLxM] * 3, bias_3xHxC, docs_BxL]
 
 
 def _specs(shape: kernels.Shape, queries: int) -> list[pl.BlockSpec]:

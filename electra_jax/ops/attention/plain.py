@@ -7,28 +7,20 @@ import jax.numpy as jnp
 
 from electra_jax.ops import gradient
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops.attention.mask import Mask
-from electra_jax.ops.attention.rotation import Rotation
+from electra_jax.ops.attention.inputs import Inputs, Mask
 from electra_jax.ops.kernel import Implementation, Operation
 from electra_jax.ops.noise import Noise
 
 MASKED = -1e9  # exp(MASKED - max) is exactly 0 in float32, as with the original's -10000
 
 
-def run(
-    qkv_BxLxM: jax.Array,
-    bias_M: jax.Array,
-    mask: Mask,
-    noise: Noise | None,
-    rotation: Rotation | None,
-    *,
-    heads: int,
-    dropout: float,
-) -> jax.Array:
+def run(inputs: Inputs, heads: int, dropout: float) -> jax.Array:
     """`api.self_attention`."""
-    qkv = projections(qkv_BxLxM, bias_M, rotation, heads)
-    out = attention(*qkv, mask, dropout=dropout, noise=noise)
-    return out.reshape(*mask.docs_BxL.shape, -1)
+    q_BxLxHxC, k_BxLxHxC, v_BxLxHxC = projections(inputs, heads)
+    out = attention(
+        q_BxLxHxC, k_BxLxHxC, v_BxLxHxC, inputs.mask, dropout=dropout, noise=inputs.noise
+    )
+    return out.reshape(*out.shape[:2], -1)
 
 
 def attention(
@@ -75,11 +67,12 @@ _SCORES = Operation(
 )
 
 
-def projections(
-    qkv_BxLxM: jax.Array, bias_M: jax.Array, rotation: Rotation | None, heads: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def projections(inputs: Inputs, heads: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Queries, keys and values [B, L, H, C] with their bias, queries and keys turned by the rotation."""
-    batch, length, _ = qkv_BxLxM.shape
-    whole_BxLxM = qkv_BxLxM + bias_M.astype(qkv_BxLxM.dtype)
-    q, k, v = (x.reshape(batch, length, heads, -1) for x in jnp.split(whole_BxLxM, 3, axis=-1))
-    return (q, k, v) if rotation is None else (rotation.turn(q), rotation.turn(k), v)
+    batch, length, channels = inputs.shape(heads)
+    whole_BxLxM = inputs.qkv_BxLxM + inputs.bias_M.astype(inputs.qkv_BxLxM.dtype)
+    q, k, v = (
+        x.reshape(batch, length, heads, channels) for x in jnp.split(whole_BxLxM, 3, axis=-1)
+    )
+    turn = inputs.rotation.turn if inputs.rotation is not None else lambda x: x
+    return turn(q), turn(k), v

@@ -19,9 +19,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops import tile, tpu_core
-from electra_jax.ops.attention.mask import Mask
-from electra_jax.ops.attention.rotation import Rotation
-from electra_jax.ops.noise import Noise
+from electra_jax.ops.attention.inputs import Inputs
 
 MOST_LENGTH = 1024  # of rows
 _MASKED = np.float32(-1e9)
@@ -46,43 +44,12 @@ class _Shape(NamedTuple):
         return self.heads * self.channels
 
 
-def run(
-    qkv_BxLxM: jax.Array,
-    bias_M: jax.Array,
-    mask: Mask,
-    noise: Noise | None,
-    rotation: None,
-    *,
-    heads: int,
-    dropout: float,
-    interpret: bool = False,
-) -> jax.Array:
-    """`api.self_attention` for the rows of one device; M = 3 x heads x channels.
-
-    Differs from the plain implementation by rounding only: gradients of the weights stay float32 here.
-    """
-    del rotation  # unsupported
-    return _attend(qkv_BxLxM, bias_M, mask.docs_BxL, noise, heads, dropout, interpret)
-
-
-def supports(
-    qkv_BxLxM: jax.ShapeDtypeStruct,
-    bias_M: jax.ShapeDtypeStruct,
-    mask: Mask,
-    noise: Noise | None,
-    rotation: Rotation | None,
-    *,
-    heads: int,
-    dropout: float,
-) -> str:
+def supports(inputs: Inputs, heads: int, dropout: float) -> str:
     """The reason why the kernels do not support this on one device; empty where they do."""
-    del bias_M, noise, dropout  # any
-    batch, length, triple = qkv_BxLxM.shape
-    channels, dtype = triple // 3 // heads, qkv_BxLxM.dtype
-    if rotation is not None:
-        return "rotary positions"
-    if mask.unsupported_by_documents:
-        return mask.unsupported_by_documents
+    del dropout  # any
+    (batch, length, channels), dtype = inputs.shape(heads), inputs.qkv_BxLxM.dtype
+    if reason := inputs.beyond_documents():
+        return reason
     if length % tpu_core.LANES or length > MOST_LENGTH:
         return f"rows of {length} tokens (but multiples of {tpu_core.LANES} up to {MOST_LENGTH})"
     if channels % 64:
@@ -104,43 +71,33 @@ def supports(
     return ""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _attend(
-    qkv_BxLxM: jax.Array,
-    bias_M: jax.Array,
-    docs_BxL: jax.Array,
-    noise: Noise | None,
-    heads: int,
-    dropout: float,
-    interpret: bool,
-) -> jax.Array:
-    return _forward(qkv_BxLxM, bias_M, docs_BxL, noise, heads, dropout, interpret)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def run(inputs: Inputs, heads: int, dropout: float, interpret: bool = False) -> jax.Array:
+    """`api.self_attention` for the rows of one device.
+
+    Differs from the plain implementation by rounding only: gradients of the weights stay float32 here.
+    """
+    return _forward(inputs, heads, dropout, interpret)[0]
 
 
 def _forward(
-    qkv_BxLxM: jax.Array,
-    bias_M: jax.Array,
-    docs_BxL: jax.Array,
-    noise: Noise | None,
-    heads: int,
-    dropout: float,
-    interpret: bool,
-) -> tuple[jax.Array, Any]:
-    saved = (qkv_BxLxM, bias_M, docs_BxL, noise)
-    (out_BxLxD,) = _call(_forward_kernel, saved, None, heads, dropout, interpret)
-    return out_BxLxD, saved
+    inputs: Inputs, heads: int, dropout: float, interpret: bool
+) -> tuple[jax.Array, Inputs]:
+    (out_BxLxD,) = _call(_forward_kernel, inputs, None, heads, dropout, interpret)
+    return out_BxLxD, inputs
 
 
 def _backward(
-    heads: int, dropout: float, interpret: bool, saved: Any, cotangent_BxLxD: jax.Array
-) -> tuple[Any, ...]:
+    heads: int, dropout: float, interpret: bool, inputs: Inputs, cotangent_BxLxD: jax.Array
+) -> tuple[Any]:
     d_qkv_BxLxM, d_bias_Px1xM = _call(
-        _backward_kernel, saved, cotangent_BxLxD, heads, dropout, interpret
+        _backward_kernel, inputs, cotangent_BxLxD, heads, dropout, interpret
     )
-    return d_qkv_BxLxM, jnp.sum(d_bias_Px1xM, axis=(0, 1)).astype(saved[1].dtype), None, None
+    d_bias_M = jnp.sum(d_bias_Px1xM, axis=(0, 1)).astype(inputs.bias_M.dtype)
+    return (inputs.gradients(d_qkv_BxLxM, d_bias_M),)
 
 
-_attend.defvjp(_forward, _backward)
+run.defvjp(_forward, _backward)
 
 
 def _rows_of_a_program(batch: int, length: int) -> int:
@@ -150,29 +107,25 @@ def _rows_of_a_program(batch: int, length: int) -> int:
 
 def _call(
     kernel: Any,
-    saved: Any,
+    inputs: Inputs,
     cotangent_BxLxD: jax.Array | None,
     heads: int,
     dropout: float,
     interpret: bool,
 ) -> Any:
     """The kernel over blocks of rows; the backward one where there is a cotangent."""
-    qkv_BxLxM, bias_M, docs_BxL, noise = saved
-    batch, length, triple = qkv_BxLxM.shape
-    width = triple // 3
-    channels = width // heads
-    rate = dropout if noise is not None else 0.0
+    qkv_BxLxM, bias_M, mask, noise, _ = inputs
+    batch, length, channels = inputs.shape(heads)
+    width, triple, docs_BxL = heads * channels, 3 * heads * channels, mask.docs_BxL
     rows = _rows_of_a_program(batch, length)
     fill = tpu_core.LANES // channels if channels < tpu_core.LANES else 1
     together = fill if heads % fill == 0 else heads
-    shape = _Shape(rows, length, heads, channels, together, rate)
+    shape = _Shape(rows, length, heads, channels, together, dropout)
 
     def block(width: int) -> pl.BlockSpec:
         return pl.BlockSpec((rows, length, width), lambda i: (i, 0, 0))
 
-    keys = []
-    if rate:
-        keys = [jax.lax.bitcast_convert_type(x, jnp.int32) for x in noise]
+    keys = [jax.lax.bitcast_convert_type(x, jnp.int32) for x in noise or ()]
     results = [jax.ShapeDtypeStruct((batch, length, width), qkv_BxLxM.dtype)]
     specs = [block(width)]
     arrays = [qkv_BxLxM]
@@ -184,6 +137,7 @@ def _call(
             jax.ShapeDtypeStruct((programs, 1, triple), jnp.float32),
         ]
         specs = [block(triple), pl.BlockSpec((1, 1, triple), lambda i: (i, 0, 0))]
+    moved: list[Any] = [*arrays, *results, docs_BxL]
     weights = batch * heads * length * length
     products = 2 if cotangent_BxLxD is None else 5
     return pl.pallas_call(
@@ -204,7 +158,7 @@ def _call(
         cost_estimate=pl.CostEstimate(
             flops=2 * products * weights * channels,
             transcendentals=weights,
-            bytes_accessed=sum(x.size * x.dtype.itemsize for x in (*arrays, *results, docs_BxL)),
+            bytes_accessed=sum(x.size * x.dtype.itemsize for x in moved),
         ),
         interpret=interpret,
     )(*keys, docs_BxL[:, None], bias_M.astype(qkv_BxLxM.dtype)[None], *arrays)
@@ -220,8 +174,8 @@ def _forward_kernel(shape: _Shape, *refs: Any) -> None:
             outs = []
             for head, at in _heads(shape):
                 weights_QxL = _weights(q[queries, at], k[:, at], docs, queries)
-                kept_QxL = _kept(shape, keys, first_row + r, first + head, queries)
-                used_QxL = _dropped(weights_QxL, kept_QxL, shape)
+                mask_QxL = _dropout_mask(shape, keys, first_row + r, first + head, queries)
+                used_QxL = _dropped(weights_QxL, mask_QxL, shape)
                 outs.append(tile.dot(used_QxL.astype(v.dtype), v[:, at], 1, 0))
             out_ref[r, queries, _lanes(shape, first)] = _side_by_side(outs, out_ref.dtype)
 
@@ -249,9 +203,9 @@ def _backward_kernel(shape: _Shape, *refs: Any) -> None:
             dq = []
             for head, at in _heads(shape):
                 weights_QxL = _weights(q[queries, at], k[:, at], docs, queries)
-                kept_QxL = _kept(shape, keys, first_row + r, first + head, queries)
-                used_QxL = _dropped(weights_QxL, kept_QxL, shape)
-                d_QxL = _dropped(tile.dot(cotangent[queries, at], v[:, at], 1, 1), kept_QxL, shape)
+                mask_QxL = _dropout_mask(shape, keys, first_row + r, first + head, queries)
+                used_QxL = _dropped(weights_QxL, mask_QxL, shape)
+                d_QxL = _dropped(tile.dot(cotangent[queries, at], v[:, at], 1, 1), mask_QxL, shape)
                 d_QxL = weights_QxL * (d_QxL - jnp.sum(weights_QxL * d_QxL, axis=1, keepdims=True))
                 low_QxL = (d_QxL * scale).astype(q.dtype)
                 dq.append(tile.dot(low_QxL, k[:, at], 1, 0))
@@ -333,8 +287,10 @@ def _weights(
     return raised_QxL / jnp.sum(raised_QxL, axis=1, keepdims=True)
 
 
-def _kept(shape: _Shape, keys: Any, row: jax.Array, head: Any, queries: slice) -> jax.Array | None:
-    """Which weights survive dropout: `noise.dropout`'s choice for the elements [head, query, key] of the row."""
+def _dropout_mask(
+    shape: _Shape, keys: Any, row: jax.Array, head: Any, queries: slice
+) -> jax.Array | None:
+    """Which weights dropout keeps: `noise.dropout`'s choice for the elements [head, query, key] of the row."""
     if not keys:
         return None
     low, high = (ref[row].astype(jnp.uint32) for ref in keys)
@@ -348,7 +304,7 @@ def _kept(shape: _Shape, keys: Any, row: jax.Array, head: Any, queries: slice) -
     return bits_QxL >= noise_ops.threshold(shape.dropout)
 
 
-def _dropped(x: jax.Array, kept: jax.Array | None, shape: _Shape) -> jax.Array:
-    if kept is None:
+def _dropped(x: jax.Array, mask: jax.Array | None, shape: _Shape) -> jax.Array:
+    if mask is None:
         return x
-    return jnp.where(kept, x * np.float32(1 / (1 - shape.dropout)), np.float32(0))
+    return jnp.where(mask, x * np.float32(1 / (1 - shape.dropout)), np.float32(0))

@@ -6,6 +6,7 @@ import numpy as np
 
 from electra_jax.ops import gradient
 from electra_jax.ops.barrier import apart
+from electra_jax.ops.gelu.inputs import Inputs
 from electra_jax.ops.kernel import Implementation, Operation, in_module
 
 _ROOT_HALF = np.float32(0.5**0.5)
@@ -23,7 +24,7 @@ def gelu(x: jax.Array) -> jax.Array:
 
 def bias_gelu(h_BxLxF: jax.Array, bias_F: jax.Array) -> jax.Array:
     """gelu(h + bias) [B, L, F] in h's dtype; the bias is float32."""
-    return _BIAS_GELU(h_BxLxF, bias_F)
+    return _BIAS_GELU(Inputs(h_BxLxF, bias_F))
 
 
 def _gradients(arguments: tuple[jax.Array], cotangent: jax.Array) -> tuple[jax.Array]:
@@ -48,7 +49,8 @@ def _plain(x: jax.Array) -> jax.Array:
     return jax.nn.gelu(x, approximate=False)
 
 
-def _plain_bias_gelu(h_BxLxF: jax.Array, bias_F: jax.Array) -> jax.Array:
+def _plain_bias_gelu(inputs: Inputs) -> jax.Array:
+    h_BxLxF, bias_F = inputs
     return gelu(h_BxLxF + bias_F.astype(h_BxLxF.dtype))
 
 
@@ -59,5 +61,5 @@ _BIAS_GELU = Operation(
     "bias_gelu",
     in_module("gelu.hopper", runs_on="hopper"),
     Implementation(name="plain", run=_plain_bias_gelu),
-    rows=(True, False),
+    rows=("h_BxLxF",),
 )

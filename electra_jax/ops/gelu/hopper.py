@@ -15,6 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
 from electra_jax.ops import machine, ptx
+from electra_jax.ops.gelu.inputs import Inputs
 
 _COLUMNS = 256  # of a block: a warp's 32 loads of 8
 _ROWS = 8  # of a block
@@ -29,17 +30,9 @@ class _Shape(NamedTuple):
     programs: int  # for the same columns; each takes every so many-th block
 
 
-def run(h_BxLxF: jax.Array, bias_F: jax.Array, *, interpret: bool = False) -> jax.Array:
-    """`api.bias_gelu` for the rows of one device.
-
-    Differs from the plain implementation by rounding only: between h and the result all is float32 here.
-    """
-    return _bias_gelu(h_BxLxF, bias_F, interpret)
-
-
-def supports(h_BxLxF: jax.ShapeDtypeStruct, bias_F: jax.ShapeDtypeStruct) -> str:
+def supports(inputs: Inputs) -> str:
     """The reason why the kernels do not support this on one device; empty where they do."""
-    del bias_F  # any
+    h_BxLxF, _ = inputs
     rows, width = math.prod(h_BxLxF.shape[:-1]), h_BxLxF.shape[-1]
     if width % _COLUMNS:
         return f"layers of width {width} (but multiples of {_COLUMNS})"
@@ -50,12 +43,17 @@ def supports(h_BxLxF: jax.ShapeDtypeStruct, bias_F: jax.ShapeDtypeStruct) -> str
     return ""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _bias_gelu(h_BxLxF: jax.Array, bias_F: jax.Array, interpret: bool) -> jax.Array:
-    return _forward(h_BxLxF, bias_F, interpret)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def run(inputs: Inputs, interpret: bool = False) -> jax.Array:
+    """`api.bias_gelu` for the rows of one device.
+
+    Differs from the plain implementation by rounding only: between h and the result all is float32 here.
+    """
+    return _forward(inputs, interpret)[0]
 
 
-def _forward(h_BxLxF: jax.Array, bias_F: jax.Array, interpret: bool) -> tuple[jax.Array, Any]:
+def _forward(inputs: Inputs, interpret: bool) -> tuple[jax.Array, Inputs]:
+    h_BxLxF, bias_F = inputs
     h_NxF = h_BxLxF.reshape(-1, h_BxLxF.shape[-1])
     block = pl.BlockSpec((_ROWS, _COLUMNS), lambda i, c: (i, c))
     value_NxF = pl.pallas_call(
@@ -68,13 +66,11 @@ def _forward(h_BxLxF: jax.Array, bias_F: jax.Array, interpret: bool) -> tuple[ja
         interpret=interpret,
         name="gelu",
     )(bias_F[None], h_NxF)
-    return value_NxF.reshape(h_BxLxF.shape), (h_BxLxF, bias_F)
+    return value_NxF.reshape(h_BxLxF.shape), inputs
 
 
-def _backward(
-    interpret: bool, saved: Any, cotangent_BxLxF: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    h_BxLxF, bias_F = saved
+def _backward(interpret: bool, inputs: Inputs, cotangent_BxLxF: jax.Array) -> tuple[Inputs]:
+    h_BxLxF, bias_F = inputs
     width = h_BxLxF.shape[-1]
     h_NxF, cotangent_NxF = (a.reshape(-1, width) for a in (h_BxLxF, cotangent_BxLxF))
     blocks, columns = len(h_NxF) // _ROWS, width // _COLUMNS
@@ -97,10 +93,10 @@ def _backward(
         name="gelu_backward",
     )(bias_F[None], h_NxF, cotangent_NxF)
     d_bias_F = jnp.sum(d_bias_PxF, axis=0).astype(bias_F.dtype)
-    return d_h_NxF.reshape(h_BxLxF.shape), d_bias_F
+    return (Inputs(d_h_NxF.reshape(h_BxLxF.shape), d_bias_F),)
 
 
-_bias_gelu.defvjp(_forward, _backward)
+run.defvjp(_forward, _backward)
 
 
 def _forward_kernel(interpret: bool, bias_ref: Any, h_ref: Any, value_ref: Any) -> None:

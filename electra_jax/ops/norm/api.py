@@ -11,13 +11,13 @@ _RESIDUAL_NORM = Operation(
     "residual_norm",
     in_module("norm.hopper_residual", runs_on="hopper"),
     Implementation(name="plain", run=plain.residual_norm),
-    rows=(True, True, False, False, False, True),
+    rows=("x_BxLxD", "h_BxLxD", "noise"),
 )
 _NORM = Operation(
     "norm",
     in_module("norm.hopper", runs_on="hopper"),
     Implementation(name="plain", run=plain.norm),
-    rows=(True, False, False, True),
+    rows=("x_BxLxD", "noise"),
 )
 
 
@@ -37,8 +37,8 @@ def residual_norm(
     Dropout needs `noise`.
     """
     rate = dropout if noise is not None else 0.0
-    arrays = (x_BxLxD, h_BxLxD, bias_D, scale_D, shift_D, noise if rate else None)
-    return _RESIDUAL_NORM(*arrays, dropout=rate)
+    inputs = (x_BxLxD, h_BxLxD, bias_D, scale_D, shift_D, noise if rate else None)
+    return _RESIDUAL_NORM(plain.Residual(*inputs), dropout=rate)
 
 
 def norm(
@@ -52,5 +52,5 @@ def norm(
 ) -> jax.Array:
     """dropout(LayerNorm(x)) [B, L, D] in `dtype`; scale and shift in float32. Dropout needs `noise`."""
     rate = dropout if noise is not None else 0.0
-    arrays = (x_BxLxD, scale_D, shift_D, noise if rate else None)
-    return _NORM(*arrays, dropout=rate, dtype=jnp.dtype(dtype))
+    inputs = plain.Normed(x_BxLxD, scale_D, shift_D, noise if rate else None)
+    return _NORM(inputs, dropout=rate, dtype=jnp.dtype(dtype))

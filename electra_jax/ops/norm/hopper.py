@@ -9,68 +9,35 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from electra_jax.ops.noise import Noise
 from electra_jax.ops.norm import hopper_rows as rows
+from electra_jax.ops.norm.plain import Normed
 
 # What fits on a multiprocessor at once for its registers, in programs of four warps, by parts of a row.
 _FORWARD = {1: 8, 3: 8}
 _BACKWARD = {1: 7, 3: 4}
 
 
-def run(
-    x_BxLxD: jax.Array,
-    scale_D: jax.Array,
-    shift_D: jax.Array,
-    noise: Noise | None,
-    *,
-    dropout: float,
-    dtype: jnp.dtype,
-    interpret: bool = False,
-) -> jax.Array:
+def supports(inputs: Normed, dropout: float, dtype: jnp.dtype) -> str:
+    """The reason why the kernels do not support this on one device; empty where they do."""
+    del dropout  # any
+    x_BxLxD = inputs.x_BxLxD
+    return rows.unsupported("a LayerNorm", x_BxLxD.shape, x_BxLxD.dtype, dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def run(inputs: Normed, dropout: float, dtype: jnp.dtype, interpret: bool = False) -> jax.Array:
     """`api.norm` for the rows of one device.
 
     Differs from the plain implementation by rounding only: all between x and the result is float32 here.
     """
-    return _norm(x_BxLxD, scale_D, shift_D, noise, dropout, dtype, interpret)
-
-
-def supports(
-    x_BxLxD: jax.ShapeDtypeStruct,
-    scale_D: jax.ShapeDtypeStruct,
-    shift_D: jax.ShapeDtypeStruct,
-    noise: Noise | None,
-    *,
-    dropout: float,
-    dtype: jnp.dtype,
-) -> str:
-    """The reason why the kernels do not support this on one device; empty where they do."""
-    del scale_D, shift_D, noise, dropout  # any
-    return rows.unsupported("a LayerNorm", *x_BxLxD.shape[1:], x_BxLxD.dtype, dtype)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _norm(
-    x_BxLxD: jax.Array,
-    scale_D: jax.Array,
-    shift_D: jax.Array,
-    noise: Noise | None,
-    dropout: float,
-    dtype: jnp.dtype,
-    interpret: bool,
-) -> jax.Array:
-    return _forward(x_BxLxD, scale_D, shift_D, noise, dropout, dtype, interpret)[0]
+    return _forward(inputs, dropout, dtype, interpret)[0]
 
 
 def _forward(
-    x_BxLxD: jax.Array,
-    scale_D: jax.Array,
-    shift_D: jax.Array,
-    noise: Noise | None,
-    dropout: float,
-    dtype: jnp.dtype,
-    interpret: bool,
+    inputs: Normed, dropout: float, dtype: jnp.dtype, interpret: bool
 ) -> tuple[jax.Array, Any]:
-    shape = rows.shape_of(x_BxLxD.shape, _FORWARD, dropout if noise is not None else 0.0)
+    x_BxLxD, scale_D, shift_D, noise = inputs
+    shape = rows.shape_of(x_BxLxD.shape, _FORWARD, dropout)
     x_NxD = rows.flat(x_BxLxD)
     (y_NxD,) = rows.call(
         _norm_kernel,
@@ -85,10 +52,10 @@ def _forward(
 
 def _backward(
     dropout: float, dtype: jnp.dtype, interpret: bool, saved: Any, cotangent_BxLxD: jax.Array
-) -> Any:
+) -> tuple[Normed]:
     del dtype
     x_BxLxD, scale_D, noise = saved
-    shape = rows.shape_of(x_BxLxD.shape, _BACKWARD, dropout if noise is not None else 0.0)
+    shape = rows.shape_of(x_BxLxD.shape, _BACKWARD, dropout)
     x_NxD, cotangent_NxD = (rows.flat(a) for a in (x_BxLxD, cotangent_BxLxD))
     sums_PxD, dx_NxD = rows.call(
         _norm_backward_kernel,
@@ -99,10 +66,10 @@ def _backward(
         interpret,
     )
     d_scale_D, d_shift_D = rows.total_sums(shape, sums_PxD).astype(scale_D.dtype)
-    return dx_NxD.reshape(x_BxLxD.shape), d_scale_D, d_shift_D, None
+    return (Normed(dx_NxD.reshape(x_BxLxD.shape), d_scale_D, d_shift_D),)
 
 
-_norm.defvjp(_forward, _backward)
+run.defvjp(_forward, _backward)
 
 
 def _norm_kernel(shape: rows.Shape, *refs: Any) -> None:
@@ -111,9 +78,9 @@ def _norm_kernel(shape: rows.Shape, *refs: Any) -> None:
 
     def block(first: jax.Array, carry: None) -> None:
         normal, _ = rows.normal(shape, rows.read(shape, x_ref, first, shape.rows))
-        kept = rows.kept(shape, keys, first)
+        masks = rows.dropout_masks(shape, keys, first)
         for p, n in enumerate(normal):
-            y_RxC = rows.dropped(shape, n * scale[p] + shift[p], kept[p])
+            y_RxC = rows.dropped(shape, n * scale[p] + shift[p], masks[p])
             rows.write(shape, y_ref, first, p, y_RxC)
         return carry
 
@@ -126,8 +93,8 @@ def _norm_backward_kernel(shape: rows.Shape, *refs: Any) -> None:
 
     def block(first: jax.Array, sums: rows.Sums) -> rows.Sums:
         x, cotangent = (rows.read(shape, ref, first, shape.rows) for ref in (x_ref, cotangent_ref))
-        kept = rows.kept(shape, keys, first)
-        cotangent = [rows.dropped(shape, s, k) for s, k in zip(cotangent, kept, strict=True)]
+        masks = rows.dropout_masks(shape, keys, first)
+        cotangent = [rows.dropped(shape, s, k) for s, k in zip(cotangent, masks, strict=True)]
         normal = rows.normal(shape, x)
         inner = [a * b for a, b in zip(cotangent, scale, strict=True)]
         for p, dx_RxC in enumerate(rows.before_normal(shape, inner, normal)):

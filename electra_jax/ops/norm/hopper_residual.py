@@ -10,72 +10,35 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from electra_jax.ops.noise import Noise
 from electra_jax.ops.norm import hopper_rows as rows
+from electra_jax.ops.norm.plain import Residual
 
 # What fits on a multiprocessor at once for its registers, in programs of four warps, by parts of a row.
 _FORWARD = {1: 8, 3: 6}
 _BACKWARD = {1: 5, 3: 4}
 
 
-def run(
-    x_BxLxD: jax.Array,
-    h_BxLxD: jax.Array,
-    bias_D: jax.Array,
-    scale_D: jax.Array,
-    shift_D: jax.Array,
-    noise: Noise | None,
-    *,
-    dropout: float,
-    interpret: bool = False,
-) -> tuple[jax.Array, jax.Array]:
+def supports(inputs: Residual, dropout: float) -> str:
+    """The reason why the kernels do not support this on one device; empty where they do."""
+    del dropout  # any
+    x_BxLxD, h_BxLxD, *_ = inputs
+    return rows.unsupported("residuals", x_BxLxD.shape, x_BxLxD.dtype, h_BxLxD.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def run(inputs: Residual, dropout: float, interpret: bool = False) -> tuple[jax.Array, jax.Array]:
     """`api.residual_norm` for the rows of one device.
 
     Differs from the plain implementation by rounding only: all between x, h and the result is float32 here.
     """
-    return _residual_norm(x_BxLxD, h_BxLxD, bias_D, scale_D, shift_D, noise, dropout, interpret)
-
-
-def supports(
-    x_BxLxD: jax.ShapeDtypeStruct,
-    h_BxLxD: jax.ShapeDtypeStruct,
-    bias_D: jax.ShapeDtypeStruct,
-    scale_D: jax.ShapeDtypeStruct,
-    shift_D: jax.ShapeDtypeStruct,
-    noise: Noise | None,
-    *,
-    dropout: float,
-) -> str:
-    """The reason why the kernels do not support this on one device; empty where they do."""
-    del bias_D, scale_D, shift_D, noise, dropout  # any
-    return rows.unsupported("residuals", *x_BxLxD.shape[1:], x_BxLxD.dtype, h_BxLxD.dtype)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7))
-def _residual_norm(
-    x_BxLxD: jax.Array,
-    h_BxLxD: jax.Array,
-    bias_D: jax.Array,
-    scale_D: jax.Array,
-    shift_D: jax.Array,
-    noise: Noise | None,
-    dropout: float,
-    interpret: bool,
-) -> tuple[jax.Array, jax.Array]:
-    return _forward(x_BxLxD, h_BxLxD, bias_D, scale_D, shift_D, noise, dropout, interpret)[0]
+    return _forward(inputs, dropout, interpret)[0]
 
 
 def _forward(
-    x_BxLxD: jax.Array,
-    h_BxLxD: jax.Array,
-    bias_D: jax.Array,
-    scale_D: jax.Array,
-    shift_D: jax.Array,
-    noise: Noise | None,
-    dropout: float,
-    interpret: bool,
+    inputs: Residual, dropout: float, interpret: bool
 ) -> tuple[tuple[jax.Array, jax.Array], Any]:
-    shape = rows.shape_of(x_BxLxD.shape, _FORWARD, dropout if noise is not None else 0.0)
+    x_BxLxD, h_BxLxD, bias_D, scale_D, shift_D, noise = inputs
+    shape = rows.shape_of(x_BxLxD.shape, _FORWARD, dropout)
     x_NxD, h_NxD = (rows.flat(a) for a in (x_BxLxD, h_BxLxD))
     kinds = dict.fromkeys((x_NxD.dtype, h_NxD.dtype))  # one array where they are one
     results = rows.call(
@@ -92,9 +55,9 @@ def _forward(
 
 def _backward(
     dropout: float, interpret: bool, saved: Any, cotangents_BxLxD: tuple[jax.Array, jax.Array]
-) -> Any:
+) -> tuple[Residual]:
     x_BxLxD, h_BxLxD, bias_D, scale_D, noise = saved
-    shape = rows.shape_of(x_BxLxD.shape, _BACKWARD, dropout if noise is not None else 0.0)
+    shape = rows.shape_of(x_BxLxD.shape, _BACKWARD, dropout)
     x_NxD, h_NxD, *cotangents_NxD = (rows.flat(a) for a in (x_BxLxD, h_BxLxD, *cotangents_BxLxD))
     results = [rows.like_sums(shape, 3), jax.ShapeDtypeStruct(x_NxD.shape, x_NxD.dtype)]
     if shape.dropout or x_NxD.dtype != h_NxD.dtype:  # else their gradients are one
@@ -109,10 +72,10 @@ def _backward(
     )
     d_bias_D, d_scale_D, d_shift_D = rows.total_sums(shape, sums_PxD).astype(bias_D.dtype)
     dx_BxLxD, dh_BxLxD = (cotangents[i].reshape(x_BxLxD.shape) for i in (0, -1))
-    return dx_BxLxD, dh_BxLxD, d_bias_D, d_scale_D, d_shift_D, None
+    return (Residual(dx_BxLxD, dh_BxLxD, d_bias_D, d_scale_D, d_shift_D),)
 
 
-_residual_norm.defvjp(_forward, _backward)
+run.defvjp(_forward, _backward)
 
 
 def _residual_norm_kernel(shape: rows.Shape, *refs: Any) -> None:
@@ -122,7 +85,9 @@ def _residual_norm_kernel(shape: rows.Shape, *refs: Any) -> None:
 
     def block(first: jax.Array, carry: None) -> None:
         x, h = (rows.read(shape, ref, first, shape.rows) for ref in (x_ref, h_ref))
-        normal, _ = rows.normal(shape, _total(shape, x, h, bias, rows.kept(shape, keys, first)))
+        normal, _ = rows.normal(
+            shape, _total(shape, x, h, bias, rows.dropout_masks(shape, keys, first))
+        )
         for p, n in enumerate(normal):
             y_RxC = n * scale[p] + shift[p]
             for y_ref in refs[inputs:]:
@@ -144,12 +109,12 @@ def _residual_norm_backward_kernel(shape: rows.Shape, *refs: Any) -> None:
             for ref in (x_ref, h_ref, y_cotangent_ref, operand_cotangent_ref)
         )
         cotangent = [a + b for a, b in zip(of_y, of_operand, strict=True)]
-        kept = rows.kept(shape, keys, first)
-        normal = rows.normal(shape, _total(shape, x, h, bias, kept))
+        masks = rows.dropout_masks(shape, keys, first)
+        normal = rows.normal(shape, _total(shape, x, h, bias, masks))
         inner = [a * b for a, b in zip(cotangent, scale, strict=True)]
         added = []
         for p, dx_RxC in enumerate(rows.before_normal(shape, inner, normal)):
-            dh_RxC = rows.dropped(shape, dx_RxC, kept[p])
+            dh_RxC = rows.dropped(shape, dx_RxC, masks[p])
             rows.write(shape, dx_ref, first, p, dx_RxC)
             for ref in dh_ref:
                 rows.write(shape, ref, first, p, dh_RxC)
@@ -160,7 +125,7 @@ def _residual_norm_backward_kernel(shape: rows.Shape, *refs: Any) -> None:
 
 
 def _total(
-    shape: rows.Shape, x: rows.Parts, h: rows.Parts, bias: rows.Parts, kept: rows.Kept
+    shape: rows.Shape, x: rows.Parts, h: rows.Parts, bias: rows.Parts, masks: rows.Masks
 ) -> rows.Parts:
     """x + dropout(h + bias), part by part."""
-    return [a + rows.dropped(shape, b + c, k) for a, b, c, k in zip(x, h, bias, kept, strict=True)]
+    return [a + rows.dropped(shape, b + c, k) for a, b, c, k in zip(x, h, bias, masks, strict=True)]

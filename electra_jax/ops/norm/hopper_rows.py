@@ -25,7 +25,7 @@ _WARPS = 4  # of a program, at least
 _VALUES = {1: 8, 3: 4}  # of a part that a thread holds, by parts: 16 and 8 bytes of bfloat16
 
 Parts = list[jax.Array]  # rows of a block, float32 [R, C]: the columns a part at a time
-Kept = list[jax.Array | None]  # for such parts, what survives dropout; None where there is none
+Masks = list[jax.Array | None]  # for such parts, what dropout keeps; None where there is none
 Sums = list[tuple[jax.Array, ...]]  # by parts, as many kinds [R, C] as the kernel has
 
 
@@ -48,8 +48,9 @@ class Shape(NamedTuple):
         return self.positions // self.rows
 
 
-def unsupported(what: str, length: int, width: int, *dtypes: jnp.dtype) -> str:
+def unsupported(what: str, shape_BxLxD: tuple[int, ...], *dtypes: jnp.dtype) -> str:
     """The reason why the kernels do not support such rows; empty where they do."""
+    _, length, width = shape_BxLxD
     if width % 64 or width > MOST_WIDTH:
         return f"{what} of width {width} (but multiples of 64 up to {MOST_WIDTH})"
     for dtype in dtypes:
@@ -103,7 +104,7 @@ def call(
         padded = pl.cdiv(last, shape.part) * shape.part
         return pl.BlockSpec((*outer, padded), lambda i: (0,) * x.ndim)
 
-    arrays = [*(noise if shape.dropout and noise is not None else ()), *arrays]
+    arrays = [*(noise or ()), *arrays]
     return pl.pallas_call(
         functools.partial(kernel, shape),
         grid=(shape.programs,),
@@ -191,14 +192,14 @@ def before_normal(shape: Shape, cotangent: Parts, of_normal: tuple[Parts, jax.Ar
     return [(a - level_Rx1 - b * tilt_Rx1) * rate_Rx1 for a, b in zip(cotangent, rows, strict=True)]
 
 
-def kept(shape: Shape, keys: Any, first: jax.Array) -> Kept:
-    """Which elements of the rows from `first` on survive dropout, part by part: `noise.dropout`'s choice."""
+def dropout_masks(shape: Shape, keys: Any, first: jax.Array) -> Masks:
+    """Which elements of the rows from `first` on dropout keeps, part by part: `noise.dropout`'s choice."""
     if not keys:
         return [None] * shape.parts
     low, high = (ref[first // shape.length] for ref in keys)
     position_Rx1 = jax.lax.broadcasted_iota(jnp.int32, (shape.rows, 1), 0) + first % shape.length
     line_Rx1 = noise_ops.hashed(position_Rx1.astype(jnp.uint32), low, high)
-    parts: Kept = []
+    parts: Masks = []
     for p in range(shape.parts):
         at_1xC = jax.lax.broadcasted_iota(jnp.int32, (1, shape.part), 1) + p * shape.part
         bits_RxC = noise_ops.along(line_Rx1, at_1xC.astype(jnp.uint32))
@@ -206,11 +207,11 @@ def kept(shape: Shape, keys: Any, first: jax.Array) -> Kept:
     return parts
 
 
-def dropped(shape: Shape, x_RxC: jax.Array, kept_RxC: jax.Array | None) -> jax.Array:
+def dropped(shape: Shape, x_RxC: jax.Array, mask_RxC: jax.Array | None) -> jax.Array:
     """x with dropout, of which it keeps these elements."""
-    if kept_RxC is None:
+    if mask_RxC is None:
         return x_RxC
-    return jnp.where(kept_RxC, x_RxC * np.float32(1 / (1 - shape.dropout)), np.float32(0))
+    return jnp.where(mask_RxC, x_RxC * np.float32(1 / (1 - shape.dropout)), np.float32(0))
 
 
 def _inside(shape: Shape, part: int, rows: int) -> jax.Array | None:

@@ -1,5 +1,7 @@
 """LayerNorm with residual or dropout in array functions; supports everything."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,34 +13,38 @@ from electra_jax.ops.noise import Noise
 LAYER_NORM_EPS = 1e-12  # tf.contrib.layers.layer_norm, used by the original
 
 
-def residual_norm(
-    x_BxLxD: jax.Array,
-    h_BxLxD: jax.Array,
-    bias_D: jax.Array,
-    scale_D: jax.Array,
-    shift_D: jax.Array,
-    noise: Noise | None,
-    *,
-    dropout: float,
-) -> tuple[jax.Array, jax.Array]:
+class Residual(NamedTuple):
+    """The arrays of `api.residual_norm`; without dropout `noise` is None."""
+
+    x_BxLxD: jax.Array
+    h_BxLxD: jax.Array
+    bias_D: jax.Array
+    scale_D: jax.Array
+    shift_D: jax.Array
+    noise: Noise | None = None
+
+
+class Normed(NamedTuple):
+    """The arrays of `api.norm`; without dropout `noise` is None."""
+
+    x_BxLxD: jax.Array
+    scale_D: jax.Array
+    shift_D: jax.Array
+    noise: Noise | None = None
+
+
+def residual_norm(inputs: Residual, dropout: float) -> tuple[jax.Array, jax.Array]:
     """`api.residual_norm`; rounds where nn.Dense, `noise.dropout` and nn.LayerNorm do, one after the other."""
+    x_BxLxD, h_BxLxD, bias_D, scale_D, shift_D, noise = inputs
     h_BxLxD += bias_D.astype(h_BxLxD.dtype)
     sum_BxLxD = x_BxLxD + noise_ops.dropout(h_BxLxD, dropout, noise)
     y_BxLxD = layer_norm(sum_BxLxD, scale_D, shift_D, x_BxLxD.dtype)
     return y_BxLxD, y_BxLxD.astype(h_BxLxD.dtype)
 
 
-def norm(
-    x_BxLxD: jax.Array,
-    scale_D: jax.Array,
-    shift_D: jax.Array,
-    noise: Noise | None,
-    *,
-    dropout: float,
-    dtype: jnp.dtype,
-) -> jax.Array:
+def norm(inputs: Normed, dropout: float, dtype: jnp.dtype) -> jax.Array:
     """`api.norm`."""
-    return noise_ops.dropout(layer_norm(x_BxLxD, scale_D, shift_D, dtype), dropout, noise)
+    return noise_ops.dropout(layer_norm(*inputs[:3], dtype), dropout, inputs.noise)
 
 
 def layer_norm(

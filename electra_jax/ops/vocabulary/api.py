@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from electra_jax.ops.kernel import Implementation, Operation, in_module
 from electra_jax.ops.noise import Noise
 from electra_jax.ops.vocabulary import tiles, whole
-from electra_jax.ops.vocabulary.slots import HeadOptions
+from electra_jax.ops.vocabulary.slots import ROWS, HeadOptions, Inputs
 
 TILE = 2048  # ids of a tile; a vocabulary that is no larger is taken whole
 
@@ -18,7 +18,7 @@ _HEAD = Operation(
     in_module("vocabulary.tpu", runs_on="tpu"),
     in_module("vocabulary.hopper", runs_on="hopper"),
     Implementation(name="tiles", run=tiles.run),
-    rows=(True, False, False, True, True),
+    rows=ROWS,
 )
 
 
@@ -57,7 +57,8 @@ def vocabulary_head(
     """
     size = TILE if tile is None else tile
     options = HeadOptions(vocab_size, temperature, disallow_correct, size, sampler)
-    slot = _HEAD(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise, options=options)
+    inputs = Inputs(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise)
+    slot = _HEAD(inputs, options=options)
 
     def total(x_BxK: jax.Array) -> jax.Array:
         return jnp.sum(x_BxK.astype(jnp.float32) * weights_BxK)

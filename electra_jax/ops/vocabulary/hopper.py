@@ -16,11 +16,16 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
 from electra_jax.ops import machine, tile
-from electra_jax.ops.noise import Noise
 from electra_jax.ops.vocabulary import hopper_kernels as kernels
 from electra_jax.ops.vocabulary.hopper_kernels import NEVER, Plan, Work
 from electra_jax.ops.vocabulary.samplers import slot_keys
-from electra_jax.ops.vocabulary.slots import HeadOptions, PerSlot, sampling_logits
+from electra_jax.ops.vocabulary.slots import (
+    HeadOptions,
+    Inputs,
+    PerSlot,
+    gradients,
+    sampling_logits,
+)
 
 _SLOTS = 128  # of a program
 _STRETCH_BYTES = 2**26  # of the logits' gradient that exist at once
@@ -36,63 +41,26 @@ def _plan(width: int) -> Plan:
     return _NARROW._replace(chunk=width) if width in (64, 128) else _WIDE
 
 
-def run(
-    hidden_BxKxE: jax.Array,
-    table_VxE: jax.Array,
-    bias_V: jax.Array,
-    targets_BxK: jax.Array,
-    noise: Noise,
-    *,
-    options: HeadOptions,
-    interpret: bool = False,
-) -> PerSlot:
-    """`tiles.run` on one device; `options.tile` is not used. Only the loss has a gradient."""
-    return _head(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise, options, interpret)
-
-
-def supports(
-    hidden_BxKxE: jax.ShapeDtypeStruct,
-    table_VxE: jax.ShapeDtypeStruct,
-    bias_V: jax.ShapeDtypeStruct,
-    targets_BxK: jax.ShapeDtypeStruct,
-    noise: Noise,
-    *,
-    options: HeadOptions,
-) -> str:
+def supports(inputs: Inputs, options: HeadOptions) -> str:
     """The reason why the kernels do not support this on one device; empty where they do."""
-    del table_VxE, bias_V, targets_BxK, noise  # any
-    width = hidden_BxKxE.shape[2]
+    (*_, width), dtype = inputs.hidden_BxKxE.shape, inputs.hidden_BxKxE.dtype
     if options.sampler != "gumbel":
         return f"the sampler {options.sampler} (but gumbel)"
     if width % 64:
         return f"embeddings of width {width} (but multiples of 64)"
-    if hidden_BxKxE.dtype != jnp.bfloat16:
-        return f"{hidden_BxKxE.dtype} (but bfloat16)"
+    if dtype != jnp.bfloat16:
+        return f"{dtype} (but bfloat16)"
     return ""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
-def _head(
-    hidden_BxKxE: jax.Array,
-    table_VxE: jax.Array,
-    bias_V: jax.Array,
-    targets_BxK: jax.Array,
-    noise: Noise,
-    options: HeadOptions,
-    interpret: bool,
-) -> PerSlot:
-    return _forward(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise, options, interpret)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def run(inputs: Inputs, options: HeadOptions, interpret: bool = False) -> PerSlot:
+    """`tiles.run` on one device; `options.tile` is not used. Only the loss has a gradient."""
+    return _forward(inputs, options, interpret)[0]
 
 
-def _forward(
-    hidden_BxKxE: jax.Array,
-    table_VxE: jax.Array,
-    bias_V: jax.Array,
-    targets_BxK: jax.Array,
-    noise: Noise,
-    options: HeadOptions,
-    interpret: bool,
-) -> tuple[PerSlot, Any]:
+def _forward(inputs: Inputs, options: HeadOptions, interpret: bool) -> tuple[PerSlot, Any]:
+    hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise = inputs
     batch, slots, width = hidden_BxKxE.shape
     hidden_SxE = _padded(hidden_BxKxE.reshape(-1, width))
     table_low_VxE, bias_low_V = _vocabulary(table_VxE, bias_V, hidden_SxE, options)
@@ -164,9 +132,7 @@ def _of_splits(
     )(*arrays)
 
 
-def _backward(
-    options: HeadOptions, interpret: bool, saved: Any, cotangents: PerSlot
-) -> tuple[Any, ...]:
+def _backward(options: HeadOptions, interpret: bool, saved: Any, cotangents: PerSlot) -> tuple[Any]:
     hidden_SxE, table_VxE, bias_V, targets_BxK, log_norm_BxK = saved
     size, width = hidden_SxE.shape
     table_low_VxE, bias_low_V = _vocabulary(table_VxE, bias_V, hidden_SxE, options)
@@ -217,16 +183,11 @@ def _backward(
     d_hidden_SxE, d_table_VxE, d_bias_V = jax.lax.fori_loop(0, count, add, tuple(zeros))
     batch, slots = targets_BxK.shape
     rows = table_VxE.shape[0]
-    return (
-        d_hidden_SxE[: batch * slots].reshape(batch, slots, width).astype(hidden_SxE.dtype),
-        d_table_VxE[:rows].astype(table_VxE.dtype),
-        d_bias_V[:rows].astype(bias_V.dtype),
-        None,
-        None,
-    )
+    d_hidden_BxKxE = d_hidden_SxE[: batch * slots].reshape(batch, slots, width)
+    return (gradients((d_hidden_BxKxE, d_table_VxE[:rows], d_bias_V[:rows]), saved[:3]),)
 
 
-_head.defvjp(_forward, _backward)
+run.defvjp(_forward, _backward)
 
 
 def _params(work: Work) -> plt.CompilerParams:

@@ -1,10 +1,33 @@
 """What every implementation of the vocabulary head is specialised for, and what it returns of every slot."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
 
+from electra_jax.ops.noise import Noise
+
 DISALLOWED = 1000.0  # subtracted from the true id's logit by disallow_correct, as in the original
+
+
+class Inputs(NamedTuple):
+    """The arrays of the head; ids from `HeadOptions.vocab_size` on are padding of the table."""
+
+    hidden_BxKxE: jax.Array
+    table_VxE: jax.Array
+    bias_V: jax.Array
+    targets_BxK: jax.Array
+    noise: Noise
+
+
+ROWS = ("hidden_BxKxE", "targets_BxK", "noise")  # what is split by rows
+
+
+def gradients(arrays: Iterable[jax.Array], like: Iterable[jax.Array]) -> Inputs:
+    """The gradients of hidden states, table and bias, in the dtypes of these; targets and noise have none."""
+    nothing: Any = None
+    hidden, table, bias = (d.astype(x.dtype) for d, x in zip(arrays, like, strict=True))
+    return Inputs(hidden, table, bias, nothing, nothing)
 
 
 class HeadOptions(NamedTuple):

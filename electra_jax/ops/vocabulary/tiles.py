@@ -13,9 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from electra_jax.ops import dense, kernel, machine
-from electra_jax.ops.noise import Noise
 from electra_jax.ops.vocabulary.samplers import SAMPLERS, Best, pick
-from electra_jax.ops.vocabulary.slots import HeadOptions, PerSlot, sampling_logits
+from electra_jax.ops.vocabulary.slots import (
+    ROWS,
+    HeadOptions,
+    Inputs,
+    PerSlot,
+    gradients,
+    sampling_logits,
+)
 
 
 class _Sums(NamedTuple):
@@ -51,47 +57,24 @@ class _Sums(NamedTuple):
         return jnp.log(self.total) - self.moment / self.total
 
 
-def run(
-    hidden_BxKxE: jax.Array,
-    table_VxE: jax.Array,
-    bias_V: jax.Array,
-    targets_BxK: jax.Array,
-    noise: Noise,
-    *,
-    options: HeadOptions,
-) -> PerSlot:
+def run(inputs: Inputs, options: HeadOptions) -> PerSlot:
     """Loss, entropy, likeliest id, sample and its log-probability of every slot; only the loss has a gradient.
 
     Each device of a mesh computes its own rows. Left to the partitioner, the devices would add up the table's gradient
     after every tile, in the loop.
     """
-    head = functools.partial(_head, options=options)
-    arrays = (hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise)
     if machine.devices() == 1:
-        return head(*arrays)
-    return kernel.on_rows(head, arrays, (True, False, False, True, True))
+        return _head(inputs, options)
+    return kernel.on_rows(functools.partial(_head, options=options), inputs, ROWS)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _head(
-    hidden_BxKxE: jax.Array,
-    table_VxE: jax.Array,
-    bias_V: jax.Array,
-    targets_BxK: jax.Array,
-    noise: Noise,
-    options: HeadOptions,
-) -> PerSlot:
-    return _forward(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise, options)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _head(inputs: Inputs, options: HeadOptions) -> PerSlot:
+    return _forward(inputs, options)[0]
 
 
-def _forward(
-    hidden_BxKxE: jax.Array,
-    table_VxE: jax.Array,
-    bias_V: jax.Array,
-    targets_BxK: jax.Array,
-    noise: Noise,
-    options: HeadOptions,
-) -> tuple[PerSlot, Any]:
+def _forward(inputs: Inputs, options: HeadOptions) -> tuple[PerSlot, Any]:
+    hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise = inputs
     tiles = _Tiles(hidden_BxKxE, table_VxE, bias_V, options)
 
     def add(number: jax.Array, seen: Any) -> Any:
@@ -127,10 +110,10 @@ def _forward(
         sampled=sampled_BxK,
         log_q=logit_BxK - drawn_from.log_norm(),
     )
-    return out, (hidden_BxKxE, table_VxE, bias_V, targets_BxK, log_norm_BxK)
+    return out, (*inputs[:4], log_norm_BxK)
 
 
-def _backward(options: HeadOptions, saved: Any, cotangents: PerSlot) -> tuple[Any, ...]:
+def _backward(options: HeadOptions, saved: Any, cotangents: PerSlot) -> tuple[Any]:
     hidden_BxKxE, table_VxE, bias_V, targets_BxK, log_norm_BxK = saved
     tiles = _Tiles(hidden_BxKxE, table_VxE, bias_V, options)
     cotangent_BxKx1 = cotangents.loss[..., None]
@@ -159,11 +142,7 @@ def _backward(options: HeadOptions, saved: Any, cotangents: PerSlot) -> tuple[An
         )
 
     zeros = tuple(jnp.zeros(x.shape, jnp.float32) for x in (hidden_BxKxE, table_VxE, bias_V))
-    sums = jax.lax.fori_loop(0, tiles.count, add, zeros)
-    d_hidden, d_table, d_bias = (
-        d.astype(x.dtype) for d, x in zip(sums, (hidden_BxKxE, table_VxE, bias_V), strict=True)
-    )
-    return d_hidden, d_table, d_bias, None, None
+    return (gradients(jax.lax.fori_loop(0, tiles.count, add, zeros), saved[:3]),)
 
 
 _head.defvjp(_forward, _backward)

@@ -3,21 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from electra_jax.ops.noise import Noise
 from electra_jax.ops.vocabulary.samplers import SAMPLERS, pick
-from electra_jax.ops.vocabulary.slots import HeadOptions, PerSlot, sampling_logits
+from electra_jax.ops.vocabulary.slots import HeadOptions, Inputs, PerSlot, sampling_logits
 
 
-def run(
-    hidden_BxKxE: jax.Array,
-    table_VxE: jax.Array,
-    bias_V: jax.Array,
-    targets_BxK: jax.Array,
-    noise: Noise,
-    *,
-    options: HeadOptions,
-) -> PerSlot:
+def run(inputs: Inputs, options: HeadOptions) -> PerSlot:
     """Loss, entropy, likeliest id, sample and its log-probability of every slot; only the loss has a gradient."""
+    hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise = inputs
     logits_BxKxV = jnp.einsum(
         "bke,ve->bkv",
         hidden_BxKxE,
@@ -46,15 +38,6 @@ def run(
     )
 
 
-def supports(
-    hidden_BxKxE: jax.Array,
-    table_VxE: jax.Array,
-    bias_V: jax.Array,
-    targets_BxK: jax.Array,
-    noise: Noise,
-    *,
-    options: HeadOptions,
-) -> str:
+def supports(inputs: Inputs, options: HeadOptions) -> str:
     """The reason why it is not to be taken; empty where the vocabulary is one tile."""
-    del hidden_BxKxE, bias_V, targets_BxK, noise
-    return "" if table_VxE.shape[0] <= options.tile else "more ids than a tile has"
+    return "" if inputs.table_VxE.shape[0] <= options.tile else "more ids than a tile has"
