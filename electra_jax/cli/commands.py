@@ -249,7 +249,13 @@ def _import(options: argparse.Namespace) -> None:
     from electra_jax.convert import hf
 
     hf.import_(
-        options.discriminator, options.generator, options.workdir, embeddings=options.embeddings
+        options.discriminator,
+        options.generator,
+        options.workdir,
+        embeddings=options.embeddings,
+        vocabulary=options.tokenizer,
+        positions=options.positions,
+        layers=options.layers,
     )
     print(
         f"wrote {options.workdir}; go on with: electra-jax pretrain --config NAME --workdir {options.workdir} ..."

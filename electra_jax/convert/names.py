@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from electra_jax.convert.formats.tensors import shapes_of
 from electra_jax.spec import UserError
 
 SAME, TRANSPOSED, VOCABULARY = "same", "transposed", "vocabulary"
@@ -205,25 +206,25 @@ def import_(
     Index buffers are passed over, and so is the output table of a generator where it equals the
     word table it is tied to; where it does not, UserError says so.
     """
-    tensors = {name: value for name, value in tensors.items() if name not in BUFFERS}
-    tied = tensors.get(TIED_TABLE)
-    if tied is not None and any(entry.theirs == "generator_lm_head.bias" for entry in table):
-        word = tensors.get(WORD_TABLE)
-        if word is not None and not np.array_equal(tied, word):
+    shapes = {name: s for name, s in shapes_of(tensors).items() if name not in BUFFERS}
+    if TIED_TABLE in shapes and any(entry.theirs == "generator_lm_head.bias" for entry in table):
+        if WORD_TABLE in shapes and not np.array_equal(tensors[TIED_TABLE], tensors[WORD_TABLE]):
             raise UserError(
                 f"{what}: {TIED_TABLE} differs from {WORD_TABLE}; ELECTRA ties the output table "
                 "to the input table, so an untied head cannot be imported"
             )
-        del tensors[TIED_TABLE]
-    wanted = {entry.theirs: entry.shape for entry in table}
-    check(wanted, {name: tuple(value.shape) for name, value in tensors.items()}, what)
-    whole = [name for name in wanted if tensors[name].dtype.kind != "f"]
-    if whole:
-        raise UserError(
-            f"{what}: {len(whole)} tensors hold {tensors[whole[0]].dtype} instead of floats, the first is {whole[0]}; "
-            "a quantised model has to be saved in float32 or bfloat16 first"
-        )
-    return {entry.ours: entry.to_ours(tensors[entry.theirs], padded_vocab) for entry in table}
+        del shapes[TIED_TABLE]
+    check({entry.theirs: entry.shape for entry in table}, shapes, what)
+    found = {}
+    for entry in table:
+        value = tensors[entry.theirs]
+        if value.dtype.kind != "f":
+            raise UserError(
+                f"{what}: {entry.theirs} holds {value.dtype} instead of floats; a quantised model has to be saved in "
+                "float32 or bfloat16 first"
+            )
+        found[entry.ours] = entry.to_ours(value, padded_vocab)
+    return found
 
 
 def check(
