@@ -6,20 +6,15 @@ import jax
 
 from electra_jax.ops.kernel import Implementation, Operation
 
-
-def _as_it_is(x: Any) -> Any:
-    return x
-
-
 _APART = Operation(
     "apart",
     Implementation(name="barrier", runs_on="cpu", run=jax.lax.optimization_barrier),
-    Implementation(name="plain", run=_as_it_is),
+    Implementation(name="plain", run=lambda x: x),
 )
 _WRITTEN = Operation(
     "written",
     # A GPU's compiler writes them and what is computed from them in one kernel, which the barrier would make two.
-    Implementation(name="plain", runs_on="gpu", run=_as_it_is),
+    Implementation(name="plain", runs_on="gpu", run=lambda x: x),
     Implementation(name="barrier", run=jax.lax.optimization_barrier),
 )
 

@@ -31,11 +31,6 @@ _records: list[set[str]] = []
 _plain_depth = 0
 
 
-def _everything(*arrays: Any, **options: Any) -> str:
-    del arrays, options
-    return ""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Implementation:
     """One implementation of an operation.
@@ -46,7 +41,7 @@ class Implementation:
 
     name: str
     run: Callable[..., Any]
-    supports: Callable[..., str] = _everything
+    supports: Callable[..., str] = lambda *_, **__: ""
     runs_on: str = "any"  # any, cpu, gpu, hopper (a GPU that is an H100 or H200) or tpu
     kernel: bool = False
 
@@ -66,19 +61,11 @@ def in_module(name: str, *, runs_on: str) -> Implementation:
     """The kernel of this module of `electra_jax.ops`, its `run` and `supports`; imported when it is first asked."""
 
     def attribute(which: str) -> Callable[..., Any]:
-        def call(*arrays: Any, **options: Any) -> Any:
-            module = importlib.import_module(f"electra_jax.ops.{name}")
-            return getattr(module, which)(*arrays, **options)
+        module = f"electra_jax.ops.{name}"
+        return lambda *a, **options: getattr(importlib.import_module(module), which)(*a, **options)
 
-        return call
-
-    return Implementation(
-        name=name.rpartition(".")[2],
-        runs_on=runs_on,
-        run=attribute("run"),
-        supports=attribute("supports"),
-        kernel=True,
-    )
+    short, (run, supports) = name.rpartition(".")[2], map(attribute, ("run", "supports"))
+    return Implementation(name=short, run=run, supports=supports, runs_on=runs_on, kernel=True)
 
 
 class Operation:
@@ -126,17 +113,14 @@ class Operation:
         if batch % devices:
             return f"{batch} rows on {devices} devices"
 
-        of_one = {
-            name: jax.tree.map(
-                functools.partial(_shape, parts=devices if name in self.rows else 1), x
+        def of_one(name: str, field: Any) -> Any:
+            n = devices if name in self.rows else 1
+            return jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct((x.shape[0] // n, *x.shape[1:]), x.dtype), field
             )
-            for name, x in inputs._asdict().items()
-        }
-        return implementation.supports(type(inputs)(**of_one), **options)
 
-
-def _shape(x: jax.Array, parts: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((x.shape[0] // parts, *x.shape[1:]), x.dtype)
+        shapes = {name: of_one(name, field) for name, field in inputs._asdict().items()}
+        return implementation.supports(type(inputs)(**shapes), **options)
 
 
 @functools.cache

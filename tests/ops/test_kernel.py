@@ -2,6 +2,8 @@
 
 import importlib
 import pkgutil
+import re
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -93,6 +95,14 @@ def test_records_are_nested_and_end():
             TABLE(INPUTS, factor=1)
     TABLE(INPUTS, factor=2)
     assert inner == {"the_test/by_hand"} and outer == {"the_test/by_hand", "the_test/plain"}
+
+
+def test_kernels_are_imported_where_they_run():
+    """Catches a table that imports Pallas on every platform: a second of every start."""
+    kernels = re.compile(r"^\s*(from|import) .*\b(pallas|hopper\w*|tpu|tpu_core|ptx|cudnn)\b", re.M)
+    for path in Path(ops.__path__[0]).rglob("*.py"):
+        if path.name in ("api.py", "plain.py", "__init__.py", "kernel.py", "machine.py"):
+            assert not kernels.search(path.read_text()), path
 
 
 def operations() -> list[Operation]:
