@@ -114,7 +114,7 @@ def operations(shape: Shape, dropout: float, interpret: bool = False) -> Iterato
         lambda *a: gelu_gpu.run(gelu.Inputs(*a), interpret=interpret),
         (draw(9, s.rows, s.length, s.ffn), vector(10, s.ffn)),
     )
-    head = HeadOptions(s.vocab, 1.0, False, min(2048, s.vocab))
+    head = HeadOptions(vocab_size=s.vocab, tile=min(2048, s.vocab))
     targets_BxK = jax.random.randint(jax.random.key(2), (s.rows, s.slots), 0, s.vocab)
     of_slots = noise_ops.for_rows(jax.random.key(3), jnp.arange(s.rows))
     padded = -(-s.vocab // 128) * 128

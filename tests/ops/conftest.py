@@ -67,11 +67,11 @@ def check_heads(kernels, options: HeadOptions, hidden, table, bias) -> None:
         return (*out, *grads)
 
     interpreted = functools.partial(kernels.run, interpret=True)
-    for found, expected in zip(run(interpreted), run(tiles.run), strict=True):
-        if found.dtype == jnp.int32:
-            assert np.array_equal(found, expected)
+    for actual, expected in zip(run(interpreted), run(tiles.run), strict=True):
+        if actual.dtype == jnp.int32:
+            assert np.array_equal(actual, expected)
         else:
-            assert np.abs(found - expected).max() < 1e-5
+            assert np.abs(actual - expected).max() < 1e-5
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def test_rotation_is_by_the_difference_of_positions(options):
         pairs = (x[..., : C // 2] + 1j * x[..., C // 2 :]) * np.exp(1j * angles)[:, :, None]
         return np.concatenate([pairs.real, pairs.imag], axis=-1)
 
-    found = self_attention(
+    actual = self_attention(
         jnp.asarray(qkv, jnp.float32),
         jnp.asarray(bias, jnp.float32),
         Mask(jnp.asarray(DOCS), **options),
@@ -81,7 +81,7 @@ def test_rotation_is_by_the_difference_of_positions(options):
         rotation=Rotation.of(jnp.asarray(positions), C, base=100.0),
     )
     expected = np.einsum("bhlm,bmhc->blhc", weights(turned(q), turned(k), visible(**options)), v)
-    np.testing.assert_allclose(found, expected.reshape(B, L, -1), atol=2e-5)
+    np.testing.assert_allclose(actual, expected.reshape(B, L, -1), atol=2e-5)
     # Only the difference counts.
     moved = Rotation.of(jnp.asarray(positions + 100), C, base=100.0)
     again = self_attention(
@@ -90,7 +90,7 @@ def test_rotation_is_by_the_difference_of_positions(options):
         heads=H,
         rotation=moved,
     )
-    np.testing.assert_allclose(again, found, atol=2e-4)
+    np.testing.assert_allclose(again, actual, atol=2e-4)
 
 
 def test_documents_and_pads_are_isolated_exactly(qkv):
@@ -102,11 +102,11 @@ def test_documents_and_pads_are_isolated_exactly(qkv):
         return attention(q, k, v, MASK)[0, :, 0, 0]
 
     for jacobian in jax.jit(jax.jacrev(output, argnums=(0, 1, 2)))(q, k, v):
-        found_LxL = np.abs(np.asarray(jacobian)[:, 0]).max(axis=(-1, -2))
+        actual_LxL = np.abs(np.asarray(jacobian)[:, 0]).max(axis=(-1, -2))
         other = DOCS[0][:, None] != DOCS[0][None, :]
-        assert found_LxL[other].max() == 0
-        assert np.isfinite(found_LxL).all()
-        assert found_LxL[~other].max() > 0
+        assert actual_LxL[other].max() == 0
+        assert np.isfinite(actual_LxL).all()
+        assert actual_LxL[~other].max() > 0
 
 
 def test_a_row_of_pads_is_finite(qkv):

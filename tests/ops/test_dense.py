@@ -23,8 +23,8 @@ def test_gradients_are_those_of_a_plain_product(inputs, outputs, dtype):
     x, kernel = drawn(B, L, inputs, dtype=dtype), drawn(inputs, outputs, dtype=dtype)
     cotangent = drawn(B, L, outputs, dtype=dtype)
     expected, of_expected = jax.vjp(jnp.dot, x, kernel)
-    found, of_found = jax.vjp(dense.product, x, kernel)
-    assert (found == expected).all()
+    actual, of_found = jax.vjp(dense.product, x, kernel)
+    assert (actual == expected).all()
     tolerance = 1e-5 if dtype == "float32" else 0.02
     for mine, other in zip(of_found(cotangent), of_expected(cotangent), strict=True):
         assert mine.dtype == other.dtype

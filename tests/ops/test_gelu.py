@@ -25,8 +25,8 @@ def test_only_the_argument_is_kept(dtype):
     """Catches intermediate arrays kept for the backward pass, and a dtype that changes on the way."""
     x = jnp.asarray(X, dtype)
     value, back = jax.vjp(gelu, x)
-    kept = [leaf for leaf in jax.tree.leaves(back) if leaf.size == x.size]
-    assert len(kept) == 1 and kept[0].dtype == value.dtype == dtype
+    saved = [leaf for leaf in jax.tree.leaves(back) if leaf.size == x.size]
+    assert len(saved) == 1 and saved[0].dtype == value.dtype == dtype
     assert back(value)[0].dtype == dtype
 
 

@@ -47,8 +47,8 @@ def test_kernels_are_attention(length: int, dropout: float):
     and rows that see other documents. Rows are less than a tile, short, and several tiles."""
     noise = NOISE if dropout else None
     expected = gradients(plain(dropout), length, noise=noise)
-    found = gradients(interpreted(dropout), length, noise=noise)
-    for name, x, y in zip(("out", "d_qkv", "d_bias"), expected, found, strict=True):
+    actual = gradients(interpreted(dropout), length, noise=noise)
+    for name, x, y in zip(("out", "d_qkv", "d_bias"), expected, actual, strict=True):
         np.testing.assert_allclose(y, x, rtol=2e-5, atol=2e-5 * np.abs(x).max(), err_msg=name)
 
 
@@ -56,8 +56,8 @@ def test_bfloat16_is_as_exact_as_plain_attention():
     """Catches sums in bfloat16: of the softmax, of a bias's gradient, of a tile's products."""
     exact = gradients(plain(0.3), 128, noise=NOISE)
     coarse = gradients(plain(0.3), 128, "bfloat16", NOISE)
-    found = gradients(interpreted(0.3), 128, "bfloat16", NOISE)
-    for x, y, z in zip(exact, coarse, found, strict=True):
+    actual = gradients(interpreted(0.3), 128, "bfloat16", NOISE)
+    for x, y, z in zip(exact, coarse, actual, strict=True):
         assert np.linalg.norm(z - x) < 1.5 * np.linalg.norm(y - x)
 
 

@@ -39,9 +39,9 @@ def test_plain_version_is_the_module_to_the_bit(dtype):
     weights = jnp.asarray(np.random.default_rng(1).normal(size=(256, 256)), jnp.float32)
     params = {"params": {"kernel": weights, "bias": bias}}
     expected = gelu(nn.Dense(256, dtype=dtype).apply(params, inner))
-    found = bias_gelu(jnp.dot(inner, weights.astype(dtype)), bias)
-    assert found.dtype == expected.dtype == dtype
-    assert (found == expected).all()
+    actual = bias_gelu(jnp.dot(inner, weights.astype(dtype)), bias)
+    assert actual.dtype == expected.dtype == dtype
+    assert (actual == expected).all()
 
 
 X = np.concatenate([np.linspace(-12, 12, 20001), [-1e3, 1e3, 0, 1e-20]]).astype(np.float32)
@@ -91,8 +91,8 @@ def test_devices_take_their_own_rows(monkeypatch):
     with jax.set_mesh(mesh), kernel.recorded() as taken:
         results = gradients(bias_gelu, *arrays)
     assert "bias_gelu/hopper" in taken
-    for found, expected in zip(results, gradients(bias_gelu, *arrays), strict=True):
-        assert np.abs(found - expected).max() < 2e-6 * np.abs(expected).max()
+    for actual, expected in zip(results, gradients(bias_gelu, *arrays), strict=True):
+        assert np.abs(actual - expected).max() < 2e-6 * np.abs(expected).max()
 
 
 def traced(shape: tuple[int, int, int], kind: str = HOPPER, dtype=jnp.bfloat16) -> str:

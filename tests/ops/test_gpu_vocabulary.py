@@ -12,8 +12,8 @@ B, K, V, REAL = 9, 19, 320, 300
 @pytest.mark.parametrize(
     "options, width",
     [
-        (HeadOptions(REAL, 1.0, False, 128), 64),
-        (HeadOptions(REAL, 2.0, True, 128), 192),
+        (HeadOptions(vocab_size=REAL, tile=128), 64),
+        (HeadOptions(vocab_size=REAL, temperature=2.0, disallow_correct=True, tile=128), 192),
     ],
     ids=["plain", "temperature, disallow_correct, embeddings in chunks"],
 )

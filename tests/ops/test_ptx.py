@@ -11,14 +11,14 @@ X = np.concatenate([np.linspace(-14, 0, 20001), [-1e30, -1e5, -1e-20]]).astype(n
 
 def test_distribution():
     """Catches a wrong digit of the polynomial, and NaN far out."""
-    found = np.asarray(ptx.normal_below(jnp.asarray(X), True), np.float64)
-    assert np.abs(found - special.ndtr(X.astype(np.float64))).max() <= 2e-7
+    actual = np.asarray(ptx.normal_below(jnp.asarray(X), True), np.float64)
+    assert np.abs(actual - special.ndtr(X.astype(np.float64))).max() <= 2e-7
 
 
 def test_density():
     """Catches a constant of another base than 2."""
-    found = np.asarray(ptx.normal_density(jnp.asarray(X), True), np.float64)
-    assert np.abs(found - stats.norm.pdf(X.astype(np.float64))).max() <= 2e-7
+    actual = np.asarray(ptx.normal_density(jnp.asarray(X), True), np.float64)
+    assert np.abs(actual - stats.norm.pdf(X.astype(np.float64))).max() <= 2e-7
 
 
 def test_fma_takes_numbers_and_what_broadcasts():

@@ -63,9 +63,9 @@ def test_plain_version_is_the_modules_to_the_bit(monkeypatch, platform, x_dtype)
     params = {"dense": {"kernel": weights, "bias": bias}, "norm": {"scale": scale, "bias": shift}}
     modules = Modules(x_dtype, "bfloat16", RATE)
     expected = modules.apply({"params": params}, x, inner, noise())
-    found, operand = residual_norm(x, h, bias, scale, shift, dropout=RATE, noise=noise())
-    assert found.dtype == expected.dtype == x_dtype
-    assert (found == expected).all()
+    actual, operand = residual_norm(x, h, bias, scale, shift, dropout=RATE, noise=noise())
+    assert actual.dtype == expected.dtype == x_dtype
+    assert (actual == expected).all()
     assert operand.dtype == h.dtype
     assert (operand == expected.astype(h.dtype)).all()
 
@@ -78,9 +78,9 @@ def test_plain_norm_is_the_module_to_the_bit(monkeypatch, platform, dtype):
     (x, _, _, scale, shift), _ = drawn(16, 64, "float32", "float32")
     params = {"params": {"scale": scale, "bias": shift}}
     expected = noise_ops.dropout(layer_norm(dtype).apply(params, x), RATE, noise())
-    found = norm(x, scale, shift, dropout=RATE, noise=noise(), dtype=dtype)
-    assert found.dtype == expected.dtype == dtype
-    assert (found == expected).all()
+    actual = norm(x, scale, shift, dropout=RATE, noise=noise(), dtype=dtype)
+    assert actual.dtype == expected.dtype == dtype
+    assert (actual == expected).all()
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
@@ -128,12 +128,12 @@ def test_kernels_equal_the_plain_version(monkeypatch, length, width, x_dtype, h_
     results = gradients(kernels, arrays, cotangents, dropout)
     wide = jax.tree.map(lambda a: a.astype(jnp.float32), (arrays, cotangents))
     dtypes = [a.dtype for a in (*cotangents, *arrays)]
-    for found, expected, dtype in zip(
+    for actual, expected, dtype in zip(
         results, gradients(residual_norm, *wide, dropout), dtypes, strict=True
     ):
-        assert found.dtype == dtype
+        assert actual.dtype == dtype
         bound = 2e-6 if dtype == jnp.float32 else 2**-8
-        assert np.abs(found - expected).max() < bound * np.abs(expected).max()
+        assert np.abs(actual - expected).max() < bound * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(
@@ -162,15 +162,15 @@ def test_kernels_of_the_norm_alone_equal_it(monkeypatch, length, width, x_dtype,
 
     results = gradients(kernels, arrays, cotangent, dropout)
     wide = [a.astype(jnp.float32) for a in (*arrays, cotangent)]
-    for found, expected, wanted in zip(
+    for actual, expected, wanted in zip(
         results,
         gradients(in_float32, wide[:-1], wide[-1], dropout),
         (dtype, x_dtype, "float32", "float32"),
         strict=True,
     ):
-        assert found.dtype == wanted
+        assert actual.dtype == wanted
         bound = 2e-6 if wanted == "float32" else 2**-8
-        assert np.abs(found - expected).max() < bound * np.abs(expected).max()
+        assert np.abs(actual - expected).max() < bound * np.abs(expected).max()
 
 
 def three_programs(monkeypatch, kernels, shape: tuple[int, int, int]) -> None:
@@ -205,8 +205,8 @@ def test_devices_take_their_own_rows(monkeypatch):
         with jax.set_mesh(mesh), kernel.recorded() as taken:
             results = gradients(split, some, cotangent, RATE)
         assert taken <= {"residual_norm/hopper_residual", "norm/hopper"} and taken
-        for found, expected in zip(results, gradients(split, some, cotangent, RATE), strict=True):
-            assert np.abs(found - expected).max() < 2e-6 * np.abs(expected).max()
+        for actual, expected in zip(results, gradients(split, some, cotangent, RATE), strict=True):
+            assert np.abs(actual - expected).max() < 2e-6 * np.abs(expected).max()
 
 
 def traced(shape: tuple[int, int, int], kind: str = HOPPER, **options) -> tuple[str, str]:

@@ -37,8 +37,8 @@ def both(dropout: float, dtype: str) -> tuple[list[np.ndarray], list[np.ndarray]
         out, back = jax.vjp(f, jnp.asarray(qkv, dtype), jnp.asarray(bias, jnp.float32))
         return out, *back(cotangent)
 
-    found = (jax.jit(run, static_argnums=0)(f) for f in (kernel, plain))
-    return tuple([np.asarray(x, np.float32) for x in arrays] for arrays in found)
+    actual = (jax.jit(run, static_argnums=0)(f) for f in (kernel, plain))
+    return tuple([np.asarray(x, np.float32) for x in arrays] for arrays in actual)
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ def test_kernels_equal_plain_attention(monkeypatch, dropout, dtype, bound):
     """Catches another mask of dropout than `noise.dropout`'s, a document or a pad that is seen, heads mixed up, a
     gradient without its scale, and blocks of queries whose gradients are not added up."""
     monkeypatch.setattr(attention_kernel, "_QUERIES", 64)
-    for found, expected in zip(*both(dropout, dtype), strict=True):
-        assert np.abs(found - expected).max() < bound * np.abs(expected).max()
+    for actual, expected in zip(*both(dropout, dtype), strict=True):
+        assert np.abs(actual - expected).max() < bound * np.abs(expected).max()
 
 
 def traced(platform: str, shape: tuple[int, ...], devices: int = 2, **options) -> str:

@@ -60,7 +60,7 @@ def test_kernels_compile(slice):
         assert text.count('custom_call_target="tpu_custom_call"') == 2
 
     def head(hidden, table, bias, targets, low, high):
-        options = HeadOptions(30522, 1.0, False, 0)
+        options = HeadOptions(vocab_size=30522, tile=2048)
         inputs = Inputs(hidden, table, bias, targets, Noise(low, high))
         out = vocab_kernel.run(inputs, options=options)
         return jnp.sum(out.loss)

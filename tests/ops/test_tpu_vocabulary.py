@@ -11,7 +11,10 @@ B, K, E, V, REAL = 9, 19, 128, 320, 300
 
 @pytest.mark.parametrize(
     "options",
-    [HeadOptions(REAL, 1.0, False, 128), HeadOptions(REAL, 2.0, True, 128)],
+    [
+        HeadOptions(vocab_size=REAL, tile=128),
+        HeadOptions(vocab_size=REAL, temperature=2.0, disallow_correct=True, tile=128),
+    ],
     ids=["plain", "temperature and disallow_correct"],
 )
 def test_kernels_equal_the_tiles(monkeypatch, same_as_tiles, options):

@@ -129,8 +129,8 @@ def test_gradients_written_out():
     assert np.abs(np.asarray(bias)[:V] - d_logits.sum((0, 1))).max() < 1e-5
     assert np.all(np.asarray(table)[V:] == 0)
     assert np.all(np.asarray(bias)[V:] == 0)
-    for name, found in zip(others, none, strict=True):
-        assert all(np.all(np.asarray(gradient) == 0) for gradient in found), name
+    for name, actual in zip(others, none, strict=True):
+        assert all(np.all(np.asarray(gradient) == 0) for gradient in actual), name
 
 
 @pytest.fixture(scope="module")
@@ -275,8 +275,8 @@ def test_tiles_change_nothing(options, tile, sampler):
             np.testing.assert_allclose(
                 getattr(tiled, name), getattr(whole, name), rtol=2e-6, atol=atol, err_msg=name
             )
-        for found, expected in zip(gradients, whole_gradients, strict=True):
-            np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
+        for actual, expected in zip(gradients, whole_gradients, strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-6)
 
 
 @only_tiles
@@ -314,9 +314,9 @@ def test_devices_change_nothing_and_add_up_once(tile):
     sampled = np.concatenate([ids for _, ids in alone])
     placed = [jax.device_put(a, whole if i in (1, 2) else rows) for i, a in enumerate(arrays)]
     compiled = jax.jit(on_mesh).lower(*placed).compile()
-    found, same = compiled(*placed)
+    actual, same = compiled(*placed)
     assert np.array_equal(same, sampled)
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
     loops = [line for line in compiled.as_text().splitlines() if "all-reduce(" in line]
     assert loops and not any("/while/" in line for line in loops)

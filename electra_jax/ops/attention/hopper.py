@@ -44,8 +44,8 @@ def run(inputs: Inputs, heads: int, dropout: float, interpret: bool = False) -> 
 
 
 def _forward(inputs: Inputs, heads: int, dropout: float, interpret: bool) -> tuple[jax.Array, Any]:
-    batch, length, channels = inputs.shape(heads)
-    shape = kernels.Shape(length, heads, channels, dropout, interpret)
+    batch, length, _ = inputs.shape(heads)
+    shape = _shape(inputs, heads, dropout, interpret)
     out_BxLxD, norm_BxHxL = pl.pallas_call(
         functools.partial(kernels.forward, shape),
         grid=(length // shape.tile, heads, batch),
@@ -69,8 +69,8 @@ def _backward(
     heads: int, dropout: float, interpret: bool, saved: Any, cotangent_BxLxD: jax.Array
 ) -> tuple[Any]:
     inputs, out_BxLxD, norm_BxHxL = saved
-    batch, length, channels = inputs.shape(heads)
-    shape = kernels.Shape(length, heads, channels, dropout, interpret)
+    batch, length, _ = inputs.shape(heads)
+    shape = _shape(inputs, heads, dropout, interpret)
     blocks = length // shape.tile
     call = functools.partial(
         pl.pallas_call,
@@ -84,7 +84,7 @@ def _backward(
     # Gradients of [B, L, M], and what blocks add to the bias's: programs of both kernels write their own parts.
     gradients = [
         jax.ShapeDtypeStruct(inputs.qkv_BxLxM.shape, inputs.qkv_BxLxM.dtype),
-        jax.ShapeDtypeStruct((batch, blocks, 3 * heads * channels), jnp.float32),
+        jax.ShapeDtypeStruct((batch, blocks, 3 * heads * shape.channels), jnp.float32),
     ]
     whole = [pl.BlockSpec((None, *x.shape[1:]), lambda i, h, b: (b, 0, 0)) for x in gradients]
     kinds = [jnp.float32, jnp.float32] + [jnp.uint32] * (shape.dropout > 0)
@@ -116,6 +116,13 @@ def _backward(
 
 
 run.defvjp(_forward, _backward)
+
+
+def _shape(inputs: Inputs, heads: int, dropout: float, interpret: bool) -> kernels.Shape:
+    _, length, channels = inputs.shape(heads)
+    return kernels.Shape(
+        length=length, heads=heads, channels=channels, dropout=dropout, interpret=interpret
+    )
 
 
 def _arrays(shape: kernels.Shape, inputs: Inputs) -> list[jax.Array]:

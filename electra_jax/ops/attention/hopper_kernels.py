@@ -125,7 +125,9 @@ def queries(shape: Shape, *refs: Any) -> None:
         at = pl.ds(j * shape.keys, shape.keys)
         k_KxC = k_ref[at, :]
         at_K = j * shape.keys + _arange(shape.keys)
-        _, d_QxK = _gradients_of_scores(shape, some, k_KxC, v_ref[at, :], docs_ref[at], at_K, 0)
+        _, d_QxK = _gradients_of_scores(
+            shape, some, k_KxC=k_KxC, v_KxC=v_ref[at, :], docs_K=docs_ref[at], at_K=at_K, axis=0
+        )
         return dq_QxC + tile.dot(d_QxK.astype(k_KxC.dtype), k_KxC, 1, 0)
 
     nothing = jnp.zeros((shape.tile, shape.channels), jnp.float32)
@@ -146,7 +148,9 @@ def keys(shape: Shape, *refs: Any) -> None:
         at = pl.ds(i * shape.tile, shape.tile)
         vectors = [x[at] for x in (norm_ref, plus_ref, minus_ref, docs_ref, *line_ref)]
         some = _Queries(q_ref[at, :], cotangent_ref[at, :], *vectors)
-        used_KxQ, d_KxQ = _gradients_of_scores(shape, some, k_KxC, v_KxC, docs_K, own_K, 1)
+        used_KxQ, d_KxQ = _gradients_of_scores(
+            shape, some, k_KxC=k_KxC, v_KxC=v_KxC, docs_K=docs_K, at_K=own_K, axis=1
+        )
         dv_KxC += tile.dot(used_KxQ.astype(k_KxC.dtype), some.cotangent_QxC, 1, 0)
         dk_KxC += tile.dot(d_KxQ.astype(k_KxC.dtype), some.q_QxC, 1, 0)
         return dk_KxC, dv_KxC
@@ -161,6 +165,7 @@ def keys(shape: Shape, *refs: Any) -> None:
 def _gradients_of_scores(
     shape: Shape,
     some: _Queries,
+    *,
     k_KxC: jax.Array,
     v_KxC: jax.Array,
     docs_K: jax.Array,

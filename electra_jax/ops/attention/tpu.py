@@ -83,7 +83,9 @@ def run(inputs: Inputs, heads: int, dropout: float, interpret: bool = False) -> 
 def _forward(
     inputs: Inputs, heads: int, dropout: float, interpret: bool
 ) -> tuple[jax.Array, Inputs]:
-    (out_BxLxD,) = _call(_forward_kernel, inputs, None, heads, dropout, interpret)
+    (out_BxLxD,) = _call(
+        _forward_kernel, inputs, None, heads=heads, dropout=dropout, interpret=interpret
+    )
     return out_BxLxD, inputs
 
 
@@ -91,7 +93,7 @@ def _backward(
     heads: int, dropout: float, interpret: bool, inputs: Inputs, cotangent_BxLxD: jax.Array
 ) -> tuple[Any]:
     d_qkv_BxLxM, d_bias_Px1xM = _call(
-        _backward_kernel, inputs, cotangent_BxLxD, heads, dropout, interpret
+        _backward_kernel, inputs, cotangent_BxLxD, heads=heads, dropout=dropout, interpret=interpret
     )
     d_bias_M = jnp.sum(d_bias_Px1xM, axis=(0, 1)).astype(inputs.bias_M.dtype)
     return (inputs.gradients(d_qkv_BxLxM, d_bias_M),)
@@ -109,6 +111,7 @@ def _call(
     kernel: Any,
     inputs: Inputs,
     cotangent_BxLxD: jax.Array | None,
+    *,
     heads: int,
     dropout: float,
     interpret: bool,
@@ -120,7 +123,14 @@ def _call(
     rows = _rows_of_a_program(batch, length)
     fill = tpu_core.LANES // channels if channels < tpu_core.LANES else 1
     together = fill if heads % fill == 0 else heads
-    shape = _Shape(rows, length, heads, channels, together, dropout)
+    shape = _Shape(
+        rows=rows,
+        length=length,
+        heads=heads,
+        channels=channels,
+        together=together,
+        dropout=dropout,
+    )
 
     def block(width: int) -> pl.BlockSpec:
         return pl.BlockSpec((rows, length, width), lambda i: (i, 0, 0))

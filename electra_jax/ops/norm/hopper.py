@@ -42,10 +42,10 @@ def _forward(
     (y_NxD,) = rows.call(
         _norm_kernel,
         shape,
-        noise,
-        [scale_D[None], shift_D[None], x_NxD],
-        [jax.ShapeDtypeStruct(x_NxD.shape, dtype)],
-        interpret,
+        noise=noise,
+        arrays=[scale_D[None], shift_D[None], x_NxD],
+        results=[jax.ShapeDtypeStruct(x_NxD.shape, dtype)],
+        interpret=interpret,
     )
     return y_NxD.reshape(x_BxLxD.shape), (x_BxLxD, scale_D, noise)
 
@@ -60,10 +60,10 @@ def _backward(
     sums_PxD, dx_NxD = rows.call(
         _norm_backward_kernel,
         shape,
-        noise,
-        [scale_D[None], x_NxD, cotangent_NxD],
-        [rows.like_sums(shape, 2), jax.ShapeDtypeStruct(x_NxD.shape, x_NxD.dtype)],
-        interpret,
+        noise=noise,
+        arrays=[scale_D[None], x_NxD, cotangent_NxD],
+        results=[rows.like_sums(shape, 2), jax.ShapeDtypeStruct(x_NxD.shape, x_NxD.dtype)],
+        interpret=interpret,
     )
     d_scale_D, d_shift_D = rows.total_sums(shape, sums_PxD).astype(scale_D.dtype)
     return (Normed(dx_NxD.reshape(x_BxLxD.shape), d_scale_D, d_shift_D),)

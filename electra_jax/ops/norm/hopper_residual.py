@@ -44,10 +44,10 @@ def _forward(
     results = rows.call(
         _residual_norm_kernel,
         shape,
-        noise,
-        [*(a[None] for a in (bias_D, scale_D, shift_D)), x_NxD, h_NxD],
-        [jax.ShapeDtypeStruct(x_NxD.shape, kind) for kind in kinds],
-        interpret,
+        noise=noise,
+        arrays=[*(a[None] for a in (bias_D, scale_D, shift_D)), x_NxD, h_NxD],
+        results=[jax.ShapeDtypeStruct(x_NxD.shape, kind) for kind in kinds],
+        interpret=interpret,
     )
     y_BxLxD, operand_BxLxD = (results[i].reshape(x_BxLxD.shape) for i in (0, -1))
     return (y_BxLxD, operand_BxLxD), (x_BxLxD, h_BxLxD, bias_D, scale_D, noise)
@@ -65,10 +65,10 @@ def _backward(
     sums_PxD, *cotangents = rows.call(
         _residual_norm_backward_kernel,
         shape,
-        noise,
-        [bias_D[None], scale_D[None], x_NxD, h_NxD, *cotangents_NxD],
-        results,
-        interpret,
+        noise=noise,
+        arrays=[bias_D[None], scale_D[None], x_NxD, h_NxD, *cotangents_NxD],
+        results=results,
+        interpret=interpret,
     )
     d_bias_D, d_scale_D, d_shift_D = rows.total_sums(shape, sums_PxD).astype(bias_D.dtype)
     dx_BxLxD, dh_BxLxD = (cotangents[i].reshape(x_BxLxD.shape) for i in (0, -1))

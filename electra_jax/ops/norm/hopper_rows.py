@@ -69,7 +69,17 @@ def shape_of(shape_BxLxD: tuple[int, ...], fitting: dict[int, int], dropout: flo
     programs = min(
         batch * length // rows, machine.HOPPER.multiprocessors * fitting[parts] * _WARPS // warps
     )
-    return Shape(batch * length, length, width, part, parts, rows, warps, programs, dropout)
+    return Shape(
+        positions=batch * length,
+        length=length,
+        width=width,
+        part=part,
+        parts=parts,
+        rows=rows,
+        warps=warps,
+        programs=programs,
+        dropout=dropout,
+    )
 
 
 def _cut(width: int) -> tuple[int, int, int, int]:
@@ -89,6 +99,7 @@ def flat(x_BxLxD: jax.Array) -> jax.Array:
 def call(
     kernel: Any,
     shape: Shape,
+    *,
     noise: Noise | None,
     arrays: list[jax.Array],
     results: list[jax.ShapeDtypeStruct],

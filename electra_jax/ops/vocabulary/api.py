@@ -55,8 +55,13 @@ def vocabulary_head(
     `sampler` names one of samplers.SAMPLERS: other noise, the same distribution.
     `tile` (default TILE) is how many ids are computed at once; it changes nothing but rounding.
     """
-    size = TILE if tile is None else tile
-    options = HeadOptions(vocab_size, temperature, disallow_correct, size, sampler)
+    options = HeadOptions(
+        vocab_size=vocab_size,
+        temperature=temperature,
+        disallow_correct=disallow_correct,
+        tile=TILE if tile is None else tile,
+        sampler=sampler,
+    )
     inputs = Inputs(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise)
     slot = _HEAD(inputs, options=options)
 

@@ -32,8 +32,20 @@ _STRETCH_BYTES = 2**26  # of the logits' gradient that exist at once
 
 
 # A program keeps the hidden states of its slots, or reads them for every tile: then larger tiles save reads.
-_NARROW = Plan(Work(32, 8, 2), 3 * machine.HOPPER.multiprocessors, Work(64, 8, 2), run=4, chunk=128)
-_WIDE = Plan(Work(64, 8, 3), machine.HOPPER.multiprocessors, Work(128, 8, 3), run=1, chunk=64)
+_NARROW = Plan(
+    forward=Work(ids=32, warps=8, stages=2),
+    programs=3 * machine.HOPPER.multiprocessors,
+    backward=Work(ids=64, warps=8, stages=2),
+    run=4,
+    chunk=128,
+)
+_WIDE = Plan(
+    forward=Work(ids=64, warps=8, stages=3),
+    programs=machine.HOPPER.multiprocessors,
+    backward=Work(ids=128, warps=8, stages=3),
+    run=1,
+    chunk=64,
+)
 
 
 def _plan(width: int) -> Plan:

@@ -1,6 +1,7 @@
 """What every implementation of the vocabulary head is specialised for, and what it returns of every slot."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -30,12 +31,13 @@ def gradients(arrays: Iterable[jax.Array], like: Iterable[jax.Array]) -> Inputs:
     return Inputs(hidden, table, bias, nothing, nothing)
 
 
-class HeadOptions(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class HeadOptions:
     """What the compiled head is specialised for; `vocab_size` counts the ids that can be learned and drawn."""
 
     vocab_size: int
-    temperature: float
-    disallow_correct: bool
+    temperature: float = 1.0
+    disallow_correct: bool = False
     tile: int
     sampler: str = "gumbel"
 
