@@ -336,7 +336,7 @@ def _quickstart(options: argparse.Namespace) -> None:
 
 def _score(options: argparse.Namespace) -> None:
     from electra_jax import remote
-    from electra_jax.tasks import score
+    from electra_jax.finetune import score
 
     said = {"text": options.text, "label": options.label, "id": options.id}
     given = (options.references, options.predictions, options.null_odds or "")
