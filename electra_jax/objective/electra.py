@@ -14,8 +14,7 @@ from electra_jax.model.electra import Dimensions, Electra, ModelSpec, Params
 from electra_jax.model.tokens import Tokens
 from electra_jax.objective import corrupt, losses
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops.samplers import SAMPLERS
-from electra_jax.ops.vocab_head import HeadOutput, vocabulary_head
+from electra_jax.ops.vocabulary import SAMPLERS, HeadOutput, vocabulary_head
 from electra_jax.spec import UserError, check_choice, from_config
 from electra_jax.text.tokenizer import SpecialIds
 

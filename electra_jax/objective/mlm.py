@@ -14,7 +14,7 @@ from electra_jax.model.electra import Dimensions, MaskedLM, ModelSpec, Params
 from electra_jax.model.tokens import Tokens
 from electra_jax.objective import corrupt, losses
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops.vocab_head import vocabulary_head
+from electra_jax.ops.vocabulary import vocabulary_head
 from electra_jax.spec import from_config
 from electra_jax.text.tokenizer import SpecialIds
 

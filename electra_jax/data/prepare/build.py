@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from electra_jax import files
 from electra_jax.data import baselines, examples, fingerprint, record, words
-from electra_jax.data.prepare import deal, heldout, notes, shards, work
 from electra_jax.data.prepare import dedup as duplicates
+from electra_jax.data.prepare import heldout, notes, processes, shards, team, work
 from electra_jax.data.prepare.corpus import Corpus
 from electra_jax.spec import UserError
 from electra_jax.text import mecab
@@ -132,7 +133,6 @@ def prepare(
                 "held out; give more documents, another --seed or a smaller --valid-fraction"
             )
         dtype = record.dtype_for(loaded.size)
-        shards.write_metadata(folder, written, seq_len, dtype)
         corpus.check_unchanged(identities)
         info = {
             "schema": fingerprint.SCHEMA,
@@ -165,20 +165,24 @@ def prepare(
             "shards": written,
         }
         fingerprint.write(folder, info)
-        baselines.write(folder)
+        if workers == 1:
+            _complete(folder, info)
+        else:  # the memory and the time of libraries that this process does not need
+            team.apart(_complete, folder, info)
     notes.after(counts, job, None if valid_paths else valid_fraction, may_join)
 
 
-def _chosen(corpus: Corpus, dedup: str | None, fraction: float, seed: int, workers: int) -> Corpus:
-    """The corpus without its duplicates, and with a rule for what is held out."""
+def chosen(order: Order, workers: int, folder: Path) -> Corpus:
+    """The corpus without its duplicates, and with a rule for what is held out; workers pass files in `folder`."""
+    corpus, dedup, fraction = order.corpus, order.dedup, order.valid_fraction
     if dedup is not None:
         with tqdm(
             total=corpus.stored, unit="B", unit_scale=True, desc="dedup", disable=None
         ) as bar:
-            dropped = duplicates.duplicates(corpus, dedup, workers, bar.update)
+            dropped = duplicates.duplicates(corpus, dedup, workers, bar.update, folder)
         corpus = dataclasses.replace(corpus, dropped=dropped)
     if fraction > 0:
-        rule = heldout.rule(seed, fraction, corpus.stored, len(corpus), corpus.numbered)
+        rule = heldout.rule(order.job.seed, fraction, corpus.stored, len(corpus), corpus.numbered)
         corpus = dataclasses.replace(corpus, held_out=rule)
     return corpus
 
@@ -205,22 +209,26 @@ def _inputs(
     return paths, valid_paths
 
 
+def finished(corpus: Corpus, written: processes.Written) -> Done:
+    """What there is to say when a chosen corpus is written."""
+    counts, of_training = written.counts, len(corpus.paths)
+    for file, _ in corpus.dropped:
+        counts["train" if file < of_training else "valid"]["duplicates"] += 1
+    inputs = written.inputs
+    return Done(written.shards, counts, corpus.held_out, inputs[:of_training], inputs[of_training:])
+
+
 def _by_processes(workers: int, order: Order, folder: Path) -> Done:
     """An engine of this machine's processes: rows in the order of the text."""
-    job = order.job
-    corpus = _chosen(order.corpus, order.dedup, order.valid_fraction, job.seed, workers)
-    counts = {split: collections.Counter[str]() for split in ("train", "valid")}
-    writers = {split: shards.Shards(folder, split, order.rows_per_shard) for split in counts}
-    with tqdm(total=corpus.stored, unit="B", unit_scale=True, desc="prepare", disable=None) as bar:
-        todo = (block for file in range(len(corpus)) for block in corpus.blocks(file, bar.update))
-        for result in deal.made(todo, job, workers):
-            for split, writer in writers.items():
-                writer.write(result.records[split])
-                counts[split].update(result.counts[split])
-    for file, _ in corpus.dropped:
-        counts["train" if file < len(corpus.paths) else "valid"]["duplicates"] += 1
-    written = [shard for writer in writers.values() for shard in writer.finish()]
-    return Done(written, counts, corpus.held_out, *corpus.describe())
+    corpus = chosen(order, workers, folder)
+    written = processes.write(workers, corpus, order.job, folder, order.rows_per_shard)
+    return finished(corpus, written)
+
+
+def _complete(folder: Path, info: dict[str, Any]) -> None:
+    """Writes what others than this program's readers want beside the rows, and what counting tells of these."""
+    shards.write_metadata(folder, info["shards"], info["seq_len"], np.dtype(info["dtype"]))
+    baselines.write(folder)
 
 
 def cores() -> int:

@@ -61,7 +61,7 @@ class Write:
             counts[split]["duplicates"] += sum(plan.part_of(key) == number for key in left_out)
             skipped = documents.Skipped()
             found = self._pieces(setting, pieces, number, first, count, left_out, skipped)
-            yield from corpora.in_blocks(file, found, skipped)
+            yield from corpora.in_blocks(file, found, skipped, setting.corpus.block_size)
 
     def _pieces(
         self,
