@@ -253,7 +253,7 @@ def ours(variant: str, name: str, size: str, threads: int) -> Callable[[Batches]
         kind=kind, style="hf", outputs=outputs, dropout=0.1, init_std=0.02, dtype="float32"
     )
     optim = OptimOptions("adamw", None, None, False, 0.1, 1.0, 0.9, 0.999, 1e-6, 0.0, 1.0, 0)
-    network = NetworkSpec(Dimensions(encoder.random(), 30522), ((task, head),))
+    network = NetworkSpec(dims=Dimensions(encoder.random(), 30522), heads=((task, head),))
     program = Program(
         StepSpec(network=network, optim=optim, layer_decay=0.8, reduction="mean", steps=10_000),
         meshes.build(meshes.MeshSpec(-1, 1)),

@@ -273,11 +273,10 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _finetune(options: argparse.Namespace) -> int:
-    from electra_jax.finetune.options import TYPES
-    from electra_jax.spec import load_config
+    from electra_jax.finetune import options as asked
 
     flagged = _finetune_overrides(options)
-    config = None if options.config is None else load_config(options.config, flagged, TYPES)
+    config = None if options.config is None else asked.recipe(options.config, flagged)
 
     def train() -> bool:
         from electra_jax import remote

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax import remote
-from electra_jax.finetune import order, record, rows, start
+from electra_jax import remote, userfile
+from electra_jax.finetune import order, own, record, rows, start
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.kinds import table as kinds
 from electra_jax.finetune.network import NetworkSpec
@@ -107,13 +107,16 @@ def _make(options: Options, asked: DataOptions, chosen: Sequence[Task]) -> Plan:
             f"{dims.spec.layers} layers"
         )
     spec = StepSpec(
-        network=NetworkSpec(dims, tuple((d.task.name, d.head) for d in data)),
+        network=NetworkSpec(dims=dims, heads=tuple((d.task.name, d.head) for d in data)),
         optim=options.optim,
         layer_decay=by_width(DECAYS, dims.spec.width) if decay is None else decay,
         reduction=t.reduction,
         steps=schedule.steps,
         accumulation=t.accumulation,
     )
+    for d in data:
+        first = d.train.batch(np.arange(min(2, len(d.train))), int(d.train.lengths[:2].max()))
+        own.check_learning(spec.network, d.task.name, first)
     scored = np.concatenate([s.rows.lengths for d in data for s in d.splits.values()])
     return Plan(
         options,
@@ -137,7 +140,9 @@ def _check_steps(counts: Sequence[int], epochs: Sequence[float], batch: int) -> 
 
 
 def choose(name: str, asked: DataOptions) -> Task:
-    """The known task of this name, or the user's own by kind and columns."""
+    """The known task of this name, the user's own by kind and columns, or the one of their file."""
+    if userfile.is_file(name):
+        return own.load(name)
     if name in custom.MAKERS:
         return custom.make(name, **asked.columns)
     try:
@@ -191,7 +196,7 @@ def _check_tasks(options: Options, asked: DataOptions, chosen: Sequence[Task]) -
     columns = [name for name in columns if name != "scheme"]  # which is always given
     for task in chosen:
         given = [f"data.{name}" for name in columns]
-        if task.files and given:
+        if (task.files or task.name not in custom.MAKERS) and given:
             raise UserError(f"task {task.name} knows its columns; leave {', '.join(given)} out")
         unused = [
             f"data.{name}" for name in columns if name not in custom.USES.get(task.name, columns)

@@ -131,9 +131,12 @@ def _finetuned(path: Path) -> Start:
         if name.startswith(("embeddings/", "encoder/"))
     }
     words = tokenizers.load(path / "tokenizer")
-    dims = record.dimensions(found)
     return _checked(
-        path, dims, kept, words, {"kind": "fine-tuned", "tasks": found["tasks"], "run": run}
+        path,
+        found.dims,
+        kept,
+        words,
+        {"kind": "fine-tuned", "tasks": list(found.tasks), "run": run},
     )
 
 

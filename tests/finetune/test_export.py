@@ -38,7 +38,7 @@ def workdir(folder: Path, kind: str, style: str = "hf") -> tuple[NetworkSpec, di
     head = HeadSpec(
         kind=kind, style=style, outputs=outputs, dropout=0.1, init_std=0.5, dtype="float32"
     )
-    spec = NetworkSpec(dims, (("task", head),))
+    spec = NetworkSpec(dims=dims, heads=(("task", head),))
     params = randomly(spec)
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n")

@@ -116,7 +116,7 @@ def test_twenty_steps_follow_pytorch(name, shared, vocab, tmp_path):
     weights = {key: value.numpy() for key, value in model.state_dict().items()}
     flat = names.import_(weights, table, padded_vocab(found.dims.vocab_size), "transformers")
     spec = StepSpec(
-        network=NetworkSpec(found.dims, ((name, head),)),
+        network=NetworkSpec(dims=found.dims, heads=((name, head),)),
         optim=OPTIM,
         layer_decay=1.0,
         reduction="mean",

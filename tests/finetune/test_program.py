@@ -24,7 +24,7 @@ def make_spec(**optim: object) -> StepSpec:
     head = HeadSpec(
         kind="classify", style="hf", outputs=3, dropout=0.1, init_std=0.02, dtype="float32"
     )
-    network = NetworkSpec(Dimensions(ENCODER.random(), 50), (("task", head),))
+    network = NetworkSpec(dims=Dimensions(ENCODER.random(), 50), heads=(("task", head),))
     return StepSpec(
         network=network,
         optim=OptimOptions(**(vars(OPTIM) | optim)),

@@ -24,7 +24,7 @@ def fine_tuning_text(devices, runs: int = 0) -> str:
         kind="classify", style="hf", outputs=2, dropout=0.1, init_std=0.02, dtype="bfloat16"
     )
     optim = OptimOptions("adam", None, None, False, 0.1, 1.0, 0.9, 0.999, 1e-6, 0.0, 1.0, 0)
-    network = NetworkSpec(Dimensions(encoder.random(), 500), (("task", head),))
+    network = NetworkSpec(dims=Dimensions(encoder.random(), 500), heads=(("task", head),))
     spec = StepSpec(network=network, optim=optim, layer_decay=0.8, reduction="mean", steps=100)
     program = Program(spec, meshes.build(meshes.MeshSpec(-1, 1), devices), runs)
     lead = (runs,) if runs else ()
