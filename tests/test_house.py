@@ -162,6 +162,37 @@ def test_help_is_light():
     assert loaded & HEAVY == set()
 
 
+def test_tasks_load_no_jax():
+    """Catches a module of tasks/ that imports JAX, or a room that does: scores and data would need it."""
+    modules = [
+        "electra_jax." + path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        for path in sources()
+        if path.startswith("tasks/")
+    ]
+    code = (
+        "import sys, importlib\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        "print(*sorted({'jax', 'flax', 'optax', 'orbax'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert len(modules) > 20 and result.stdout.split() == []
+
+
+def test_a_kind_is_asked_by_no_name():
+    """Catches a branch by the kind of a task outside the kinds' own files."""
+    branch = re.compile(r"(?<!dtype\.)\bkind (==|!=|in \(|not in \()|\[\w+\.kind\]")
+    rooms = ("finetune/", "tasks/", "convert/")
+    found = [
+        f"{path}: {line.strip()}"
+        for path, text in sources().items()
+        if path.startswith(rooms) and not path.startswith(("finetune/kinds/", "convert/formats/"))
+        for line in text.splitlines()
+        if branch.search(line)
+    ]
+    assert found == []
+
+
 def test_no_paths_of_one_machine():
     """Catches a file that works on the author's machine only."""
     places = ["/" + name + "/" for name in ("work", "root", "tmp")]

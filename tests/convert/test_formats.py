@@ -565,6 +565,7 @@ def test_logits_are_those_of_the_original_s_own_graph(shared: Path):
     from electra_jax.convert import pair
     from electra_jax.learn import arrays
     from electra_jax.model.electra import Electra
+    from electra_jax.model.tokens import Tokens
 
     place = shared / "checkpoints"
     given, expected = np.load(place / "input.npz"), np.load(place / "expected_logits_original.npz")
@@ -576,9 +577,10 @@ def test_logits_are_those_of_the_original_s_own_graph(shared: Path):
     ids, types, seen = (
         given[name].astype(np.int32) for name in ("input_ids", "token_type_ids", "attention_mask")
     )
-    at = np.broadcast_to(np.arange(ids.shape[1], dtype=np.int32), ids.shape)
     found = Electra(dims).apply(
-        {"params": arrays.nest(params)}, ids, types, seen, at, None, method=Electra.discriminate
+        {"params": arrays.nest(params)},
+        Tokens.of({"ids": ids, "types": types, "docs": seen}),
+        method=Electra.discriminate,
     )
     logits = expected["discriminator"]
     error = np.abs(np.asarray(found) - logits)[seen > 0].max()

@@ -54,13 +54,10 @@ def dims(old: Tokenizer) -> Dimensions:
 def params(dims: Dimensions) -> dict[str, np.ndarray]:
     """Parameters that are all different."""
     import jax
-    import jax.numpy as jnp
 
     from electra_jax.model import initial
 
-    shapes = jax.eval_shape(
-        lambda: initial.fresh(Electra(dims), jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
-    )
+    shapes = jax.eval_shape(lambda: initial.fresh(Electra(dims), jax.random.key(0)))
     draw = np.random.default_rng(0)
     return {
         name: draw.normal(size=s.shape).astype(np.float32)
@@ -71,13 +68,10 @@ def params(dims: Dimensions) -> dict[str, np.ndarray]:
 def fits(dims: Dimensions, params: dict[str, np.ndarray]) -> None:
     """The parameters are those of a model of these dimensions."""
     import jax
-    import jax.numpy as jnp
 
     from electra_jax.model import initial
 
-    shapes = jax.eval_shape(
-        lambda: initial.fresh(Electra(dims), jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
-    )
+    shapes = jax.eval_shape(lambda: initial.fresh(Electra(dims), jax.random.key(0)))
     expected = {name: s.shape for name, s in arrays.flatten(shapes).items()}
     assert {name: value.shape for name, value in params.items()} == expected
 
