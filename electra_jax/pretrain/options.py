@@ -12,7 +12,8 @@ from electra_jax.learn.mesh import MeshSpec
 from electra_jax.learn.optim import OptimSpec
 from electra_jax.model.electra import Dimensions, ModelSpec
 from electra_jax.objective import protocol
-from electra_jax.spec import UserError, from_config, seconds_of, unknown_name
+from electra_jax.quantities import seconds_of
+from electra_jax.spec import UserError, from_config, unknown_name
 
 SECTIONS = ("model", "objective", "optim", "train", "data", "mesh", "report")
 
