@@ -13,6 +13,7 @@ from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.learn import checkpoint, mesh
 from electra_jax.learn import program as programs
 from electra_jax.model.electra import Electra
+from electra_jax.model.tokens import Tokens
 from electra_jax.pretrain import baselines, program
 from electra_jax.pretrain.options import RunSpec, run_spec
 from electra_jax.spec import UserError
@@ -193,14 +194,9 @@ def _scores(
     for row, trial in zip(ids_BxL, trials, strict=True):
         row[: len(trial.fake) + 2] = [data.special.cls, *trial.fake.tolist(), data.special.sep]
     docs_BxL = (ids_BxL != data.special.pad).astype(np.int32)
-    positions_BxL = np.broadcast_to(np.arange(data.seq_len, dtype=np.int32), ids_BxL.shape)
+    tokens = Tokens.of({"ids": ids_BxL, "types": np.zeros_like(ids_BxL), "docs": docs_BxL})
     logits_BxL = Electra(run.dimensions(data.vocab_size)).apply(
-        {"params": params},
-        ids_BxL,
-        np.zeros_like(ids_BxL),
-        docs_BxL,
-        positions_BxL,
-        method=Electra.discriminate,
+        {"params": params}, tokens, method=Electra.discriminate
     )
     probability_BxL = np.asarray(jax.nn.sigmoid(logits_BxL))[:, 1:]
     return [

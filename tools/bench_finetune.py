@@ -236,7 +236,7 @@ def ours(variant: str, name: str, size: str, threads: int) -> Callable[[Batches]
 
     from electra_jax.finetune.heads import HeadSpec
     from electra_jax.finetune.network import NetworkSpec
-    from electra_jax.finetune.options import EncoderSpec, OptimOptions
+    from electra_jax.finetune.options import ModelOptions, OptimOptions
     from electra_jax.finetune.program import Program, StepSpec
     from electra_jax.learn import mesh as meshes
     from electra_jax.model.electra import Dimensions
@@ -244,13 +244,41 @@ def ours(variant: str, name: str, size: str, threads: int) -> Callable[[Batches]
     del variant, threads
     programs.use_compilation_cache()
     layers, width, heads, ffn, embedding = SIZES[size]
-    precision = ("float32", "float32", "none")
-    encoder = EncoderSpec(layers, width, heads, ffn, embedding, 512, 2, 0.02, 0.1, 0.1, *precision)
+    encoder = ModelOptions(
+        layers=layers,
+        width=width,
+        heads=heads,
+        ffn=ffn,
+        embedding=embedding,
+        positions=512,
+        types=2,
+        init_std=0.02,
+        dropout=0.1,
+        attention_dropout=0.1,
+        dtype="float32",
+        residual_dtype="float32",
+        remat="none",
+    )
     task = WORKLOADS[name][0]
     kind, outputs = ("classify", 2) if task == "sst2" else ("qa", 2)
-    head = HeadSpec(kind, "hf", outputs, 0.1, 0.02, "float32")
-    optim = OptimOptions("adamw", None, None, False, 0.1, 1.0, 0.9, 0.999, 1e-6, 0.0, 1.0, 0)
-    network = NetworkSpec(Dimensions(encoder.random(), 30522), ((task, head),))
+    head = HeadSpec(
+        kind=kind, style="hf", outputs=outputs, dropout=0.1, init_std=0.02, dtype="float32"
+    )
+    optim = OptimOptions(
+        name="adamw",
+        peak_lr=None,
+        layer_decay=None,
+        layer_decay_off_by_one=False,
+        warmup=0.1,
+        lr_power=1.0,
+        beta1=0.9,
+        beta2=0.999,
+        eps=1e-6,
+        weight_decay=0.0,
+        clip_norm=1.0,
+        frozen_layers=0,
+    )
+    network = NetworkSpec(dims=Dimensions(encoder.random(), 30522), heads=((task, head),))
     program = Program(
         StepSpec(network=network, optim=optim, layer_decay=0.8, reduction="mean", steps=10_000),
         meshes.build(meshes.MeshSpec(-1, 1)),

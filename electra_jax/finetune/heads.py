@@ -19,7 +19,7 @@ EXCLUDED = -1e9  # logit of a position that cannot be chosen
 Outputs = dict[str, jax.Array]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HeadSpec:
     """One task's head; `outputs` is the number of classes (1 for regress and choice, 2 for qa)."""
 
@@ -209,9 +209,8 @@ def _beam(start_BxL: jax.Array, end_given: Callable[[jax.Array], jax.Array], bea
     """The best starts, and for each of them the best ends, with their log-probabilities."""
     score_BxK, start_BxK = jax.lax.top_k(jax.nn.log_softmax(start_BxL, axis=-1), beam)
     scores, ends = [], []
-    for k in range(
-        beam
-    ):  # a start at a time: all of them together would need beam times the memory
+    # A start at a time: all of them together would need beam times the memory.
+    for k in range(beam):
         logp_BxL = jax.nn.log_softmax(end_given(start_BxK[:, k]), axis=-1)
         best_BxK, at_BxK = jax.lax.top_k(logp_BxL, beam)
         scores.append(best_BxK)

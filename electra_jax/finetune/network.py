@@ -10,8 +10,9 @@ import optax
 from electra_jax.finetune import heads
 from electra_jax.finetune.heads import HeadSpec, Outputs
 from electra_jax.model import initial
+from electra_jax.model.backbone import Backbone, Embeddings, Encoder
 from electra_jax.model.electra import Dimensions, Params
-from electra_jax.model.encoder import Encoder
+from electra_jax.model.tokens import Tokens
 from electra_jax.objective.losses import binary_cross_entropy
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.noise import Noise
@@ -19,7 +20,7 @@ from electra_jax.ops.noise import Noise
 IGNORED = -100  # the label of a token that is not tagged, as in PyTorch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
     """All that fixes the parameters: the encoder's dimensions and a head a task."""
 
@@ -38,7 +39,7 @@ class Network(nn.Module):
 
     def setup(self) -> None:
         dims = self.spec.dims
-        self.embeddings = dims.embeddings(dims.spec.embedding)
+        self.embeddings = Embeddings(dims.embeddings(dims.spec.embedding))
         self.encoder = Encoder(dims.discriminator)
         self.heads = {name: heads.make(spec) for name, spec in self.spec.heads}
 
@@ -46,10 +47,7 @@ class Network(nn.Module):
         self, task: str, batch: Outputs, noise: Noise | None = None, training: bool = False
     ) -> Outputs:
         """The outputs of a task's head; `batch` holds ids, types, docs [B, L] (docs 0: padding)."""
-        ids_BxL = batch["ids"]
-        at_BxL = jnp.broadcast_to(jnp.arange(ids_BxL.shape[1]), ids_BxL.shape)
-        x_BxLxE = self.embeddings(ids_BxL, batch["types"], at_BxL, noise and noise.at(0))
-        hidden_BxLxD = self.encoder(x_BxLxE, batch["docs"], noise)
+        hidden_BxLxD = Backbone(self.embeddings, self.encoder)(Tokens.of(batch), noise)
         site = 1 + self.spec.dims.spec.layers
         return self.heads[task](hidden_BxLxD, noise and noise.at(site), batch, training)
 

@@ -117,7 +117,7 @@ def _make(options: Options, asked: DataOptions, chosen: Sequence[Task]) -> Plan:
             f"{dims.spec.layers} layers"
         )
     spec = StepSpec(
-        network=NetworkSpec(dims, tuple((d.task.name, d.head) for d in data)),
+        network=NetworkSpec(dims=dims, heads=tuple((d.task.name, d.head) for d in data)),
         optim=options.optim,
         layer_decay=by_width(DECAYS, dims.spec.width) if decay is None else decay,
         reduction=t.reduction,
@@ -161,16 +161,16 @@ def head_spec(task: Task, labels: Sequence[str], options: Options) -> HeadSpec:
     outputs = {"regress": 1, "choice": 1, "qa": 2}.get(task.kind, len(labels))
     h, m = options.head, options.model
     return HeadSpec(
-        task.kind,
-        h.style,
-        outputs,
-        h.dropout,
-        m.init_std,
-        m.dtype,
-        h.joint,
-        h.answerable,
-        h.answerable_weight,
-        h.beam,
+        kind=task.kind,
+        style=h.style,
+        outputs=outputs,
+        dropout=h.dropout,
+        init_std=m.init_std,
+        dtype=m.dtype,
+        joint=h.joint,
+        answerable=h.answerable,
+        answerable_weight=h.answerable_weight,
+        beam=h.beam,
     )
 
 

@@ -78,7 +78,7 @@ def _predict(
     )
     dims = record.dimensions(found)
     spec = StepSpec(
-        network=NetworkSpec(dims, heads),
+        network=NetworkSpec(dims=dims, heads=heads),
         optim=made.optim,
         layer_decay=1.0,
         reduction="mean",

@@ -11,7 +11,7 @@ from electra_jax import remote
 from electra_jax.convert import exportable, folder, names, pair
 from electra_jax.convert.folder import Model
 from electra_jax.finetune import record
-from electra_jax.finetune.options import EncoderSpec
+from electra_jax.finetune.options import ModelOptions
 from electra_jax.learn import arrays
 from electra_jax.model.electra import Dimensions
 from electra_jax.spec import UserError
@@ -49,7 +49,7 @@ class Start:
         return found.hexdigest()
 
 
-def read(init: str, spec: EncoderSpec, tokenizer: str = "") -> Start:
+def read(init: str, spec: ModelOptions, tokenizer: str = "") -> Start:
     """The encoder that `--init` names, with the dropouts and precision of `spec`.
 
     `tokenizer` is needed for "random" alone; where it is given otherwise it must be the encoder's.

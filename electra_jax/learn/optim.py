@@ -14,7 +14,7 @@ from electra_jax.spec import UserError, check_choice
 Params = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OptimSpec:
     """The config section `optim`."""
 

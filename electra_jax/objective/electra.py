@@ -11,6 +11,7 @@ import numpy as np
 from electra_jax.learn.learner import Batch, Context, Defaults, Keys, Sums
 from electra_jax.model import initial
 from electra_jax.model.electra import Dimensions, Electra, ModelSpec, Params
+from electra_jax.model.tokens import Tokens
 from electra_jax.objective import corrupt, losses
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.samplers import SAMPLERS
@@ -18,13 +19,11 @@ from electra_jax.ops.vocab_head import HeadOutput, vocabulary_head
 from electra_jax.spec import UserError, check_choice, from_config
 from electra_jax.text.tokenizer import SpecialIds
 
-_GENERATOR, _DISCRIMINATOR = (
-    0,
-    1,
-)  # folded into the dropout key: the two networks drop independently
+# Folded into the dropout key: the two networks drop independently.
+_GENERATOR, _DISCRIMINATOR = 0, 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options(corrupt.MaskOptions):
     """The config section `objective` of ELECTRA."""
 
@@ -54,7 +53,7 @@ class ElectraObjective(Defaults):
 
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters of both networks; float32."""
-        return initial.fresh(Electra(self.dims), key, jnp.zeros((1, 1), jnp.int32))
+        return initial.fresh(Electra(self.dims), key)
 
     def prepare(self, batch: Batch, keys: Keys) -> Batch:
         """Adds chosen, weights [B, K] and masked [B, L]."""
@@ -102,19 +101,17 @@ class ElectraObjective(Defaults):
                 return None
             return noise_ops.for_rows(jax.random.fold_in(dropout_key, net), batch["rows"])
 
-        tokens = (batch["types"], batch["docs"], batch["positions"])
+        tokens = Tokens.of(batch)
         generated = self._generate(context, tokens, dropout_noise(_GENERATOR))
         # Corruption starts from the unmasked text: the discriminator sees [MASK] only if the generator drew it.
         fake_BxL = corrupt.splice(
             batch["ids"], batch["chosen"], batch["weights"], generated.sampled_BxK
         )
-        replaced_BxL = (fake_BxL != batch["ids"]).astype(
-            jnp.float32
-        )  # a correct guess counts as original
+        # A correct guess counts as original.
+        replaced_BxL = (fake_BxL != batch["ids"]).astype(jnp.float32)
         logit_BxL = Electra(self.dims).apply(
             {"params": params},
-            fake_BxL,
-            *tokens,
+            tokens._replace(ids=fake_BxL),
             dropout_noise(_DISCRIMINATOR),
             method=Electra.discriminate,
         )
@@ -135,10 +132,7 @@ class ElectraObjective(Defaults):
         }
 
     def _generate(
-        self,
-        context: Context,
-        tokens: tuple[jax.Array, ...],
-        dropout: noise_ops.Noise | None,
+        self, context: Context, tokens: Tokens, dropout: noise_ops.Noise | None
     ) -> HeadOutput:
         params, batch = context.params, context.batch
         sample_noise = noise_ops.for_rows(context.keys["sample"], batch["rows"])
@@ -147,8 +141,7 @@ class ElectraObjective(Defaults):
             return _uniform(sample_noise, targets_BxK, batch["weights"], self.dims.vocab_size)
         hidden_BxKxE, table_VxE, bias_V = Electra(self.dims).apply(
             {"params": params},
-            batch["masked"],
-            *tokens,
+            tokens._replace(ids=batch["masked"]),
             batch["chosen"],
             dropout,
             method=Electra.generate,

@@ -11,6 +11,7 @@ import numpy as np
 from electra_jax.learn.learner import Batch, Context, Defaults, Keys, Sums
 from electra_jax.model import initial
 from electra_jax.model.electra import Dimensions, MaskedLM, ModelSpec, Params
+from electra_jax.model.tokens import Tokens
 from electra_jax.objective import corrupt, losses
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.vocab_head import vocabulary_head
@@ -31,7 +32,7 @@ class MlmObjective(Defaults):
 
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters, float32."""
-        return initial.fresh(MaskedLM(self.dims), key, jnp.zeros((1, 1), jnp.int32))
+        return initial.fresh(MaskedLM(self.dims), key)
 
     def prepare(self, batch: Batch, keys: Keys) -> Batch:
         """Adds chosen, weights [B, K] and masked [B, L]."""
@@ -62,10 +63,7 @@ class MlmObjective(Defaults):
         params, batch = context.params, context.batch
         hidden_BxKxE, table_VxE, bias_V = MaskedLM(self.dims).apply(
             {"params": params},
-            batch["masked"],
-            batch["types"],
-            batch["docs"],
-            batch["positions"],
+            Tokens.of(batch)._replace(ids=batch["masked"]),
             batch["chosen"],
             dropout,
             method=MaskedLM.generate,

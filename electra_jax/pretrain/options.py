@@ -18,7 +18,7 @@ from electra_jax.spec import UserError, from_config, unknown_name
 SECTIONS = ("model", "objective", "optim", "train", "data", "mesh", "report")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PhaseSpec:
     """An entry of `train.phases`; what it leaves out is the run's."""
 
@@ -43,7 +43,7 @@ class PhaseSpec:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainSpec:
     """The config section `train`; counts are steps unless said otherwise."""
 
@@ -104,14 +104,14 @@ class TrainSpec:
         return min(self.stop_at or self.steps, self.steps)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataSpec:
     """The config section `data`."""
 
     path: str  # the folder that `electra-jax prepare` wrote
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReportSpec:
     """The config section `report`."""
 
@@ -137,7 +137,7 @@ class Phase:
         return order.rows(step - self.first, self.batch, count, seed, self.read)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunSpec:
     """A whole run; `objective` stays a section, since each objective declares its own options."""
 

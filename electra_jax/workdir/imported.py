@@ -127,8 +127,8 @@ def _numbers(dims: Dimensions, objective: str) -> dict[str, Any]:
     numbers = {f"model.{field}": getattr(dims.spec, field) for field in fields}
     if objective == "electra":
         numbers["model.tying"] = dims.spec.tying
-        numbers["generator width (model.generator_size)"] = dims.generator.layer.width
-        numbers["generator depth (model.generator_layers)"] = dims.generator.layers
+        numbers["generator width (model.generator_size)"] = dims.generator.width
+        numbers["generator depth (model.generator_layers)"] = len(dims.generator.layers)
     return numbers | {
         "model.vocab_rows": dims.spec.vocab_rows,
         "vocabulary size (of the data)": dims.vocab_size,

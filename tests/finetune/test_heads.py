@@ -17,7 +17,9 @@ HIDDEN = jnp.asarray(np.random.default_rng(0).standard_normal((B, L, D)), jnp.fl
 
 
 def spec(kind: str, style: str, **changes: object) -> HeadSpec:
-    return HeadSpec(kind, style, 2, 0.1, 0.02, "float32", **changes)
+    return HeadSpec(
+        kind=kind, style=style, outputs=2, dropout=0.1, init_std=0.02, dtype="float32", **changes
+    )
 
 
 def run(head: HeadSpec, hidden: jax.Array = HIDDEN, training: bool = False):

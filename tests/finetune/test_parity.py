@@ -13,7 +13,7 @@ from electra_jax.convert import names, pair
 from electra_jax.finetune import rows, start
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.network import NetworkSpec
-from electra_jax.finetune.options import EncoderSpec, OptimOptions
+from electra_jax.finetune.options import ModelOptions, OptimOptions
 from electra_jax.finetune.program import Program, StepSpec
 from electra_jax.learn import arrays
 from electra_jax.learn import mesh as meshes
@@ -22,7 +22,20 @@ from electra_jax.tasks import features
 from electra_jax.tasks import task as tasks
 
 STEPS, BATCH, LENGTH, PEAK = 20, 8, 32, 1e-3
-OPTIM = OptimOptions("adamw", None, None, False, 0.1, 1.0, 0.9, 0.999, 1e-6, 0.0, 1.0, 0)
+OPTIM = OptimOptions(
+    name="adamw",
+    peak_lr=None,
+    layer_decay=None,
+    layer_decay_off_by_one=False,
+    warmup=0.1,
+    lr_power=1.0,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-6,
+    weight_decay=0.0,
+    clip_norm=1.0,
+    frozen_layers=0,
+)
 TASKS = {
     "sst2": (transformers.ElectraForSequenceClassification, "glue"),
     "ner": (transformers.ElectraForTokenClassification, "tagging"),
@@ -91,7 +104,21 @@ def test_twenty_steps_follow_pytorch(name, shared, vocab, tmp_path):
     examples = task.read(shared / where, "dev")[:600]
     labels = tasks.labels_of(task, examples) if task.kind in ("classify", "tag") else ()
     model = hugging_face(tmp_path, vocab, kind, len(labels) or 2)
-    encoder = EncoderSpec(1, 1, 1, 1, 1, 1, 1, 0.02, 0.0, 0.0, "float32", "float32", "none")
+    encoder = ModelOptions(
+        layers=1,
+        width=1,
+        heads=1,
+        ffn=1,
+        embedding=1,
+        positions=1,
+        types=1,
+        init_std=0.02,
+        dropout=0.0,
+        attention_dropout=0.0,
+        dtype="float32",
+        residual_dtype="float32",
+        remat="none",
+    )
     found = start.read(str(tmp_path), encoder)
     made = features.build(task, examples, found.tokenizer, LENGTH, labels, training=True)
     data = rows.of_features(made, 0)
@@ -100,7 +127,14 @@ def test_twenty_steps_follow_pytorch(name, shared, vocab, tmp_path):
     order = np.random.default_rng(0).permutation(usable)[: STEPS * BATCH].reshape(STEPS, BATCH)
     batches = [data.batch(numbers, LENGTH) for numbers in order]
 
-    head = HeadSpec(task.kind, "hf", len(labels) or 2, 0.0, 0.02, "float32")
+    head = HeadSpec(
+        kind=task.kind,
+        style="hf",
+        outputs=len(labels) or 2,
+        dropout=0.0,
+        init_std=0.02,
+        dtype="float32",
+    )
     shape = pair.shape_of(found.dims, found.dims.discriminator)
     table = names.encoder_only(shape) + names.task_head(
         task.kind, shape, head.outputs, f"heads_{name}"
@@ -108,7 +142,7 @@ def test_twenty_steps_follow_pytorch(name, shared, vocab, tmp_path):
     weights = {key: value.numpy() for key, value in model.state_dict().items()}
     flat = names.import_(weights, table, padded_vocab(found.dims.vocab_size), "transformers")
     spec = StepSpec(
-        network=NetworkSpec(found.dims, ((name, head),)),
+        network=NetworkSpec(dims=found.dims, heads=((name, head),)),
         optim=OPTIM,
         layer_decay=1.0,
         reduction="mean",

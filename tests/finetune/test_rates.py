@@ -15,7 +15,17 @@ NAMES = (
     "encoder/layer_11/up/kernel",
     "heads_sst2/out/kernel",
 )
-OPTIM = OptimSpec("adam", 1.0, 0, 1.0, 0.9, 0.999, 1e-6, 0.0, 1.0)
+OPTIM = OptimSpec(
+    name="adam",
+    peak_lr=1.0,
+    warmup=0,
+    lr_power=1.0,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-6,
+    weight_decay=0.0,
+    clip_norm=1.0,
+)
 PARAMS = arrays.nest({name: jnp.zeros(1) for name in NAMES})
 
 

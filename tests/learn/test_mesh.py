@@ -296,7 +296,7 @@ def test_collectives_are_those_of_the_formula(text, data: int, fsdp: int):
 @pytest.mark.parametrize("whole_word", [False, True])
 def test_masking_moves_no_rows(whole_word: bool):
     """Catches sorts, scans and scatters over a split batch that first bring all of it together."""
-    options = MaskOptions(0.15, (0.8, 0.1, 0.1), whole_word)
+    options = MaskOptions(mask_prob=0.15, mask_split=(0.8, 0.1, 0.1), whole_word=whole_word)
     rows = NamedSharding(mesh(8, 1), ROWS)
     batch = {
         name: jax.ShapeDtypeStruct((16, 24), jnp.int32, sharding=rows)

@@ -15,7 +15,17 @@ from electra_jax.learn.optim import OptimSpec
 from electra_jax.learn.parts import Part
 from electra_jax.spec import UserError
 
-ADAM = OptimSpec("adam", 0.1, 0, 0.0, 0.9, 0.999, 1e-6, 0.0, 1e9)
+ADAM = OptimSpec(
+    name="adam",
+    peak_lr=0.1,
+    warmup=0,
+    lr_power=0.0,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-6,
+    weight_decay=0.0,
+    clip_norm=1e9,
+)
 BODY = Part(name="body", pattern="^body/", optim=ADAM, steps=10)
 HEAD = Part(name="head", pattern="^head/", optim=ADAM, steps=10)
 

@@ -19,7 +19,17 @@ from electra_jax.objective import protocol
 from electra_jax.ops import noise as noise_ops
 from electra_jax.text.tokenizer import SpecialIds
 
-OPTIM = OptimSpec("adam", 0.01, 2, 1.0, 0.9, 0.999, 1e-6, 0.01, 1.0)
+OPTIM = OptimSpec(
+    name="adam",
+    peak_lr=0.01,
+    warmup=2,
+    lr_power=1.0,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-6,
+    weight_decay=0.01,
+    clip_norm=1.0,
+)
 L, POISON, DROPPED = 4, 7, 100
 
 
@@ -196,7 +206,22 @@ def test_micro_batches_are_added_up():
 
 
 MODEL = ModelSpec(
-    1, 16, 2, 32, 12, 16, 2, 0.5, 1.0, "embeddings", 0.0, 0.0, 0.02, "float32", "float32", "none"
+    layers=1,
+    width=16,
+    heads=2,
+    ffn=32,
+    embedding=12,
+    positions=16,
+    types=2,
+    generator_size=0.5,
+    generator_layers=1.0,
+    tying="embeddings",
+    dropout=0.0,
+    attention_dropout=0.0,
+    init_std=0.02,
+    dtype="float32",
+    residual_dtype="float32",
+    remat="none",
 )
 OBJECTIVE = {
     "name": "electra",

@@ -38,6 +38,7 @@ from electra_jax.learn.parts import Part
 from electra_jax.learn.step import make_train_step, step_keys
 from electra_jax.model.electra import Dimensions, Electra, ModelSpec
 from electra_jax.model.layers import padded_vocab
+from electra_jax.model.tokens import Tokens
 from electra_jax.objective import protocol
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.vocab_head import vocabulary_head
@@ -153,9 +154,9 @@ def samples(
     objective: Any, params: dict[str, Any], batch: dict[str, jax.Array], step: int | jax.Array
 ) -> jax.Array:
     """The generator's replacements [B, K] at `step`."""
-    context = (batch[name] for name in ("types", "docs", "positions", "chosen"))
+    tokens = Tokens.of(batch)._replace(ids=batch["masked"])
     hidden, table, bias = Electra(objective.dims).apply(
-        {"params": params}, batch["masked"], *context, method=Electra.generate
+        {"params": params}, tokens, batch["chosen"], method=Electra.generate
     )
     head = vocabulary_head(
         hidden,

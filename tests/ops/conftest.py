@@ -7,7 +7,7 @@ import pytest
 
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.network import NetworkSpec
-from electra_jax.finetune.options import EncoderSpec, OptimOptions
+from electra_jax.finetune.options import ModelOptions, OptimOptions
 from electra_jax.finetune.program import Program, StepSpec
 from electra_jax.learn import mesh as meshes
 from electra_jax.model.electra import Dimensions
@@ -17,12 +17,39 @@ from electra_jax.ops.vocab_tiles import HeadOptions, tiled_head
 
 def fine_tuning_text(devices, runs: int = 0) -> str:
     """A step of one layer, for one run or several in one program, as compiled for these devices."""
-    encoder = EncoderSpec(
-        1, 256, 4, 1024, 128, 512, 2, 0.02, 0.1, 0.1, "bfloat16", "float32", "none"
+    encoder = ModelOptions(
+        layers=1,
+        width=256,
+        heads=4,
+        ffn=1024,
+        embedding=128,
+        positions=512,
+        types=2,
+        init_std=0.02,
+        dropout=0.1,
+        attention_dropout=0.1,
+        dtype="bfloat16",
+        residual_dtype="float32",
+        remat="none",
     )
-    head = HeadSpec("classify", "hf", 2, 0.1, 0.02, "bfloat16")
-    optim = OptimOptions("adam", None, None, False, 0.1, 1.0, 0.9, 0.999, 1e-6, 0.0, 1.0, 0)
-    network = NetworkSpec(Dimensions(encoder.random(), 500), (("task", head),))
+    head = HeadSpec(
+        kind="classify", style="hf", outputs=2, dropout=0.1, init_std=0.02, dtype="bfloat16"
+    )
+    optim = OptimOptions(
+        name="adam",
+        peak_lr=None,
+        layer_decay=None,
+        layer_decay_off_by_one=False,
+        warmup=0.1,
+        lr_power=1.0,
+        beta1=0.9,
+        beta2=0.999,
+        eps=1e-6,
+        weight_decay=0.0,
+        clip_norm=1.0,
+        frozen_layers=0,
+    )
+    network = NetworkSpec(dims=Dimensions(encoder.random(), 500), heads=(("task", head),))
     spec = StepSpec(network=network, optim=optim, layer_decay=0.8, reduction="mean", steps=100)
     program = Program(spec, meshes.build(meshes.MeshSpec(-1, 1), devices), runs)
     lead = (runs,) if runs else ()
