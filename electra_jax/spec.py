@@ -213,7 +213,9 @@ def run_file(path: Path, what: str) -> types.ModuleType:
     name = f"electra_jax_file_{path.stem}"
     module_spec = importlib.util.spec_from_file_location(name, path)
     assert module_spec is not None and module_spec.loader is not None  # true of every .py file
-    module = sys.modules[name] = importlib.util.module_from_spec(module_spec)  # dataclasses look there
+    module = sys.modules[name] = importlib.util.module_from_spec(
+        module_spec
+    )  # dataclasses look there
     with blamed(path, what):
         module_spec.loader.exec_module(module)
     return module

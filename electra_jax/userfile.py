@@ -1,4 +1,4 @@
-"""Python files that users write: run by their path, and refused by file, member, what was expected and what was found."""
+"""Python files that users write: run by path, and refused by file, member, what was expected and what was found."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -21,13 +21,26 @@ def load(path: str | Path, what: str, members: Mapping[str, str]) -> ModuleType:
     """
     path, what = Path(path), f"{what} {path}"
     if path.suffix != ".py" or not path.is_file():
-        found = "is not a .py file" if path.exists() else f"does not exist (looked in {path.absolute().parent})"
+        found = (
+            "is not a .py file"
+            if path.exists()
+            else f"does not exist (looked in {path.absolute().parent})"
+        )
         raise UserError(f"{what} {found}; give the path of a Python file")
     module = run_file(path, what)
     for name, expected in members.items():
         if not hasattr(module, name):
-            own = [n for n, x in vars(module).items() if getattr(x, "__module__", "") == module.__name__]
-            raise wrong(what, name, expected, f"nothing of this name; the file has {', '.join(own) or 'nothing'}")
+            own = [
+                n
+                for n, x in vars(module).items()
+                if getattr(x, "__module__", "") == module.__name__
+            ]
+            raise wrong(
+                what,
+                name,
+                expected,
+                f"nothing of this name; the file has {', '.join(own) or 'nothing'}",
+            )
     return module
 
 
@@ -56,4 +69,8 @@ def described(value: Any) -> str:
         return "{" + ", ".join(f"{name!r}: {described(x)}" for name, x in value.items()) + "}"
     if isinstance(value, tuple | list):
         return f"({', '.join(map(described, value))})"
-    return f"{value!r} ({type(value).__name__})" if isinstance(value, int | float | str) else type(value).__name__
+    return (
+        f"{value!r} ({type(value).__name__})"
+        if isinstance(value, int | float | str)
+        else type(value).__name__
+    )

@@ -10,10 +10,9 @@ import numpy as np
 
 from electra_jax import files, records
 from electra_jax.convert.names import Shape
+from electra_jax.objective.export import ENCODER
 from electra_jax.spec import UserError
 
-DISCRIMINATOR, MASKED_LM = "ElectraForPreTraining", "ElectraForMaskedLM"
-ANY = "ElectraModel"  # the class that takes the encoder out of every other
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 # Formats that can run code when opened, or that need a library we do not have.
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.bin")
@@ -90,7 +89,7 @@ def read(path: str | Path, architecture: str | None = None) -> Model:
     path = Path(path)
     config = read_config(path)
     shape, options = _parse_config(path, config, architecture)
-    weights = _weight_files(path, architecture or (architectures(path, config) or [ANY])[0])
+    weights = _weight_files(path, architecture or (architectures(path, config) or [ENCODER])[0])
     tensors: dict[str, np.ndarray] = {}
     for file in weights:
         tensors.update(read_tensors(file))

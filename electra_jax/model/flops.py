@@ -13,7 +13,7 @@ V vocabulary:
 A row counts as full: padding is work the model is given, as in every published figure.
 """
 
-from electra_jax.model.encoder import EncoderSpec
+from electra_jax.model.backbone import EncoderSpec
 
 # Forward and backward: the backward pass is a product for the input's gradient and one for the weight's.
 PASSES = 3.0
@@ -21,10 +21,10 @@ PASSES = 3.0
 
 def encoder(spec: EncoderSpec, length: int) -> float:
     """Forward FLOPs of an encoder over one row of `length` positions."""
-    width, ffn = spec.layer.width, spec.layer.ffn
-    layer = 8 * width**2 + 4 * width * ffn + 4 * length * width
+    width = spec.width
+    layers = sum(8 * width**2 + 4 * width * layer.ffn + 4 * length * width for layer in spec.layers)
     project = 2 * spec.embedding * width if spec.embedding != width else 0
-    return float(length * (project + spec.layers * layer))
+    return float(length * (project + layers))
 
 
 def vocabulary_head(width: int, embedding: int, vocab_size: int) -> float:

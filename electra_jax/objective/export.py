@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from electra_jax.model.encoder import EncoderSpec
+from electra_jax.model.backbone import EncoderSpec
 
 # Classes of transformers that a model can leave as: a logit a token, a word a token, hidden states alone.
 DETECTION, MASKED_LM, ENCODER = "ElectraForPreTraining", "ElectraForMaskedLM", "ElectraModel"
+CLASSES = (DETECTION, MASKED_LM, ENCODER)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from electra_jax.objective.losses import ratio
 from electra_jax.ops import noise as noise_ops
 from electra_jax.text.special import SpecialIds
 
-Tokens = dict[str, jax.Array]  # name -> [B, L]; `valid` (bool) says which places count
+PerToken = dict[str, jax.Array]  # name -> [B, L]; `valid` (bool) says which places count
 
 
 class Metric(NamedTuple):
@@ -29,13 +29,34 @@ class Metric(NamedTuple):
     higher: bool | None = None
 
 
+# What each member is, for who writes one: the words of the errors.
+MEMBERS = {
+    "init": "(key) -> parameters: nested dicts of float32 arrays",
+    "carried": "(params) -> a dict of arrays",
+    "parts": "(whole) -> a list of Parts that have every parameter",
+    "prepare": "(batch, keys) -> the batch with all it had, and arrays with rows along their first axis",
+    "totals": "(batch) -> a dict of scalars",
+    "loss": "(context) -> (a float32 scalar, a dict of metric sums over rows)",
+    "carry": "(context, params, sums) -> the tree of `carried`",
+    "evaluate": "(context) -> (a dict of metric sums, a dict of arrays [B, L]; where there are any, a bool `valid`)",
+    "metrics": "(sums) -> a dict of floats",
+    "rank_metrics": "(tokens, counted) -> a dict of floats",
+    "beside_counting": "(found) -> a dict of floats",
+    "flops": "(length) -> a number above 0",
+    "exports": "() -> a list of Exports, whose paths are parameters",
+    "scores": "(params, batch) -> an array [B, L] or None",
+    "shown": "a list of Metrics",
+    "settings": "a list of names",
+}
+
+
 class Objective(Learner, Protocol):
     """What pretraining learns: a learner that owns all that depends on it."""
 
     shown: ClassVar[Sequence[Metric]]  # in this order; the first is the main one
     settings: ClassVar[Sequence[str]]  # options that a reader of the model card asks for first
 
-    def evaluate(self, context: Context) -> tuple[Sums, Tokens]:
+    def evaluate(self, context: Context) -> tuple[Sums, PerToken]:
         """Metric sums without dropout, and arrays by token for `rank_metrics`."""
         ...
 
@@ -67,10 +88,6 @@ class Objective(Learner, Protocol):
         """The models that it leaves behind; fine-tuning begins with the encoder of the first."""
         ...
 
-    def numbers(self) -> dict[str, Any]:
-        """What of `dims` fixes its parameters beyond the full-size encoder, by names that a user knows."""
-        ...
-
     def scores(self, params: Params, batch: Batch) -> jax.Array | None:
         """A score [B, L] for every token of a text as it is; None where the objective has none."""
         ...
@@ -92,14 +109,18 @@ class Defaults(learner.Defaults):
         """The number of tokens that are not padding."""
         return {"count": jnp.sum(batch["docs"] > 0).astype(jnp.float32)}
 
-    def evaluate(self, context: Context) -> tuple[Sums, Tokens]:
+    def evaluate(self, context: Context) -> tuple[Sums, PerToken]:
         """The sums of the loss, taken without a key of dropout; nothing by token."""
         keys = {name: key for name, key in context.keys.items() if name != "dropout"}
         return self.loss(context._replace(keys=keys))[1], {}  # type: ignore[attr-defined]
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Every sum divided by the sum `count`."""
-        return {name: ratio(x, sums["count"]) for name, x in sums.items() if name != "count" and not x.ndim}
+        return {
+            name: ratio(x, sums["count"])
+            for name, x in sums.items()
+            if name != "count" and not x.ndim
+        }
 
     def rank_metrics(
         self, tokens: Mapping[str, np.ndarray], counted: Counted | None
@@ -119,10 +140,6 @@ class Defaults(learner.Defaults):
         """The encoder alone."""
         what = "an ELECTRA-shaped encoder"
         return (Export(name="encoder", hf_class=ENCODER, spec=self.dims.discriminator, what=what),)
-
-    def numbers(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
 
     def scores(self, params: Params, batch: Batch) -> jax.Array | None:
         """None."""

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,10 +51,18 @@ def check_name(section: Any) -> str:
 
 def module(name: str) -> ModuleType:
     """The module of an objective; UserError for a user's file that is not there, raises or lacks a member."""
-    if not userfile.is_file(name):
-        return importlib.import_module(KNOWN[name])
+    if userfile.is_file(name):
+        return _loaded(name, digest(name))
+    if name not in KNOWN:
+        raise unknown_name("objective", name, KNOWN)
+    return importlib.import_module(KNOWN[name])
+
+
+def digest(name: str) -> str:
+    """SHA-256 of a user's file; empty for an objective of the package, and where there is no file."""
     path = Path(name)
-    return _loaded(name, hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "")
+    there = userfile.is_file(name) and path.is_file()
+    return hashlib.sha256(path.read_bytes()).hexdigest() if there else ""
 
 
 @functools.lru_cache
@@ -63,7 +71,9 @@ def _loaded(name: str, digest: str) -> ModuleType:
     made = userfile.load(name, OWN, MEMBERS)
     options = getattr(made, "Options", NoOptions)
     if not (isinstance(options, type) and dataclasses.is_dataclass(options)):
-        raise userfile.wrong(f"{OWN} {name}", "Options", "a frozen dataclass", userfile.described(options))
+        raise userfile.wrong(
+            f"{OWN} {name}", "Options", "a frozen dataclass", userfile.described(options)
+        )
     return made
 
 
@@ -77,7 +87,9 @@ def completed(section: Mapping[str, Any]) -> dict[str, Any]:
     if not userfile.is_file(section.get("name")):
         return dict(section)
     fields = dataclasses.fields(options_of(section["name"]))
-    return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING} | dict(section)
+    return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING} | dict(
+        section
+    )
 
 
 def make(
@@ -94,20 +106,21 @@ def make(
     own = _fields(name)
     foreign = set[str]().union(*map(_fields, KNOWN)) - own
     options = {key: value for key, value in options.items() if key not in foreign}
-    spec, dims = from_config(options_of(name), options, "objective"), Dimensions(model, vocab_size)
+    spec: Any = from_config(options_of(name), options, "objective")
+    dims = Dimensions(model, vocab_size)
     if not userfile.is_file(name):
         return module(name).make(spec, dims, special, seq_len)
     what, expected = f"{OWN} {name}", MEMBERS["make"]
     with userfile.calling(name, what, "make", expected):
         found = module(name).make(spec, dims, special, seq_len)
-    key = json.dumps([module(name).__dict__.get("__file__"), id(module(name)), options, repr(dims), special, seq_len])
-    if key not in _CHECKED:
+    tried = (name, digest(name), json.dumps(options, sort_keys=True), dims, special, seq_len)
+    if tried not in _CHECKED:
         checked.check(found, name, what, seq_len)
-        _CHECKED.add(key)
+        _CHECKED.add(tried)
     return found
 
 
-_CHECKED: set[str] = set()  # what has been found right: it is asked for many times a run
+_CHECKED: set[Any] = set()  # what has been found right: it is asked for many times a run
 
 
 def exports(name: str, dims: Dimensions) -> tuple[Export, ...]:
@@ -115,15 +128,25 @@ def exports(name: str, dims: Dimensions) -> tuple[Export, ...]:
     return module(name).exports(dims)
 
 
-def that_exports(hf_class: str) -> str:
+def that_exports(hf_class: str, dims: Dimensions) -> str:
     """The objective of the package whose first model is of this class of transformers."""
-    sizes = Dimensions.__new__  # noqa: F841
-    raise NotImplementedError
+    return next(name for name in KNOWN if exports(name, dims)[0].hf_class == hf_class)
+
+
+def numbers(name: str) -> Callable[[Dimensions], Mapping[str, Any]]:
+    """The numbers that fix an objective's parameters beside the full-size encoder's, by names that a user knows."""
+    return getattr(module(name), "numbers", lambda dims: {})
+
+
+def clashes(section: Mapping[str, Any]) -> list[tuple[Sequence[str], str]]:
+    """The keys ("objective.key") that exclude each other, and a sentence on them."""
+    asked: Any = getattr(module(section["name"]), "clashes", lambda section: [])
+    return [([f"objective.{key}" for key in keys], said) for keys, said in asked(section)]
 
 
 def ranges(name: str | None = None) -> dict[str, Range]:
     """The range of every number of a config's section `objective`, by "objective.key"."""
-    names = [*KNOWN, *([name] if userfile.is_file(name) else [])]
+    names = [*KNOWN, *([name] if name and userfile.is_file(name) else [])]
     found: dict[str, Range] = {}
     for each in names:
         found |= {f"objective.{key}": x for key, x in getattr(module(each), "RANGES", {}).items()}
