@@ -11,7 +11,7 @@ import torch
 from transformers import ElectraForPreTraining
 
 from electra_jax.convert import folder, hf
-from electra_jax.convert.folder import DISCRIMINATOR, MASKED_LM
+from electra_jax.objective.export import DETECTION, MASKED_LM
 from electra_jax.spec import UserError
 from electra_jax.text.tokenizer import Tokenizer
 
@@ -82,8 +82,8 @@ def test_a_pickle_is_refused_with_the_command_that_converts_it(exported: Path) -
     path = exported / "discriminator"
     to_pickle(path)
     with pytest.raises(UserError, match="pickle") as error:
-        folder.read(path, DISCRIMINATOR)
-    assert folder.conversion_command(path, DISCRIMINATOR) in str(error.value)
+        folder.read(path, DETECTION)
+    assert folder.conversion_command(path, DETECTION) in str(error.value)
 
 
 @pytest.mark.slow
@@ -91,10 +91,10 @@ def test_the_command_that_converts_a_pickle_works(tmp_path: Path, exported: Path
     """The advice of the test above, typed into a shell, with a space and a quote in the path."""
     path = exported.rename(tmp_path / "my model's home") / "discriminator"
     to_pickle(path)
-    command = folder.conversion_command(path, DISCRIMINATOR)
+    command = folder.conversion_command(path, DETECTION)
     command = command.replace("python", sys.executable, 1)
     subprocess.run(command, shell=True, check=True, capture_output=True)
-    folder.read(path, DISCRIMINATOR)
+    folder.read(path, DETECTION)
 
 
 def test_missing_and_extra_tensors_are_listed(tmp_path: Path, exported: Path) -> None:
@@ -125,21 +125,21 @@ def test_damaged_and_missing_files(tmp_path: Path, exported: Path) -> None:
     """A stack trace for a download cut short, or for the parent of the right folder."""
     path = exported / "discriminator"
     with pytest.raises(UserError, match="does not exist"):
-        folder.read(tmp_path / "nowhere", DISCRIMINATOR)
+        folder.read(tmp_path / "nowhere", DETECTION)
     with pytest.raises(UserError, match=r"no config\.json.*discriminator, generator"):
-        folder.read(exported, DISCRIMINATOR)
+        folder.read(exported, DETECTION)
     with pytest.raises(UserError, match=r"architectures is \['ElectraForPreTraining'\]"):
         folder.read(path, MASKED_LM)
     whole = (path / "model.safetensors").read_bytes()
     (path / "model.safetensors").write_bytes(whole[:-100])
     with pytest.raises(UserError, match="not a whole safetensors file"):
-        folder.read(path, DISCRIMINATOR)
+        folder.read(path, DETECTION)
     (path / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"has no model\.safetensors"):
-        folder.read(path, DISCRIMINATOR)
+        folder.read(path, DETECTION)
     (path / "config.json").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
-        folder.read(path, DISCRIMINATOR)
+        folder.read(path, DETECTION)
 
 
 def test_the_tokenizer_must_fit(
