@@ -1,8 +1,11 @@
 """docs/extending.md, as a user types it: files of their own in an empty folder, and no change to the package."""
 
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,7 +40,7 @@ def labelled(path: Path, rows: int) -> None:
 
 
 @pytest.mark.slow
-def test_an_objective_and_a_recipe_of_ones_own(here, prepared_folder, capsys):
+def test_an_objective_and_a_recipe_of_ones_own(root, here, prepared_folder, capsys):
     """Catches a command that knows the package's objectives alone, or a page whose example does not run."""
     data = f"--config.data.path={prepared_folder}"
     own = ("--config.objective.name=mine.py", "--config.objective.share=0.2")
@@ -64,9 +67,13 @@ def test_an_objective_and_a_recipe_of_ones_own(here, prepared_folder, capsys):
     ]
     assert tensors[0] != tensors[1]
     (here / "gone.py").rename(here / "mine.py")
-    assert '"measured"' in run(
-        "plan", "--config", "mine_recipe.py", "--topology", "cpu", "--json", *SMALL
+    # In a process of its own: the fixture's mesh is that of this one.
+    plan = [sys.executable, "-m", "electra_jax", "plan", "--config", "mine_recipe.py"]
+    alone = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(root)}
+    planned = subprocess.run(
+        [*plan, "--topology", "cpu", "--json", *SMALL], capture_output=True, text=True, env=alone
     )
+    assert json.loads(planned.stdout)["run"]["tokens_per_s"] > 0, planned.stderr
     assert '"step_s"' in run(
         "bench", "--config", "mine_recipe.py", "--seq-len", 32, "--rounds", 1, "--json", *SMALL
     )
@@ -75,20 +82,10 @@ def test_an_objective_and_a_recipe_of_ones_own(here, prepared_folder, capsys):
     )
     labelled(here / "train.tsv", 16)
     labelled(here / "dev.tsv", 8)
+    tune = ("finetune", "--config", "finetune:classify", "--train", "train.tsv", "--dev", "dev.tsv")
+    tune += ("--text", "text", "--label", "label", "--config.train.epochs=1")
     for init in ("run", "hf/encoder"):
-        run(
-            *(
-                "finetune",
-                "--config",
-                "finetune:classify",
-                "--init",
-                init,
-                "--workdir",
-                f"on-{init[:2]}",
-            ),
-            *("--train", "train.tsv", "--dev", "dev.tsv", "--text", "text", "--label", "label"),
-            "--config.train.epochs=1",
-        )
+        run(*tune, "--init", init, "--workdir", f"tuned-{init[:2]}")
 
 
 def test_a_changed_file_is_said(here, prepared_folder):

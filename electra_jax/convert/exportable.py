@@ -12,6 +12,7 @@ from electra_jax import records, remote
 from electra_jax.convert import example, made_by
 from electra_jax.convert.card import About, Facts
 from electra_jax.convert.example import Example
+from electra_jax.data.baselines import MODELS
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.learn import checkpoint
 from electra_jax.model.electra import Dimensions
@@ -182,7 +183,8 @@ def _beside_counting(
     metrics: dict[str, float], run: RunSpec, objective: Objective, there: Prepared | None
 ) -> dict[str, float]:
     """The metrics and what counting tokens achieves, where an older run did not write that; its data may be gone."""
-    if not metrics or "mlm_loss_unigram" in metrics or there is None:
+    beside = tuple(f"_{model}" for model in MODELS)
+    if not metrics or there is None or any(name.endswith(beside) for name in metrics):
         return metrics
     rows = run.train.batch * run.train.eval_batches
     return metrics | baselines.baselines_of(there, objective, rows)
