@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 
 from electra_jax.finetune import order, rows
+from electra_jax.finetune.kinds import table as kinds
 from electra_jax.learn import program as programs
-from electra_jax.tasks import features
-from electra_jax.tasks import task as tasks
+from electra_jax.tasks.known import catalog
 from electra_jax.text import tokenizer
 
 SIZES = {  # layers, width, heads, ffn, embedding
@@ -116,14 +116,15 @@ def make_batches(name: str, options: argparse.Namespace) -> dict[str, Batches]:
     """The batches of one round by kind: every batch of a prediction, of an epoch of training equally
     many from everywhere between its shortest and its longest."""
     task_name, path, longest, size = WORKLOADS[name]
-    task, words = tasks.get(task_name), tokenizer.load(options.vocab)
+    task, words = catalog.get(task_name), tokenizer.load(options.vocab)
     examples = task.read(Path(options.data) / path, "train")
     chosen = order.subset(len(examples), 4 * STRETCH * size, 0)
     share = len(chosen) / len(examples)
     examples = [examples[i] for i in chosen]
     labels = task.labels or ()
-    made = features.build(task, examples, words, longest, labels, training=True)
-    data = rows.of_features(made, words.special.pad)
+    made = kinds.features(task, examples, words, longest, labels, training=True)
+    labels_of = kinds.get(task.kind).labels(task, made)
+    data = rows.of_features(made, labels_of, words.special.pad)
     predicts = name.endswith("predict")
     price = share / task.epochs * (order.PREDICTION_PRICE if predicts else order.STEP_PRICE)
     buckets = order.bucket_lengths(data.lengths, options.buckets, longest, price)

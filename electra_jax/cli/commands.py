@@ -249,7 +249,13 @@ def _import(options: argparse.Namespace) -> None:
     from electra_jax.convert import hf
 
     hf.import_(
-        options.discriminator, options.generator, options.workdir, embeddings=options.embeddings
+        options.discriminator,
+        options.generator,
+        options.workdir,
+        embeddings=options.embeddings,
+        vocabulary=options.tokenizer,
+        positions=options.positions,
+        layers=options.layers,
     )
     print(
         f"wrote {options.workdir}; go on with: electra-jax pretrain --config NAME --workdir {options.workdir} ..."
@@ -330,7 +336,7 @@ def _quickstart(options: argparse.Namespace) -> None:
 
 def _score(options: argparse.Namespace) -> None:
     from electra_jax import remote
-    from electra_jax.tasks import score
+    from electra_jax.finetune import score
 
     said = {"text": options.text, "label": options.label, "id": options.id}
     given = (options.references, options.predictions, options.null_odds or "")

@@ -213,6 +213,25 @@ def import_(command: Command) -> None:
         choices=("discriminator", "average"),
         help="which to take when the two folders' embeddings differ (default: refuse)",
     )
+    c.add_argument(
+        "--tokenizer",
+        default="",
+        metavar="FOLDER",
+        help="another vocabulary: rows of tokens that both have are kept, others begin as the mean of their old pieces",
+    )
+    c.add_argument(
+        "--positions",
+        type=at_least(1),
+        default=0,
+        metavar="N",
+        help="longest row (default: as it is)",
+    )
+    c.add_argument(
+        "--layers",
+        default="",
+        metavar="N|first:N",
+        help="keep N evenly spaced layers of the discriminator, or the first N",
+    )
 
 
 def quickstart(command: Command) -> None:

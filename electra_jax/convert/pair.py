@@ -22,14 +22,14 @@ THIRD_WIDTH = 768
 
 def shape_of(dims: Dimensions, encoder: EncoderSpec) -> Shape:
     """The numbers of one of the two exported models."""
-    layer, spec = encoder.layers[0], dims.spec
+    layer, spec = encoder.stack[0], dims.spec
     return Shape(
         vocab=dims.rows,
         embedding=encoder.embedding,
         width=layer.width,
         heads=layer.heads,
         ffn=layer.ffn,
-        layers=len(encoder.layers),
+        layers=encoder.layers,
         positions=spec.positions,
         types=spec.types,
     )

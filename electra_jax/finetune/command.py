@@ -183,7 +183,9 @@ def _fingerprints(work: Plan) -> dict[str, str]:
 def _within_positions(made: Options, found: Mapping[str, Any]) -> Options:
     """The options of a run begun when a longer `data.max_len` than the encoder's positions was cut."""
     most = found["model"]["positions"]
-    return dataclasses.replace(made, data={**made.data, "max_len": min(made.data["max_len"], most)})
+    return dataclasses.replace(
+        made, data=dataclasses.replace(made.data, max_len=min(made.data.max_len, most))
+    )
 
 
 def _divides(made: Options, devices: int) -> None:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from electra_jax.finetune import network, rates
+from electra_jax.finetune.kinds import table as kinds
 from electra_jax.finetune.network import NetworkSpec
 from electra_jax.learn.learner import Batch, Context, Defaults, Params, Sums
 from electra_jax.learn.parts import Part
@@ -39,8 +40,8 @@ class TaskLearner(Defaults):
 
     def totals(self, batch: Batch) -> Sums:
         """What a mean divides by."""
-        count = network.loss_count(self.network.head(self.task), batch)
-        return {"count": jnp.maximum(count, 1.0)}
+        kind = kinds.get(self.network.head(self.task).kind)
+        return {"count": jnp.maximum(kind.count(batch), 1.0)}
 
     def loss(self, context: Context) -> tuple[jax.Array, Sums]:
         """The sum of the losses, or their mean over the whole batch."""
@@ -49,5 +50,5 @@ class TaskLearner(Defaults):
         if dims.dropout > 0 or dims.attention_dropout > 0 or head.dropout > 0:
             noise = network.dropout_noise(context.keys["dropout"], batch, batch["rows"])
         out = network.apply(self.network, context.params, self.task, batch, noise, training=True)
-        total = network.loss_sum(head, out, batch)
+        total = kinds.get(head.kind).loss(head, out, batch)
         return total if self.reduction == "sum" else total / context.totals["count"], {}

@@ -17,6 +17,7 @@ from electra_jax.spec import (
     to_dict,
     unknown_name,
 )
+from electra_jax.tasks.features import Room
 
 # The paper's fine-tuning rates by model (Table 7): small has width 256, base 768, large 1024.
 RATES = ((512, 3e-4), (1023, 1e-4), (None, 5e-5))
@@ -191,9 +192,8 @@ class DataOptions:
     score_range: tuple[float, float] | None
     words: str | None
     tags: str | None
-    scheme: (
-        str | None
-    )  # of the entity tags that are learned; None: plain tags, such as parts of speech
+    # Of the entity tags that are learned; None: plain tags, such as parts of speech.
+    scheme: str | None
     question: str | None
     context: str | None
     answer: str | None
@@ -218,20 +218,24 @@ class DataOptions:
         """The checked section."""
         return from_config(cls, section, "data")
 
+    def room(self, max_len: int) -> Room:
+        """How much of a text goes into a row of at most `max_len` tokens."""
+        return Room(max_len=max_len, doc_stride=self.doc_stride, max_question=self.max_question)
+
     @property
     def columns(self) -> dict[str, Any]:
-        """What describes the user's own files, as `tasks.custom` takes it."""
+        """What describes the user's own files, as `custom.make` takes it."""
         names = [f.name for f in dataclasses.fields(self)]
         return {name: getattr(self, name) for name in names[names.index("text") :]}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """A whole command, but for the sections `data` and `tasks`, which say what is learned."""
+    """A whole command."""
 
     init: str
     tasks: tuple[str, ...]
-    data: Mapping[str, Any]
+    data: DataOptions
     model: ModelOptions
     head: HeadOptions
     optim: OptimOptions
@@ -277,7 +281,7 @@ def options(config: Mapping[str, Any]) -> Options:
     return Options(
         init=config["init"],
         tasks=tuple(config["tasks"]),
-        data=config["data"],
+        data=DataOptions.of(config["data"]),
         model=from_config(ModelOptions, config["model"], "model"),
         head=from_config(HeadOptions, config["head"], "head"),
         optim=from_config(OptimOptions, config["optim"], "optim"),

@@ -76,7 +76,7 @@ def read(init: str, spec: ModelOptions, tokenizer: str = "") -> Start:
         path / imported.RECORD
     ).is_file():
         found = _pretrained(path)
-    elif (path / folder.CONFIG).is_file():
+    elif folder.is_model(path):
         found = _hugging_face(path)
     else:
         inside = ", ".join(sorted(p.parent.name for p in path.glob(f"*/{folder.CONFIG}")))
@@ -169,10 +169,9 @@ def _encoder(model: Model) -> dict[str, np.ndarray]:
 
 
 def _origin(model: Model) -> dict[str, Any]:
-    named = folder.architectures(model.path, folder.read_config(model.path))
     return {
         "kind": "hugging face",
-        "class": named[0] if named else ENCODER,
+        "class": model.named or ENCODER,
         "name": model.path.resolve().name,
         "sha256": model.digests,
     }

@@ -110,6 +110,18 @@ def scale_by_adam(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def with_moments(opt_state: Any, *, mu: Params, nu: Params, count: jax.Array) -> Any:
+    """An optimizer state with these moments, of a run that had done `count` steps, in place of its own."""
+
+    def replaced(node: Any) -> Any:
+        if isinstance(node, optax.ScaleByAdamState):
+            return optax.ScaleByAdamState(count, mu, nu)
+        return AdamMoments(mu, nu) if isinstance(node, AdamMoments) else node
+
+    is_adam = lambda node: isinstance(node, AdamMoments | optax.ScaleByAdamState)  # noqa: E731
+    return jax.tree.map(replaced, opt_state, is_leaf=is_adam)
+
+
 def decay_mask(params: Params) -> Any:
     """True where weight decay applies: everything but biases and LayerNorms; embedding tables are decayed."""
 

@@ -32,15 +32,18 @@ class EncoderSpec:
     """A stack of layers of one width, fed with embeddings of width `embedding`."""
 
     embedding: int
-    layers: tuple[LayerSpec, ...]
-    remat: bool = (
-        False  # compute layers once more in the backward pass, from the streams between them
-    )
+    stack: tuple[LayerSpec, ...]  # the lowest first
+    remat: bool = False  # compute each layer again in the backward pass
+
+    @property
+    def layers(self) -> int:
+        """How many there are."""
+        return len(self.stack)
 
     @property
     def width(self) -> int:
         """Of the hidden states."""
-        return self.layers[0].width
+        return self.stack[0].width
 
 
 class Embeddings(nn.Module):
@@ -75,7 +78,7 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x_BxLxE: jax.Array, tokens: Tokens, noise: Noise | None) -> jax.Array:
         """Hidden states in the residual dtype; dropout when there is noise."""
-        s, first = self.spec, self.spec.layers[0]
+        s, first = self.spec, self.spec.stack[0]
         x_BxLxD = x_BxLxE
         if s.embedding != s.width:
             # The original leaves this layer on TensorFlow's default initialiser, glorot uniform.
@@ -87,7 +90,7 @@ class Encoder(nn.Module):
             )
             x_BxLxD = project(x_BxLxE)
         stream = Stream(x_BxLxD.astype(first.residual_dtype))
-        for i, layer in enumerate(s.layers):
+        for i, layer in enumerate(s.stack):
             block = BLOCKS[layer.block]
             # A parameter that is drawn within remat cannot be drawn together with others.
             if s.remat and not self.is_initializing():

@@ -184,7 +184,7 @@ class Dimensions:
             residual_dtype=s.residual_dtype,
             recompute_attention=s.remat == "attention",
         )
-        return EncoderSpec(embedding=embedding, layers=(layer,) * layers, remat=s.remat == "layer")
+        return EncoderSpec(embedding=embedding, stack=(layer,) * layers, remat=s.remat == "layer")
 
     def embeddings(self, width: int) -> EmbeddingsSpec:
         """The embeddings of this width."""

@@ -22,7 +22,7 @@ PASSES = 3.0
 def encoder(spec: EncoderSpec, length: int) -> float:
     """Forward FLOPs of an encoder over one row of `length` positions."""
     width = spec.width
-    layers = sum(8 * width**2 + 4 * width * layer.ffn + 4 * length * width for layer in spec.layers)
+    layers = sum(8 * width**2 + 4 * width * layer.ffn + 4 * length * width for layer in spec.stack)
     project = 2 * spec.embedding * width if spec.embedding != width else 0
     return float(length * (project + layers))
 

@@ -261,7 +261,7 @@ def numbers(dims: Dimensions) -> dict[str, Any]:
     return {
         "model.tying": dims.spec.tying,
         "generator width (model.generator_size)": dims.generator.width,
-        "generator depth (model.generator_layers)": len(dims.generator.layers),
+        "generator depth (model.generator_layers)": dims.generator.layers,
     }
 
 

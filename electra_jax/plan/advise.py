@@ -117,7 +117,7 @@ def attention_helps(run: RunSpec, data: Prepared, devices: int, refusal: TooLarg
         return False
     encoders = [export.spec for export in run.make_objective(data).exports()]
     pairs = run.train.batch // run.train.accumulation * data.seq_len**2 // devices
-    heads = sum(x.heads for encoder in encoders for x in encoder.layers)
+    heads = sum(x.heads for encoder in encoders for x in encoder.stack)
     return refusal.needed - refusal.limit < 9 * pairs * heads
 
 

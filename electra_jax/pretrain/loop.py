@@ -13,7 +13,7 @@ from electra_jax.data.loader import Loader
 from electra_jax.data.verify import Verification
 from electra_jax.host import preempt, processes
 from electra_jax.host.clock import Clock
-from electra_jax.learn import arrays, mesh
+from electra_jax.learn import arrays, mesh, optim
 from electra_jax.learn import program as programs
 from electra_jax.learn.checkpoint import Checkpoints
 from electra_jax.learn.learner import Batch
@@ -167,17 +167,28 @@ def _report(start: Start, done: int) -> Report | Silence:
 
 
 def initial_state(start: Start, compiled: Program, checkpoints: Checkpoints) -> tuple[int, State]:
-    """(steps done, state): of the newest good checkpoint, else imported weights, else fresh parameters."""
+    """(steps done, state): of the newest good checkpoint, else imported weights, else fresh parameters.
+
+    An import that brought its run's moments and step goes on with that run.
+    """
     restored = checkpoints.restore(compiled.abstract_state)
     if restored is not None:
         step, state, _ = restored
         return step, state
     state = compiled.init()
     found = imported.read(start.folder)
-    if found is not None:
-        state["params"] = compiled.place_params(arrays.nest(found.params))
-        state["carried"] = compiled.carried(state["params"])
-    return 0, state
+    if found is None:
+        return 0, state
+    state["params"] = compiled.place_params(arrays.nest(found.params))
+    state["carried"] = compiled.carried(state["params"])
+    if found.moments is None:
+        return 0, state
+    done = compiled.scalar(found.step)
+    moments = {
+        name: compiled.place_params(arrays.nest(flat)) for name, flat in found.moments.items()
+    }
+    opt_state = optim.with_moments(state["opt_state"], **moments, count=done)
+    return found.step, state | {"opt_state": opt_state, "step": done}
 
 
 def _train(

@@ -10,6 +10,7 @@ import pytest
 from electra_jax import files, remote
 from electra_jax.finetune import export, network, record, start
 from electra_jax.finetune.heads import HeadSpec
+from electra_jax.finetune.kinds import table as kinds
 from electra_jax.finetune.network import NetworkSpec
 from electra_jax.finetune.options import ModelOptions
 from electra_jax.learn import arrays
@@ -95,14 +96,14 @@ def batch(choices: int = 0) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("kind", export.CLASSES)
+@pytest.mark.parametrize("kind", kinds.KINDS)
 def test_transformers_loads_it_and_gives_the_same_logits(kind, tmp_path):
     """Catches a transposed kernel, a head under another name, a regression left in [0, 1]."""
     import torch
     import transformers
 
     spec, params = workdir(tmp_path / "ft", kind)
-    assert export.export(tmp_path / "ft", tmp_path / "hf") == export.CLASSES[kind]
+    assert export.export(tmp_path / "ft", tmp_path / "hf") == kinds.get(kind).hf_class
     auto = {
         "classify": transformers.AutoModelForSequenceClassification,
         "regress": transformers.AutoModelForSequenceClassification,

@@ -12,14 +12,15 @@ import transformers
 from electra_jax.convert import names, pair
 from electra_jax.finetune import rows, start
 from electra_jax.finetune.heads import HeadSpec
+from electra_jax.finetune.kinds import table as kinds
 from electra_jax.finetune.network import NetworkSpec
 from electra_jax.finetune.options import ModelOptions, OptimOptions
 from electra_jax.finetune.program import Program, StepSpec
 from electra_jax.learn import arrays
 from electra_jax.learn import mesh as meshes
 from electra_jax.model.layers import padded_vocab
-from electra_jax.tasks import features
 from electra_jax.tasks import task as tasks
+from electra_jax.tasks.known import catalog
 
 STEPS, BATCH, LENGTH, PEAK = 20, 8, 32, 1e-3
 OPTIM = OptimOptions(
@@ -100,7 +101,7 @@ def torch_losses(model, batches) -> list[float]:
 def test_twenty_steps_follow_pytorch(name, shared, vocab, tmp_path):
     """Catches any difference in head, loss, gradient, clipping, schedule or optimizer."""
     kind, where = TASKS[name]
-    task = tasks.get(name)
+    task = catalog.get(name)
     examples = task.read(shared / where, "dev")[:600]
     labels = tasks.labels_of(task, examples) if task.kind in ("classify", "tag") else ()
     model = hugging_face(tmp_path, vocab, kind, len(labels) or 2)
@@ -120,8 +121,8 @@ def test_twenty_steps_follow_pytorch(name, shared, vocab, tmp_path):
         remat="none",
     )
     found = start.read(str(tmp_path), encoder)
-    made = features.build(task, examples, found.tokenizer, LENGTH, labels, training=True)
-    data = rows.of_features(made, 0)
+    made = kinds.features(task, examples, found.tokenizer, LENGTH, labels, training=True)
+    data = rows.of_features(made, kinds.get(task.kind).labels(task, made), 0)
     # transformers' span loss counts padding as positions, so its rows have none.
     usable = np.flatnonzero(data.lengths == LENGTH) if task.kind == "qa" else np.arange(len(data))
     order = np.random.default_rng(0).permutation(usable)[: STEPS * BATCH].reshape(STEPS, BATCH)
@@ -136,8 +137,8 @@ def test_twenty_steps_follow_pytorch(name, shared, vocab, tmp_path):
         dtype="float32",
     )
     shape = pair.shape_of(found.dims, found.dims.discriminator)
-    table = names.encoder_only(shape) + names.task_head(
-        task.kind, shape, head.outputs, f"heads_{name}"
+    table = names.encoder_only(shape) + kinds.get(task.kind).border(
+        shape, head.outputs, f"heads_{name}"
     )
     weights = {key: value.numpy() for key, value in model.state_dict().items()}
     flat = names.import_(weights, table, padded_vocab(found.dims.vocab_size), "transformers")

@@ -31,19 +31,19 @@ def test_layers_of_one_encoder_may_differ(tiny, monkeypatch):
     """Catches a layer that gets another one's spec or family, and positions that do not reach a layer."""
     monkeypatch.setitem(blocks.BLOCKS, "positions", Positions)
     spec = tiny.dims.discriminator
-    first = spec.layers[0]
+    first = spec.stack[0]
     others = [
         dataclasses.replace(first, block="positions", heads=heads, residual_dtype="float32")
         for heads in (1, 2)
     ]
-    spec = dataclasses.replace(spec, layers=(first, *others, dataclasses.replace(first, ffn=24)))
+    spec = dataclasses.replace(spec, stack=(first, *others, dataclasses.replace(first, ffn=24)))
     x, tokens = np.ones((2, 10, 12), np.float32), Tokens.of(tiny.batch)
     shapes = flatten(jax.eval_shape(lambda: Encoder(spec).init(jax.random.key(0), x, tokens, None)))
     assert shapes["params/layer_0/up/kernel"].shape == (16, 48)
     assert shapes["params/layer_3/up/kernel"].shape == (16, 24)
     assert not any("layer_1" in name or "layer_2" in name for name in shapes)
     params = {"params": {"project": tiny.params["discriminator"]["project"]}}
-    two = dataclasses.replace(spec, layers=(*others,))
+    two = dataclasses.replace(spec, stack=(*others,))
     out = Encoder(two).apply(params, x, tokens, None)
     project = params["params"]["project"]
     expected = x @ project["kernel"] + project["bias"] + 3 * tokens.positions[..., None]
@@ -61,7 +61,7 @@ def test_one_place_asks_for_attention(tiny, monkeypatch, recompute: bool):
 
     monkeypatch.setattr(blocks, "self_attention", recorded)
     layer = dataclasses.replace(
-        tiny.dims.discriminator.layers[0], attention_dropout=0.1, recompute_attention=recompute
+        tiny.dims.discriminator.stack[0], attention_dropout=0.1, recompute_attention=recompute
     )
     noise = noise_ops.for_rows(jax.random.key(0), jnp.arange(2))
     stream, tokens = Stream(jnp.ones((2, 10, 16))), Tokens.of(tiny.batch)

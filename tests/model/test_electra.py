@@ -84,10 +84,10 @@ def test_trees_of_the_tying_modes(dims):
 def test_the_generators_dimensions(dims):
     """Catches heads = ratio x heads, a truncated width, and a depth that ignores its ratio."""
     base = Dimensions(from_config(ModelSpec, load_config("base").model.to_dict(), "model"), 30522)
-    layer = base.generator.layers[0]
+    layer = base.generator.stack[0]
     assert (layer.width, layer.ffn, layer.heads) == (256, 1024, 4)
     small = dims(width=256, heads=4, generator_size=0.25, generator_layers=0.5, layers=12)
-    assert (small.generator.layers[0].heads, len(small.generator.layers)) == (1, 6)
+    assert (small.generator.stack[0].heads, small.generator.layers) == (1, 6)
 
 
 @pytest.fixture(scope="module")
