@@ -53,29 +53,6 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown {what} {name!r}.{hint} Known: {', '.join(known)}")
 
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def seconds_of(text: str, where: str) -> float:
-    """The seconds of a stretch of time such as 24h, 90m, 2d or 1.5h; UserError for what is none or not above 0."""
-    found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)([smhd])", text.strip())
-    seconds = float(found[1]) * _SECONDS[found[2]] if found else 0.0
-    if not 0 < seconds < math.inf:
-        raise UserError(
-            f"{where} {text!r} is no stretch of time; expected one such as 24h, 90m or 2d"
-        )
-    return seconds
-
-
-def spoken_time(seconds: float) -> str:
-    """Seconds for people: 45 seconds, 90 minutes, 30.5 hours, 121 days."""
-    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= 2 * size:
-            number = seconds / size
-            return f"{number:,.0f} {unit}s" if number >= 10 else f"{number:.1f} {unit}s"
-    return f"{seconds:.0f} seconds" if seconds >= 2 else f"{seconds:.1g} seconds"
-
-
 def check_choice(where: str, value: str, choices: Sequence[str]) -> None:
     """Raises UserError unless `value` is one of `choices`."""
     if value not in choices:

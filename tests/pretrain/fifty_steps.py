@@ -85,7 +85,7 @@ def main() -> None:
 
     def recorded(self: RunSpec, data) -> Recorded:
         o = make(self, data)
-        return Recorded(o.options, o.dims, o.special, o.slots)
+        return Recorded(o.options, o.dims, o.special, o.seq_len)
 
     RunSpec.make_objective = recorded
     for name, (rows, fsdp, dtype, slices) in told["meshes"].items():
