@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
+import numpy as np
 
 from electra_jax import userfile
 from electra_jax.finetune import network
+from electra_jax.finetune.forward import Filling
 from electra_jax.finetune.kinds import table as kinds
-from electra_jax.finetune.kinds.kind import Kind
+from electra_jax.finetune.kinds.kind import Data, Kind
 from electra_jax.finetune.network import NetworkSpec
-from electra_jax.finetune.rows import Arrays
+from electra_jax.finetune.rows import Split
+from electra_jax.spec import UserError
 from electra_jax.tasks import custom
 from electra_jax.tasks.features import Features
 from electra_jax.tasks.files.wanted import Wanted
@@ -87,13 +90,13 @@ class _Checked:
     """A user's kind: what its members raise, and what they return, is checked."""
 
     def __init__(self, kind: Kind, path: str | Path) -> None:
-        self._kind, self._path = kind, path
+        self._kind, self._path, self.cls = kind, path, type(kind).__name__
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._kind, name)
         if not callable(value):
             return value
-        member = f"{type(self._kind).__name__}.{name}"
+        member = f"{self.cls}.{name}"
         return functools.partial(self._call, value, name, member)
 
     def _call(
@@ -168,18 +171,36 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any, Sequence[Any]], str]]] = {
 }
 
 
-def check_learning(spec: NetworkSpec, task: str, batch: Arrays) -> None:
-    """Calls head, loss and count of a user's kind with shapes alone. UserError for what is no head or no sum.
+def check(path: str | Path, spec: NetworkSpec, data: Data, split: Split) -> None:
+    """Calls what a user's task needs with shapes and zeros. UserError for what is no head, no sum, no score.
 
-    `batch`: one of training, as `Rows.batch` makes it. For a kind of the package there is nothing to check.
+    `split`: a few labelled examples, which stand for all.
     """
-    head = spec.head(task)
-    kind = kinds.get(head.kind)
-    if not isinstance(kind, _Checked):
-        return
-    what, name = f"{WHAT} {kind._path}", type(kind._kind).__name__
-    alone = dataclasses.replace(spec, heads=((task, head),))
+    batch = split.rows.batch(np.arange(len(split.rows)), int(split.rows.lengths.max()))
     shapes = {k: jax.ShapeDtypeStruct(x.shape, x.dtype) for k, x in batch.items()}
+    predicted = _check_learning(path, spec, data.task.name, shapes)
+    filled = Filling(split.rows)
+    zeros = {name: np.zeros(x.shape, x.dtype) for name, x in predicted.items()}
+    filled.add(np.arange(len(split.rows)), zeros)
+    what, kind = f"{WHAT} {path}", kinds.get(data.task.kind)
+    try:
+        kind.predictions(data, split, filled.arrays)
+        found = kind.scores(data, split, filled.arrays)
+    except UserError as error:
+        if str(error).startswith(what):
+            raise
+        raise UserError(f"{what}: {error}") from error
+    if not isinstance(found.get(data.task.main_metric), int | float):
+        expected = f"one of the scores {', '.join(found)}"
+        raise userfile.wrong(what, "task.main_metric", expected, repr(data.task.main_metric))
+
+
+def _check_learning(path: str | Path, spec: NetworkSpec, task: str, shapes: Any) -> Any:
+    """The shapes of a head's outputs in prediction, by name; UserError where head, loss or count are none."""
+    head = spec.head(task)
+    kind, what = kinds.get(head.kind), f"{WHAT} {path}"
+    name = kind.cls if isinstance(kind, _Checked) else type(kind).__name__
+    alone = dataclasses.replace(spec, heads=((task, head),))
 
     def outputs(training: bool) -> Any:
         def both(batch: Any) -> Any:
@@ -189,13 +210,11 @@ def check_learning(spec: NetworkSpec, task: str, batch: Arrays) -> None:
         return jax.eval_shape(both, shapes)
 
     expected = 'outputs by name, each with the batch in front, such as {"logits": [B, classes]}'
-    with userfile.calling(kind._path, what, f"{name}.head", expected):
+    with userfile.calling(path, what, f"{name}.head", expected):
         learned, predicted = outputs(True), outputs(False)
-    rows = len(batch["weight"])
+    rows = shapes["weight"].shape[0]
     for out in (learned, predicted):
-        if not isinstance(out, dict) or any(
-            not x.shape or x.shape[0] != rows for x in out.values()
-        ):
+        if not isinstance(out, dict) or any(x.shape[:1] != (rows,) for x in out.values()):
             raise userfile.wrong(what, f"{name}.head", expected, userfile.described(out))
     for member, found in (
         ("loss", jax.eval_shape(functools.partial(kind.loss, head), learned, shapes)),
@@ -204,6 +223,7 @@ def check_learning(spec: NetworkSpec, task: str, batch: Arrays) -> None:
         if getattr(found, "shape", None) != ():
             one = "the sum over the rows of the batch, float32[]"
             raise userfile.wrong(what, f"{name}.{member}", one, userfile.described(found))
+    return predicted
 
 
 def keep(workdir: Path, given: Sequence[str], tasks: Sequence[str]) -> None:

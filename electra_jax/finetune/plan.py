@@ -37,6 +37,7 @@ from electra_jax.tasks.task import Task
 from electra_jax.text.tokenizer import Tokenizer
 
 MOST_STEPS = 10_000_000  # of a run; each is planned before the first
+FEW = 4  # examples that a user's own task is tried on before it trains
 UNKNOWN_SHARE = 0.1  # of unknown tokens, above which the tokenizer is hardly the right one
 
 
@@ -114,9 +115,12 @@ def _make(options: Options, asked: DataOptions, chosen: Sequence[Task]) -> Plan:
         steps=schedule.steps,
         accumulation=t.accumulation,
     )
-    for d in data:
-        first = d.train.batch(np.arange(min(2, len(d.train))), int(d.train.lengths[:2].max()))
-        own.check_learning(spec.network, d.task.name, first)
+    for given, d in zip(options.tasks, data, strict=True):
+        if userfile.is_file(given):
+            dev = d.splits["dev"]
+            few = dev.examples[:FEW]
+            shown = encode(d.task, d.labels, few, dev.where, found.tokenizer, d.max_len, asked)
+            own.check(given, spec.network, d, shown)
     scored = np.concatenate([s.rows.lengths for d in data for s in d.splits.values()])
     return Plan(
         options,

@@ -6,19 +6,17 @@ import random
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import pytest
 
 from electra_jax import cli
 from electra_jax.finetune import own
 from electra_jax.finetune.kinds import table
-from electra_jax.learn import mesh as meshes
 from electra_jax.spec import UserError
 from electra_jax.tasks.task import Task
 
+pytestmark = pytest.mark.usefixtures("cheap")
 GROUPS = {"colour": "red blue green", "animal": "cat dog cow", "place": "home town lake"}
 SMALL = (
     *("model.layers=1", "model.width=16", "model.heads=2", "model.ffn=32", "model.embedding=16"),
@@ -29,12 +27,9 @@ SMALL = (
 
 
 @pytest.fixture(autouse=True)
-def apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Kinds as the package has them afterwards; one device, whose threads wait for no other."""
-    build = meshes.build
-    monkeypatch.setattr(meshes, "build", lambda spec: build(spec, jax.devices()[:1]))
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kinds as the package has them afterwards."""
     monkeypatch.setattr(table, "KINDS", dict(table.KINDS))
-    yield
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +136,10 @@ BAD_LOSS = (
     "    def loss(self, spec, out, batch):\n        return out['logits'][:, 0]\n\n    def head(self"
 )
 
+BAD_PREDICTIONS = (
+    "    def predictions(self, data, split, said):\n        return [1]\n\n    def head(self"
+)
+
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
@@ -154,13 +153,24 @@ BAD_LOSS = (
         ("tokenizer.encode_batch", "tokenizer.encoded", "features, .*AttributeError"),
         ('batch["pair"]', 'batch["pairs"]', "head, line .*KeyError"),
         ('        return {"logits": dense', BAD_HEAD, "head: expected outputs"),
-        ("    def head(self", BAD_LOSS, r"loss: expected the sum .*found float32\[2\]"),
+        ("    def head(self", BAD_LOSS, r"loss: expected the sum .*found float32\[4\]"),
         (
             "return found\n",
             "return [1]\n",
             "Marked.read: expected a list of examples.*found int without id",
         ),
         ("return found\n", "return None\n", "Marked.read.*TypeError"),
+        ('"accuracy", "macro_f1"', '"accuracy", "f2"', "unknown metric 'f2'. Did you mean 'f1'"),
+        (
+            'main_metric="accuracy"',
+            'main_metric="f1"',
+            "task.main_metric: expected one of the scores accuracy, mac",
+        ),
+        (
+            "    def head(self",
+            BAD_PREDICTIONS,
+            "predictions: expected a list with one .*found 1 for 4 examples",
+        ),
     ],
 )
 def test_members_that_are_wrong(home, capsys, old, new, said):
