@@ -31,6 +31,9 @@ from electra_jax.tasks.task import Layout, Task
 
 FOLDER = "tasks"  # of a workdir: the copies
 WHAT = "task file"
+NAME = re.compile(
+    r"[A-Za-z][\w-]*"
+)  # of a task; a folder's record is held to it before it names a file
 _MEMBERS = {"task": "a Task of electra_jax.tasks.task"}
 
 
@@ -40,7 +43,7 @@ def load(path: str | Path) -> Task:
     task, kind = module.task, getattr(module, "kind", None)
     if not isinstance(task, Task):
         raise userfile.wrong(what, "task", _MEMBERS["task"], userfile.described(task))
-    if task.name in custom.MAKERS or not re.fullmatch(r"[A-Za-z][\w-]*", str(task.name)):
+    if task.name in custom.MAKERS or not NAME.fullmatch(str(task.name)):
         raise userfile.wrong(
             what,
             "task.name",
@@ -241,7 +244,8 @@ def kept(workdir: str | Path, name: str) -> Path:
 
 def register(workdir: str | Path, tasks: Sequence[str]) -> dict[str, Task]:
     """The users' own tasks among those of a workdir, by name; their kinds are known from now on."""
-    return {name: load(path) for name in tasks if (path := kept(workdir, name)).is_file()}
+    files = {name: kept(workdir, name) for name in tasks if NAME.fullmatch(name)}
+    return {name: load(path) for name, path in files.items() if path.is_file()}
 
 
 def as_kept(workdir: str | Path, given: Sequence[str], tasks: Sequence[str]) -> tuple[str, ...]:

@@ -64,8 +64,7 @@ def _predict(
     made = options(found.config)
     asked = made.data
     labels = found.labels[name]
-    entry = own_tasks.get(name) or plan.choose(name, asked)
-    entry = tasks.with_labels(entry, labels) if labels else entry  # they say what a label is
+    entry = task_of(own_tasks.get(name) or plan.choose(name, asked), labels)
     if probabilities:
         kinds.get(entry.kind).check_probabilities(entry, output)
     scored = _with_range(entry, found.score_range[name])
@@ -113,6 +112,11 @@ def _write(
         raise UserError("the original's joint question answering has no ensemble; give --run")
     scoring.write_file(data, split, together, output, probabilities)
     return scoring.scores(data, split, together) if split.labelled else None
+
+
+def task_of(task: Task, labels: tuple[str, ...]) -> Task:
+    """The task with the classes that it was trained on: what reads its test file."""
+    return tasks.with_labels(task, labels) if labels else task
 
 
 def _with_range(task: Task, bounds: Sequence[float] | None) -> Task:
