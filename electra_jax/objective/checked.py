@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from electra_jax import userfile
+from electra_jax.data.baselines import MODELS
 from electra_jax.learn import arrays, mesh
 from electra_jax.learn import parts as partition
 from electra_jax.learn.learner import Context
 from electra_jax.learn.optim import OptimSpec
 from electra_jax.learn.parts import Part
 from electra_jax.objective.export import CLASSES, Export
-from electra_jax.objective.protocol import MEMBERS
+from electra_jax.objective.protocol import MEMBERS, Metric
 
 FIELDS = ("ids", "types", "docs", "word_starts", "positions")  # of a batch, int32 [B, L]
 USES = ("mask", "sample", "dropout")  # that a step has keys for
@@ -69,6 +70,7 @@ class Trial:
             )
             self._refuse("loss", f"{found}{list(second[name].shape)} for {ROWS[1]}", same)
         self._host(first)
+        self._refuse("shown", self._objective.shown, _are_metrics(self._objective.shown))
 
     def _parts(self) -> None:
         found = self._call("parts", Part(optim=_OPTIM, steps=1))
@@ -105,6 +107,7 @@ class Trial:
         said = self._shapes("evaluate", context)
         right = isinstance(said, tuple) and len(said) == 2 and _is_sums(said[0])
         self._refuse("evaluate", said, right and _is_by_token(said[1], shape.shape))
+        self._tokens = {n: np.zeros(2, x.dtype) for n, x in said[1].items() if n != "valid"}
         return loss[1]
 
     def _host(self, sums: Mapping[str, Any]) -> None:
@@ -115,6 +118,10 @@ class Trial:
             isinstance(x, float | int) for x in values.values()
         )
         self._refuse("metrics", values, right)
+        guessed = self._call("beside_counting", dict.fromkeys(MODELS, (1.0, 0.5)))
+        ranked = self._call("rank_metrics", self._tokens, None) if self._tokens else {}
+        self._refuse("beside_counting", guessed, isinstance(guessed, dict))
+        self._refuse("rank_metrics", ranked, isinstance(ranked, dict))
         count = self._call("flops", self._seq_len)
         self._refuse("flops", count, isinstance(count, float | int) and 0 < count < math.inf)
         exports = self._call("exports")
@@ -168,6 +175,13 @@ def _is_by_token(tokens: Any, shape: tuple[int, ...]) -> bool:
     ):
         return False
     return not tokens or ("valid" in tokens and tokens["valid"].dtype == jnp.bool_)
+
+
+def _are_metrics(shown: Any) -> bool:
+    try:
+        return all(isinstance(metric, Metric) and metric.form.format(1.0) for metric in shown)
+    except (TypeError, ValueError, AttributeError, IndexError, KeyError):
+        return False
 
 
 def _same(one: Any, other: Any) -> bool:

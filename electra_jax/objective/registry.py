@@ -74,6 +74,10 @@ def _loaded(name: str, digest: str) -> ModuleType:
         raise userfile.wrong(
             f"{OWN} {name}", "Options", "a frozen dataclass", userfile.described(options)
         )
+    ranges = getattr(made, "RANGES", {})
+    if not isinstance(ranges, Mapping) or not all(isinstance(x, Range) for x in ranges.values()):
+        expected = "a dict: option -> Range (electra_jax.quantities)"
+        raise userfile.wrong(f"{OWN} {name}", "RANGES", expected, userfile.described(ranges))
     return made
 
 
@@ -106,13 +110,15 @@ def make(
     own = _fields(name)
     foreign = set[str]().union(*map(_fields, KNOWN)) - own
     options = {key: value for key, value in options.items() if key not in foreign}
-    spec: Any = from_config(options_of(name), options, "objective")
-    dims = Dimensions(model, vocab_size)
+    dims, made = Dimensions(model, vocab_size), module(name)
     if not userfile.is_file(name):
-        return module(name).make(spec, dims, special, seq_len)
-    what, expected = f"{OWN} {name}", MEMBERS["make"]
-    with userfile.calling(name, what, "make", expected):
-        found = module(name).make(spec, dims, special, seq_len)
+        spec: Any = from_config(options_of(name), options, "objective")
+        return made.make(spec, dims, special, seq_len)
+    what = f"{OWN} {name}"
+    with userfile.calling(name, what, "Options", "a frozen dataclass that takes these values"):
+        spec = from_config(options_of(name), options, "objective")
+    with userfile.calling(name, what, "make", MEMBERS["make"]):
+        found = made.make(spec, dims, special, seq_len)
     tried = (name, digest(name), json.dumps(options, sort_keys=True), dims, special, seq_len)
     if tried not in _CHECKED:
         checked.check(found, name, what, seq_len)
@@ -140,8 +146,10 @@ def numbers(name: str) -> Callable[[Dimensions], Mapping[str, Any]]:
 
 def clashes(section: Mapping[str, Any]) -> list[tuple[Sequence[str], str]]:
     """The keys ("objective.key") that exclude each other, and a sentence on them."""
-    asked: Any = getattr(module(section["name"]), "clashes", lambda section: [])
-    return [([f"objective.{key}" for key in keys], said) for keys, said in asked(section)]
+    name, expected = section["name"], "(section) -> a list of (keys, a sentence)"
+    asked: Any = getattr(module(name), "clashes", lambda section: [])
+    with userfile.calling(name, f"{OWN} {name}", "clashes", expected):
+        return [([f"objective.{key}" for key in keys], said) for keys, said in asked(section)]
 
 
 def ranges(name: str | None = None) -> dict[str, Range]:

@@ -71,7 +71,7 @@ def open_run(
     name = asked["objective"]["name"]
     code, found, note = usercode.changed(folder, name, config is not None, allow_change)
     notes.append(note)
-    if record is None:
+    if not (folder / usercode.COPY).is_file():
         code = usercode.read(name)
     run = run_spec(asked, folder if code is None else None)
     sensible.check({**asked, "objective": dict(run.objective)}, before)

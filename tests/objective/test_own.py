@@ -67,6 +67,9 @@ def test_the_example_is_an_objective(mine):
             "Exchanged.flops = lambda self, length: -1\nmake = Exchanged",
             "found -1",
         ),
+        ('"loss {:.4f}"', '"loss {:.4q}"', "shown: expected a list of Metrics"),
+        ("Range(0, 1, above=True, below=True)", "(0, 1)", "RANGES: expected a dict"),
+        ("share: float = 0.15", "__post_init__ = 3  #", "Options: TypeError.*not callable"),
         (
             "make = Exchanged",
             "Exchanged.metrics = lambda self, sums: sums\nmake = Exchanged",
