@@ -137,6 +137,7 @@ def _facts(asked: Mapping[str, Any], work: Plan) -> dict[str, Any]:
         "config": {name: value for name, value in flat(asked).items() if name not in local},
         "encoder": work.start.digest(),
         "data": _fingerprints(work),
+        "task files": own.digests(work.options.tasks),
         "versions": {name: v for name, v in versions().items() if name != "python"},
     }
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from electra_jax import files, remote
+from electra_jax import files, remote, userfile
 from electra_jax.convert import folder as hf_folder
 from electra_jax.convert import made_by, names, pair
 from electra_jax.convert.card import About
@@ -133,7 +133,8 @@ def _card(
 
 def _command(config: Mapping[str, Any]) -> str:
     """`electra-jax finetune` with all that differs from the recipe's values; folders are left out."""
-    recipe = f"finetune:{','.join(config['tasks'])}"
+    tasks = [os.path.basename(t) if userfile.is_file(t) else t for t in config["tasks"]]
+    recipe = f"finetune:{','.join(tasks)}"
     usual = load_config(recipe).to_dict()
     left_out = ("init", "tasks", "mesh.", "train.log_every", "train.checkpoint_every")
     init = os.path.basename(config["init"].rstrip("/"))

@@ -6,6 +6,7 @@ predict, export and a later start use, whatever becomes of the file.
 
 import dataclasses
 import functools
+import hashlib
 import re
 import shutil
 import sys
@@ -227,6 +228,12 @@ def _check_learning(path: str | Path, spec: NetworkSpec, task: str, shapes: Any)
             one = "the sum over the rows of the batch, float32[]"
             raise userfile.wrong(what, f"{name}.{member}", one, userfile.described(found))
     return predicted
+
+
+def digests(given: Sequence[str]) -> list[str]:
+    """SHA-256 of the files among the tasks that a command was given, in their order."""
+    files = [Path(path) for path in given if userfile.is_file(path)]
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
 
 
 def keep(workdir: Path, given: Sequence[str], tasks: Sequence[str]) -> None:

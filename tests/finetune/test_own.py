@@ -211,3 +211,13 @@ def test_a_task_beside_the_usual_recipe(home, code):
     config = options.recipe("mytask.py", ())
     assert (config.train.epochs, config.tasks) == (None, ("mytask.py",))
     assert isinstance(own.load("mytask.py"), Task)
+
+
+def test_the_card_names_the_file_alone(home):
+    """Catches a model card that tells where on its maker's machine a file lay."""
+    from electra_jax.finetune import export, options
+
+    config = options.recipe(str(home / "mytask.py"), ["init=run/", "train.batch=8"]).to_dict()
+    told = export._command(config)
+    assert "--config finetune:mytask.py" in told and "train.batch=8" in told
+    assert str(home) not in told
