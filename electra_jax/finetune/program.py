@@ -27,7 +27,7 @@ from electra_jax.learn.step import State
 from electra_jax.learn.step import make_train_step as make_step
 from electra_jax.model import initial
 from electra_jax.model.electra import Params
-from electra_jax.ops import target
+from electra_jax.ops import machine
 
 # What a step reports, by the names that metrics.jsonl has.
 REPORTED = {
@@ -97,9 +97,9 @@ def micro_batches(shape: tuple[int, ...], width: int) -> int:
     """In how many parts a batch of rows [B, (C,) L] is best taken where no memory is short: 1, but on a CPU as many
     as leave about MICRO_TOKENS a part and device, for the caches' sake.
     """
-    if target.platform() != "cpu":
+    if machine.platform() != "cpu":
         return 1
-    rows = shape[0] // jax.sharding.get_abstract_mesh().size
+    rows = shape[0] // machine.devices()
     tokens = rows * math.prod(shape[1:])
     least = tokens / max(MICRO_TOKENS, MICRO_ELEMENTS / width)
     return next(n for n in range(1, rows + 1) if rows % n == 0 and (n >= least or n == rows))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from electra_jax.ops import target
+from electra_jax.ops.barrier import written
 from electra_jax.spec import UserError, check_choice
 
 Params = dict[str, Any]
@@ -92,12 +92,7 @@ def scale_by_adam(
         keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
         mu = jax.tree.map(lambda m, g: keep(beta1 * m + (1 - beta1) * g, m), state.mu, grads)
         nu = jax.tree.map(lambda v, g: keep(beta2 * v + (1 - beta2) * g * g, v), state.nu, grads)
-        # What follows reads the new moments. Left to itself XLA computes them again from the old ones, and
-        # must copy those first, because the new ones take their place: half of the update's time on a CPU.
-        # A GPU's compiler writes moments and parameters in one kernel, which the barrier would make two.
-        if target.platform() != "gpu":
-            mu, nu = jax.lax.optimization_barrier((mu, nu))
-        moments = mu, nu
+        moments = mu, nu = written((mu, nu))
         if unbiased:
             count = keep(optax.safe_increment(state.count), state.count)
             mu = optax.tree.bias_correction(mu, beta1, count)

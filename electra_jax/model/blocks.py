@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from electra_jax.model.layers import Weights, scale_and_shift
 from electra_jax.model.tokens import Tokens
 from electra_jax.ops import dense
-from electra_jax.ops.attention import self_attention
+from electra_jax.ops.attention import Mask, self_attention
 from electra_jax.ops.feedforward import feed_forward
 from electra_jax.ops.noise import Noise
-from electra_jax.ops.residual import residual_norm
+from electra_jax.ops.norm import residual_norm
 
 # A branch of a block: a product [B, L, D] in the dtype of products, and the bias [D] that is still to be added to it.
 Branch = tuple[jax.Array, jax.Array]
@@ -80,7 +80,7 @@ def attend(
     )
     if spec.recompute_attention:
         attention = jax.checkpoint(attention)
-    return attention(qkv_BxLxM, bias_M, tokens.docs, noise=noise)
+    return attention(qkv_BxLxM, bias_M, Mask(tokens.docs), noise=noise)
 
 
 def _weights(spec: LayerSpec, name: str, inputs: int, outputs: int) -> tuple[jax.Array, jax.Array]:

@@ -4,9 +4,9 @@ import flax.linen as nn
 import jax
 
 from electra_jax.model.initial import truncated_normal
-from electra_jax.ops import target
+from electra_jax.ops import machine
 from electra_jax.ops.noise import Noise
-from electra_jax.ops.residual import LAYER_NORM_EPS, norm
+from electra_jax.ops.norm import LAYER_NORM_EPS, norm
 
 VOCAB_MULTIPLE = 128  # the table is padded to this many rows: lanes of a TPU, tiles of a GPU matmul
 
@@ -16,7 +16,7 @@ def layer_norm(dtype: str, name: str | None = None) -> nn.LayerNorm:
 
     On a TPU the variance is the mean square less the squared mean, which the product before it adds up as it writes.
     """
-    fast = target.platform() == "tpu"
+    fast = machine.platform() == "tpu"
     return nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=dtype, use_fast_variance=fast, name=name)
 
 

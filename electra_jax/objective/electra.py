@@ -17,8 +17,7 @@ from electra_jax.objective import corrupt, losses
 from electra_jax.objective.export import DETECTION, MASKED_LM, Export
 from electra_jax.objective.protocol import Defaults, Metric
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops.samplers import SAMPLERS
-from electra_jax.ops.vocab_head import HeadOutput, vocabulary_head
+from electra_jax.ops.vocabulary import SAMPLERS, HeadOutput, vocabulary_head
 from electra_jax.quantities import Range
 from electra_jax.spec import UserError, check_choice
 

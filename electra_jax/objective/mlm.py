@@ -16,7 +16,7 @@ from electra_jax.objective import corrupt, losses
 from electra_jax.objective.export import MASKED_LM, Export
 from electra_jax.objective.protocol import Defaults, Metric, dropout
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops.vocab_head import vocabulary_head
+from electra_jax.ops.vocabulary import vocabulary_head
 
 RANGES = corrupt.RANGES
 Options = corrupt.MaskOptions  # the config section `objective`: what is masked, nothing else

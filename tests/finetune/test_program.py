@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh
 
 from electra_jax.finetune import order, rows
 from electra_jax.finetune.heads import HeadSpec
@@ -149,7 +150,9 @@ def test_micro_batches_for_a_cpu(shape, width, devices, parts):
     """Catches parts that do not divide the rows of a device, and those of an accelerator cut too."""
     on_cpu = meshes.build(meshes.MeshSpec(-1, 1), jax.devices()[:devices])
     assert meshes.on_mesh(micro_batches, on_cpu)(shape, width) == parts
-    assert micro_batches(shape, width) == 1
+    chip = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
+    with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("data",), abstract_device=chip)):
+        assert micro_batches(shape, width) == 1
 
 
 def test_frozen_layers_keep_their_values(data, mesh, ordered):

@@ -55,9 +55,9 @@ def test_one_place_asks_for_attention(tiny, monkeypatch, recompute: bool):
     """Catches a layer that goes around `attend`, where its mask and rotation are decided."""
     asked = []
 
-    def recorded(qkv, bias, docs, *, heads, dropout, noise):
+    def recorded(qkv, bias, mask, *, heads, dropout, noise):
         asked.append((qkv.shape, bias.shape, heads, dropout, noise is None))
-        return qkv[..., : qkv.shape[-1] // 3] * (docs[..., None] > 0)
+        return qkv[..., : qkv.shape[-1] // 3] * (mask.docs_BxL[..., None] > 0)
 
     monkeypatch.setattr(blocks, "self_attention", recorded)
     layer = dataclasses.replace(

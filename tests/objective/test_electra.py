@@ -8,7 +8,7 @@ import pytest
 from electra_jax.learn.arrays import flatten
 from electra_jax.learn.learner import Context
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops import samplers
+from electra_jax.ops.vocabulary import samplers
 
 VOCAB = 40
 

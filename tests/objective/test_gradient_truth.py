@@ -41,7 +41,7 @@ from electra_jax.model.layers import padded_vocab
 from electra_jax.model.tokens import Tokens
 from electra_jax.objective import registry
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops.vocab_head import vocabulary_head
+from electra_jax.ops.vocabulary import vocabulary_head
 from electra_jax.spec import from_config, load_config
 
 pytestmark = pytest.mark.torch

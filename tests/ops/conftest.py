@@ -1,5 +1,7 @@
 """What tests of several platforms' kernels share."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,8 @@ from electra_jax.finetune.program import Program, StepSpec
 from electra_jax.learn import mesh as meshes
 from electra_jax.model.electra import Dimensions
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops.vocab_tiles import HeadOptions, tiled_head
+from electra_jax.ops.vocabulary import tiles
+from electra_jax.ops.vocabulary.slots import HeadOptions, Inputs
 
 
 def fine_tuning_text(devices, runs: int = 0) -> str:
@@ -74,30 +77,28 @@ def fine_tuning():
     return fine_tuning_text
 
 
-def check_heads(kernel_head, options: HeadOptions, hidden, table, bias) -> None:
+def check_heads(kernels, options: HeadOptions, hidden, table, bias) -> None:
     """That an interpreted vocabulary head gives what the tiles do, gradients as well: ids exactly, the rest to 1e-5."""
     draw = np.random.default_rng(1)
-    slope = draw.normal(size=hidden.shape[:2]).astype(np.float32)
-    targets = draw.integers(0, options.vocab_size, slope.shape).astype(np.int32)
+    cotangent = draw.normal(size=hidden.shape[:2]).astype(np.float32)
+    targets = draw.integers(0, options.vocab_size, cotangent.shape).astype(np.int32)
     noise = noise_ops.for_rows(jax.random.key(9), jnp.arange(len(hidden)) + 5)
 
     def run(head):
         def loss(*arrays):
-            out = head(*arrays, targets, noise, options)
-            return jnp.sum(out.loss * slope), out
+            out = head(Inputs(*arrays, targets, noise), options=options)
+            return jnp.sum(out.loss * cotangent), out
 
         arrays = [jnp.asarray(x, jnp.float32) for x in (hidden, table, bias)]
         grads, out = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(*arrays)
         return (*out, *grads)
 
-    def kernel(*arguments):
-        return kernel_head(*arguments, interpret=True)
-
-    for found, expected in zip(run(kernel), run(tiled_head), strict=True):
-        if found.dtype == jnp.int32:
-            assert np.array_equal(found, expected)
+    interpreted = functools.partial(kernels.run, interpret=True)
+    for actual, expected in zip(run(interpreted), run(tiles.run), strict=True):
+        if actual.dtype == jnp.int32:
+            assert np.array_equal(actual, expected)
         else:
-            assert np.abs(found - expected).max() < 1e-5
+            assert np.abs(actual - expected).max() < 1e-5
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ class Gumbel(NamedTuple):
     def add(
         self, draw_BxKxT: jax.Array, first: jax.Array | int, top_BxK: jax.Array, noise: Noise
     ) -> "Gumbel":
-        """See `Sampler`."""
+        """With T ids more, numbered from `first` on; `Sampler.add`."""
         del top_BxK
         ids_T = first + jnp.arange(draw_BxKxT.shape[-1], dtype=jnp.int32)
         return Gumbel(
@@ -79,7 +79,7 @@ class Gumbel(NamedTuple):
         )
 
     def sample(self, noise: Noise) -> tuple[jax.Array, jax.Array]:
-        """See `Sampler`."""
+        """(id, its logit); `Sampler.sample`."""
         del noise
         return self.best.id, self.best.logit
 
@@ -104,7 +104,7 @@ class GroupedGumbel(NamedTuple):
     def add(
         self, draw_BxKxT: jax.Array, first: jax.Array | int, top_BxK: jax.Array, noise: Noise
     ) -> "GroupedGumbel":
-        """See `Sampler`."""
+        """With T ids more, numbered from `first` on, in groups; `Sampler.add`."""
         batch, slots, ids = draw_BxKxT.shape
         draw_BxKxNxG = draw_BxKxT.reshape(batch, slots, ids // GROUP, GROUP)
         # Written as in the softmax's sums, so that the exponentials are computed once for both.
@@ -124,7 +124,7 @@ class GroupedGumbel(NamedTuple):
         )
 
     def sample(self, noise: Noise) -> tuple[jax.Array, jax.Array]:
-        """See `Sampler`."""
+        """(id, its logit); `Sampler.sample`."""
         ids_BxKxG = self.first[..., None] + jnp.arange(GROUP, dtype=jnp.int32)
         score_BxKxG = self.logits_BxKxG + gumbel(noise, self.logits_BxKxG, ids_BxKxG)
         at_BxK = jnp.argmax(score_BxKxG, axis=-1).astype(jnp.int32)

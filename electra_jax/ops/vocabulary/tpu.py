@@ -1,6 +1,6 @@
 """The vocabulary head on a TPU as two Pallas kernels: logits, noise and running sums never leave the core's memory.
 
-What `vocab_tiles.py` computes, with ids along sublanes and slots (a row's chosen positions) along lanes: a
+What `tiles.py` computes, with ids along sublanes and slots (a row's chosen positions) along lanes: a
 reduction over ids is then a sum of registers, and what is kept of a slot is one lane. The grid goes through the
 vocabulary; hidden states, and in the backward pass their gradient, stay in the core for all slots, so the table is
 read once and its gradient written once.
@@ -16,11 +16,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops import tile
-from electra_jax.ops.noise import Noise
-from electra_jax.ops.samplers import NO_ID, slot_keys
-from electra_jax.ops.tpu import core
-from electra_jax.ops.vocab_tiles import DISALLOWED, HeadOptions, PerSlot
+from electra_jax.ops import tile, tpu_core
+from electra_jax.ops.vocabulary.samplers import NO_ID, slot_keys
+from electra_jax.ops.vocabulary.slots import DISALLOWED, HeadOptions, Inputs, PerSlot, gradients
 
 _TILE = 512  # ids of a program
 _SLOTS = 512  # that are worked on at a time
@@ -30,18 +28,18 @@ _STATE = 8  # rows of what is kept of a slot
 _TOP, _TOTAL, _MOMENT, _TARGET, _SCORE, _LOGIT, _DRAW_TOP, _DRAW_TOTAL = range(_STATE)
 
 
-def obstacle(shape_BxKxE: tuple[int, ...], dtype: jnp.dtype, sampler: str) -> str:
-    """What of hidden states of this shape, those of one device, the kernels do not support; empty where they do."""
-    batch, slots, width = shape_BxKxE
-    if sampler != "gumbel":
-        return f"the sampler {sampler} (but gumbel)"
-    if width % core.LANES:
-        return f"embeddings of width {width} (but multiples of {core.LANES})"
+def supports(inputs: Inputs, options: HeadOptions) -> str:
+    """The reason why the kernels do not support this on one device; empty where they do."""
+    (batch, slots, width), dtype = inputs.hidden_BxKxE.shape, inputs.hidden_BxKxE.dtype
+    if options.sampler != "gumbel":
+        return f"the sampler {options.sampler} (but gumbel)"
+    if width % tpu_core.LANES:
+        return f"embeddings of width {width} (but multiples of {tpu_core.LANES})"
     if dtype not in (jnp.bfloat16, jnp.float32):
         return f"{dtype} (but bfloat16 and float32)"
-    if small := core.too_small():
+    if small := tpu_core.too_small():
         return small
-    resident = batch * slots * width * (jnp.dtype(dtype).itemsize + 4)
+    resident = batch * slots * width * (dtype.itemsize + 4)
     room = _RESIDENT * pltpu.get_tpu_info().vmem_capacity_bytes
     if resident > room:
         return (
@@ -51,29 +49,14 @@ def obstacle(shape_BxKxE: tuple[int, ...], dtype: jnp.dtype, sampler: str) -> st
     return ""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
-def kernel_head(
-    hidden_BxKxE: jax.Array,
-    table_VxE: jax.Array,
-    bias_V: jax.Array,
-    targets_BxK: jax.Array,
-    noise: Noise,
-    options: HeadOptions,
-    interpret: bool = False,
-) -> PerSlot:
-    """`vocab_tiles.tiled_head` on one device; `options.tile` is not used. Only the loss has a gradient."""
-    return _forward(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise, options, interpret)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def run(inputs: Inputs, options: HeadOptions, interpret: bool = False) -> PerSlot:
+    """`tiles.run` on one device; `options.tile` is not used. Only the loss has a gradient."""
+    return _forward(inputs, options, interpret)[0]
 
 
-def _forward(
-    hidden_BxKxE: jax.Array,
-    table_VxE: jax.Array,
-    bias_V: jax.Array,
-    targets_BxK: jax.Array,
-    noise: Noise,
-    options: HeadOptions,
-    interpret: bool,
-) -> tuple[PerSlot, Any]:
+def _forward(inputs: Inputs, options: HeadOptions, interpret: bool) -> tuple[PerSlot, Any]:
+    hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise = inputs
     batch, slots, width = hidden_BxKxE.shape
     hidden_SxE = _padded(hidden_BxKxE.reshape(-1, width))
     table_low_VxE = table_VxE.astype(hidden_SxE.dtype)
@@ -111,24 +94,22 @@ def _forward(
     return out, (hidden_SxE, table_VxE, bias_V, targets_BxK, log_norm_BxK)
 
 
-def _backward(
-    options: HeadOptions, interpret: bool, saved: Any, slopes: PerSlot
-) -> tuple[Any, ...]:
+def _backward(options: HeadOptions, interpret: bool, saved: Any, cotangents: PerSlot) -> tuple[Any]:
     hidden_SxE, table_VxE, bias_V, targets_BxK, log_norm_BxK = saved
     size, width = hidden_SxE.shape
     rows = table_VxE.shape[0]
-    # Slots of the padding have slope 0.
-    kept_2xS = jnp.stack([_padded(x.reshape(-1)) for x in (log_norm_BxK, slopes.loss)])
+    # Slots of the padding have cotangent 0.
+    saved_2xS = jnp.stack([_padded(x.reshape(-1)) for x in (log_norm_BxK, cotangents.loss)])
     targets_1xS = _padded(targets_BxK.reshape(-1))[None]
     table_low_VxE = table_VxE.astype(hidden_SxE.dtype)
     d_hidden = jax.ShapeDtypeStruct((size, width), jnp.float32)
     d_table = jax.ShapeDtypeStruct((rows, width), jnp.float32)
     d_bias = jax.ShapeDtypeStruct((1, rows), jnp.float32)
-    operands = (targets_1xS, kept_2xS, hidden_SxE, table_low_VxE, bias_V[None])
+    operands = (targets_1xS, saved_2xS, hidden_SxE, table_low_VxE, bias_V[None])
     d_hidden_SxE, d_table_VxE, d_bias_1xV = pl.pallas_call(
         functools.partial(_backward_kernel, options, rows),
         grid=(pl.cdiv(rows, _TILE),),
-        in_specs=[_all(targets_1xS), _all(kept_2xS), _all(hidden_SxE), *_of_table(width)],
+        in_specs=[_all(targets_1xS), _all(saved_2xS), _all(hidden_SxE), *_of_table(width)],
         out_specs=[_all(d_hidden), *_of_table(width)],
         out_shape=[d_hidden, d_table, d_bias],
         compiler_params=_params(interpret),
@@ -137,26 +118,20 @@ def _backward(
     )(*operands)
     batch, slots = targets_BxK.shape
     d_hidden_BxKxE = d_hidden_SxE[: batch * slots].reshape(batch, slots, width)
-    return (
-        d_hidden_BxKxE.astype(hidden_SxE.dtype),
-        d_table_VxE.astype(table_VxE.dtype),
-        d_bias_1xV[0].astype(bias_V.dtype),
-        None,
-        None,
-    )
+    return (gradients((d_hidden_BxKxE, d_table_VxE, d_bias_1xV[0]), saved[:3]),)
 
 
-kernel_head.defvjp(_forward, _backward)
+run.defvjp(_forward, _backward)
 
 
 def _params(interpret: bool) -> pltpu.CompilerParams:
-    room = None if interpret else core.room()
+    room = None if interpret else tpu_core.room()
     return pltpu.CompilerParams(dimension_semantics=("arbitrary",), vmem_limit_bytes=room)
 
 
 def _padded(x: jax.Array) -> jax.Array:
     """With zeros after its first axis, to a multiple of the lanes."""
-    return jnp.pad(x, [(0, -x.shape[0] % core.LANES)] + [(0, 0)] * (x.ndim - 1))
+    return jnp.pad(x, [(0, -x.shape[0] % tpu_core.LANES)] + [(0, 0)] * (x.ndim - 1))
 
 
 def _all(array: Any) -> pl.BlockSpec:
@@ -195,7 +170,7 @@ def _forward_kernel(options: HeadOptions, *refs: Any) -> None:
         state_ref[_SCORE : _SCORE + 1] = jnp.full_like(state_ref[:1], -jnp.inf)
         picked_ref[...] = jnp.zeros(picked_ref.shape, jnp.int32)
 
-    bias_Tx1 = core.column(bias_ref[...])
+    bias_Tx1 = tpu_core.column(bias_ref[...])
     for slots in _parts(hidden_ref.shape[0]):
         target, counter, low, high = (lanes_ref[i : i + 1, slots] for i in range(4))
         ids_TxS, logits_TxS = _logits(options, first, hidden_ref[slots], table_ref, bias_Tx1)
@@ -231,7 +206,7 @@ def _forward_kernel(options: HeadOptions, *refs: Any) -> None:
 
 
 def _backward_kernel(options: HeadOptions, rows: int, *refs: Any) -> None:
-    target_ref, kept_ref, hidden_ref, table_ref, bias_ref = refs[:5]
+    target_ref, saved_ref, hidden_ref, table_ref, bias_ref = refs[:5]
     d_hidden_ref, d_table_ref, d_bias_ref = refs[5:]
     first = pl.program_id(0) * _TILE
 
@@ -244,20 +219,20 @@ def _backward_kernel(options: HeadOptions, rows: int, *refs: Any) -> None:
         # Rows after the table's end hold anything, and 0 x NaN is NaN.
         row_Tx1 = first + jax.lax.broadcasted_iota(jnp.int32, (_TILE, 1), 0)
         table_TxE = jnp.where(row_Tx1 < rows, table_TxE, jnp.zeros_like(table_TxE))
-    bias_Tx1 = core.column(bias_ref[...])
+    bias_Tx1 = tpu_core.column(bias_ref[...])
     d_table_TxE, d_bias_Tx1 = jnp.zeros(table_TxE.shape, jnp.float32), jnp.zeros_like(bias_Tx1)
     for slots in _parts(hidden_ref.shape[0]):
         hidden_SxE = hidden_ref[slots]
         ids_TxS, logits_TxS = _logits(options, first, hidden_SxE, table_TxE, bias_Tx1)
-        chance_TxS = jnp.exp(logits_TxS - kept_ref[:1, slots])
+        chance_TxS = jnp.exp(logits_TxS - saved_ref[:1, slots])
         hit_TxS = jnp.where(ids_TxS == target_ref[:, slots], np.float32(1), np.float32(0))
-        d_TxS = (chance_TxS - hit_TxS) * kept_ref[1:2, slots]
+        d_TxS = (chance_TxS - hit_TxS) * saved_ref[1:2, slots]
         low_TxS = d_TxS.astype(hidden_SxE.dtype)
         d_hidden_ref[slots] += tile.dot(low_TxS, table_TxE, 0, 0)
         d_table_TxE += tile.dot(low_TxS, hidden_SxE, 1, 0)
         d_bias_Tx1 += jnp.sum(d_TxS, axis=1, keepdims=True)
     d_table_ref[...] = d_table_TxE
-    d_bias_ref[...] = jnp.broadcast_to(d_bias_Tx1, (_TILE, core.LANES)).T[:1]
+    d_bias_ref[...] = jnp.broadcast_to(d_bias_Tx1, (_TILE, tpu_core.LANES)).T[:1]
 
 
 def _parts(slots: int) -> list[slice]:

@@ -31,7 +31,7 @@ def fma(a: jax.Array, b: ArrayLike, c: ArrayLike, interpret: bool) -> jax.Array:
 
 
 def less_square(a: jax.Array, b: jax.Array, interpret: bool) -> jax.Array:
-    """a - b^2, likewise."""
+    """a - b^2 in a's shape, as one instruction."""
     return (
         a - b * b
         if interpret

@@ -1,4 +1,4 @@
-"""What the GPU's kernels of LayerNorm share: how rows are cut, read, normalised, thinned out by dropout and written.
+"""What the GPU's kernels of LayerNorm share: how rows are cut, read, normalised, dropped and written.
 
 These kernels are limited by memory, so a row stays in registers from its load to its store, and sums over rows (the
 gradients of parameters) are kept there for all the rows of a program: it writes them once, and XLA adds up what the
@@ -15,17 +15,17 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
+from electra_jax.ops import machine
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.noise import Noise
-from electra_jax.ops.residual import LAYER_NORM_EPS
+from electra_jax.ops.norm.plain import LAYER_NORM_EPS
 
 MOST_WIDTH = 2048
 _WARPS = 4  # of a program, at least
 _VALUES = {1: 8, 3: 4}  # of a part that a thread holds, by parts: 16 and 8 bytes of bfloat16
-_CORES = 132  # multiprocessors of an H100
 
 Parts = list[jax.Array]  # rows of a block, float32 [R, C]: the columns a part at a time
-Kept = list[jax.Array | None]  # for such parts, what survives dropout; None where there is none
+Masks = list[jax.Array | None]  # for such parts, what dropout keeps; None where there is none
 Sums = list[tuple[jax.Array, ...]]  # by parts, as many kinds [R, C] as the kernel has
 
 
@@ -48,8 +48,9 @@ class Shape(NamedTuple):
         return self.positions // self.rows
 
 
-def obstacle(what: str, length: int, width: int, *dtypes: jnp.dtype) -> str:
-    """What of such rows the kernels do not support; empty where they do."""
+def unsupported(what: str, shape_BxLxD: tuple[int, ...], *dtypes: jnp.dtype) -> str:
+    """The reason why the kernels do not support such rows; empty where they do."""
+    _, length, width = shape_BxLxD
     if width % 64 or width > MOST_WIDTH:
         return f"{what} of width {width} (but multiples of 64 up to {MOST_WIDTH})"
     for dtype in dtypes:
@@ -62,11 +63,14 @@ def obstacle(what: str, length: int, width: int, *dtypes: jnp.dtype) -> str:
 
 
 def shape_of(shape_BxLxD: tuple[int, ...], fitting: dict[int, int], dropout: float) -> Shape:
-    """`fitting` tells how many programs of four warps a multiprocessor runs at once, by parts."""
+    """The shape of a kernel; `fitting`: programs of four warps at once on a multiprocessor, by parts."""
     batch, length, width = shape_BxLxD
     part, parts, rows, warps = _cut(width)
-    programs = min(batch * length // rows, _CORES * fitting[parts] * _WARPS // warps)
-    return Shape(batch * length, length, width, part, parts, rows, warps, programs, dropout)
+    programs = min(
+        batch * length // rows, machine.HOPPER.multiprocessors * fitting[parts] * _WARPS // warps
+    )
+    sizes = {"part": part, "parts": parts, "rows": rows, "warps": warps, "programs": programs}
+    return Shape(positions=batch * length, length=length, width=width, dropout=dropout, **sizes)
 
 
 def _cut(width: int) -> tuple[int, int, int, int]:
@@ -86,6 +90,7 @@ def flat(x_BxLxD: jax.Array) -> jax.Array:
 def call(
     kernel: Any,
     shape: Shape,
+    *,
     noise: Noise | None,
     arrays: list[jax.Array],
     results: list[jax.ShapeDtypeStruct],
@@ -101,7 +106,7 @@ def call(
         padded = pl.cdiv(last, shape.part) * shape.part
         return pl.BlockSpec((*outer, padded), lambda i: (0,) * x.ndim)
 
-    arrays = [*(noise if shape.dropout and noise is not None else ()), *arrays]
+    arrays = [*(noise or ()), *arrays]
     return pl.pallas_call(
         functools.partial(kernel, shape),
         grid=(shape.programs,),
@@ -110,7 +115,7 @@ def call(
         out_shape=results,
         compiler_params=plt.CompilerParams(num_warps=shape.warps, num_stages=1),
         interpret=interpret,
-        name=kernel.__name__.strip("_"),
+        name=kernel.__name__.strip("_").removesuffix("_kernel"),
     )(*arrays)
 
 
@@ -181,22 +186,22 @@ def normal(shape: Shape, x: Parts) -> tuple[Parts, jax.Array]:
     return [c * rate_Rx1 for c in centred], rate_Rx1
 
 
-def before_normal(shape: Shape, slope: Parts, of_normal: tuple[Parts, jax.Array]) -> Parts:
+def before_normal(shape: Shape, cotangent: Parts, of_normal: tuple[Parts, jax.Array]) -> Parts:
     """The gradient of what `normal` took, by that of the rows it gave and those themselves."""
     rows, rate_Rx1 = of_normal
-    level_Rx1 = _mean(shape, slope)
-    tilt_Rx1 = _mean(shape, [a * b for a, b in zip(slope, rows, strict=True)])
-    return [(a - level_Rx1 - b * tilt_Rx1) * rate_Rx1 for a, b in zip(slope, rows, strict=True)]
+    level_Rx1 = _mean(shape, cotangent)
+    tilt_Rx1 = _mean(shape, [a * b for a, b in zip(cotangent, rows, strict=True)])
+    return [(a - level_Rx1 - b * tilt_Rx1) * rate_Rx1 for a, b in zip(cotangent, rows, strict=True)]
 
 
-def kept(shape: Shape, keys: Any, first: jax.Array) -> Kept:
-    """Which elements of the rows from `first` on survive dropout, part by part: `noise.dropout`'s choice."""
+def dropout_masks(shape: Shape, keys: Any, first: jax.Array) -> Masks:
+    """Which elements of the rows from `first` on dropout keeps, part by part: `noise.dropout`'s choice."""
     if not keys:
         return [None] * shape.parts
     low, high = (ref[first // shape.length] for ref in keys)
     position_Rx1 = jax.lax.broadcasted_iota(jnp.int32, (shape.rows, 1), 0) + first % shape.length
     line_Rx1 = noise_ops.hashed(position_Rx1.astype(jnp.uint32), low, high)
-    parts: Kept = []
+    parts: Masks = []
     for p in range(shape.parts):
         at_1xC = jax.lax.broadcasted_iota(jnp.int32, (1, shape.part), 1) + p * shape.part
         bits_RxC = noise_ops.along(line_Rx1, at_1xC.astype(jnp.uint32))
@@ -204,11 +209,11 @@ def kept(shape: Shape, keys: Any, first: jax.Array) -> Kept:
     return parts
 
 
-def thin(shape: Shape, x_RxC: jax.Array, kept_RxC: jax.Array | None) -> jax.Array:
-    """Dropout."""
-    if kept_RxC is None:
+def dropped(shape: Shape, x_RxC: jax.Array, mask_RxC: jax.Array | None) -> jax.Array:
+    """x with dropout, of which it keeps these elements."""
+    if mask_RxC is None:
         return x_RxC
-    return jnp.where(kept_RxC, x_RxC * np.float32(1 / (1 - shape.dropout)), np.float32(0))
+    return jnp.where(mask_RxC, x_RxC * np.float32(1 / (1 - shape.dropout)), np.float32(0))
 
 
 def _inside(shape: Shape, part: int, rows: int) -> jax.Array | None:

@@ -18,9 +18,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops import tile
-from electra_jax.ops.noise import Noise
-from electra_jax.ops.tpu import core
+from electra_jax.ops import tile, tpu_core
+from electra_jax.ops.attention.inputs import Inputs
 
 MOST_LENGTH = 1024  # of rows
 _MASKED = np.float32(-1e9)
@@ -45,24 +44,25 @@ class _Shape(NamedTuple):
         return self.heads * self.channels
 
 
-def obstacle(
-    batch: int, length: int, heads: int, channels: int, dtype: jnp.dtype, dropout: float
-) -> str:
-    """What of rows of this shape, those of one device, the kernels do not support; empty where they do."""
-    del dropout
-    if length % core.LANES or length > MOST_LENGTH:
-        return f"rows of {length} tokens (but multiples of {core.LANES} up to {MOST_LENGTH})"
+def supports(inputs: Inputs, heads: int, dropout: float) -> str:
+    """The reason why the kernels do not support this on one device; empty where they do."""
+    del dropout  # any
+    (batch, length, channels), dtype = inputs.shape(heads), inputs.qkv_BxLxM.dtype
+    if reason := inputs.beyond_documents():
+        return reason
+    if length % tpu_core.LANES or length > MOST_LENGTH:
+        return f"rows of {length} tokens (but multiples of {tpu_core.LANES} up to {MOST_LENGTH})"
     if channels % 64:
         return f"heads of {channels} channels (but multiples of 64)"
     if dtype not in (jnp.bfloat16, jnp.float32):
         return f"{dtype} (but bfloat16 and float32)"
-    if small := core.too_small():
+    if small := tpu_core.too_small():
         return small
     rows = _rows_of_a_program(batch, length)
     # Seven arrays [L, D] come and go, the next while the last is worked on.
     moved = 2 * 7 * rows * length * heads * channels * jnp.dtype(dtype).itemsize
     needed = moved + _ARRAYS * min(length, _QUERIES) * length * 4
-    room = core.room()
+    room = tpu_core.room()
     if needed > room:
         return (
             f"rows of {length} tokens x {heads * channels}: {needed / 2**20:.0f} MiB in the core, "
@@ -71,47 +71,35 @@ def obstacle(
     return ""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def self_attention(
-    qkv_BxLxM: jax.Array,
-    bias_M: jax.Array,
-    docs_BxL: jax.Array,
-    noise: Noise | None,
-    heads: int,
-    dropout: float,
-    interpret: bool = False,
-) -> jax.Array:
-    """`attention.self_attention` for the rows of one device; M = 3 x heads x channels.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def run(inputs: Inputs, heads: int, dropout: float, interpret: bool = False) -> jax.Array:
+    """`api.self_attention` for the rows of one device.
 
-    Differs from it by rounding only: gradients of the weights stay float32 here.
+    Differs from the plain implementation by rounding only: gradients of the weights stay float32 here.
     """
-    return _forward(qkv_BxLxM, bias_M, docs_BxL, noise, heads, dropout, interpret)[0]
+    return _forward(inputs, heads, dropout, interpret)[0]
 
 
 def _forward(
-    qkv_BxLxM: jax.Array,
-    bias_M: jax.Array,
-    docs_BxL: jax.Array,
-    noise: Noise | None,
-    heads: int,
-    dropout: float,
-    interpret: bool,
-) -> tuple[jax.Array, Any]:
-    saved = (qkv_BxLxM, bias_M, docs_BxL, noise)
-    (out_BxLxD,) = _call(_forward_kernel, saved, None, heads, dropout, interpret)
-    return out_BxLxD, saved
+    inputs: Inputs, heads: int, dropout: float, interpret: bool
+) -> tuple[jax.Array, Inputs]:
+    (out_BxLxD,) = _call(
+        _forward_kernel, inputs, None, heads=heads, dropout=dropout, interpret=interpret
+    )
+    return out_BxLxD, inputs
 
 
 def _backward(
-    heads: int, dropout: float, interpret: bool, saved: Any, slope_BxLxD: jax.Array
-) -> tuple[Any, ...]:
+    heads: int, dropout: float, interpret: bool, inputs: Inputs, cotangent_BxLxD: jax.Array
+) -> tuple[Any]:
     d_qkv_BxLxM, d_bias_Px1xM = _call(
-        _backward_kernel, saved, slope_BxLxD, heads, dropout, interpret
+        _backward_kernel, inputs, cotangent_BxLxD, heads=heads, dropout=dropout, interpret=interpret
     )
-    return d_qkv_BxLxM, jnp.sum(d_bias_Px1xM, axis=(0, 1)).astype(saved[1].dtype), None, None
+    d_bias_M = jnp.sum(d_bias_Px1xM, axis=(0, 1)).astype(inputs.bias_M.dtype)
+    return (inputs.gradients(d_qkv_BxLxM, d_bias_M),)
 
 
-self_attention.defvjp(_forward, _backward)
+run.defvjp(_forward, _backward)
 
 
 def _rows_of_a_program(batch: int, length: int) -> int:
@@ -121,42 +109,42 @@ def _rows_of_a_program(batch: int, length: int) -> int:
 
 def _call(
     kernel: Any,
-    saved: Any,
-    slope_BxLxD: jax.Array | None,
+    inputs: Inputs,
+    cotangent_BxLxD: jax.Array | None,
+    *,
     heads: int,
     dropout: float,
     interpret: bool,
 ) -> Any:
-    """The kernel over blocks of rows; the backward one where there is a slope."""
-    qkv_BxLxM, bias_M, docs_BxL, noise = saved
-    batch, length, triple = qkv_BxLxM.shape
-    width = triple // 3
-    channels = width // heads
-    rate = dropout if noise is not None else 0.0
+    """The kernel over blocks of rows; the backward one where there is a cotangent."""
+    qkv_BxLxM, bias_M, mask, noise, _ = inputs
+    batch, length, channels = inputs.shape(heads)
+    width, triple, docs_BxL = heads * channels, 3 * heads * channels, mask.docs_BxL
     rows = _rows_of_a_program(batch, length)
-    fill = core.LANES // channels if channels < core.LANES else 1
+    fill = tpu_core.LANES // channels if channels < tpu_core.LANES else 1
     together = fill if heads % fill == 0 else heads
-    shape = _Shape(rows, length, heads, channels, together, rate)
+    shape = _Shape(
+        rows=rows, length=length, heads=heads, channels=channels, together=together, dropout=dropout
+    )
 
     def block(width: int) -> pl.BlockSpec:
         return pl.BlockSpec((rows, length, width), lambda i: (i, 0, 0))
 
-    keys = []
-    if rate:
-        keys = [jax.lax.bitcast_convert_type(x, jnp.int32) for x in noise]
+    keys = [jax.lax.bitcast_convert_type(x, jnp.int32) for x in noise or ()]
     results = [jax.ShapeDtypeStruct((batch, length, width), qkv_BxLxM.dtype)]
     specs = [block(width)]
     arrays = [qkv_BxLxM]
-    if slope_BxLxD is not None:
-        arrays.append(slope_BxLxD)
+    if cotangent_BxLxD is not None:
+        arrays.append(cotangent_BxLxD)
         programs = batch // rows
         results = [
             jax.ShapeDtypeStruct(qkv_BxLxM.shape, qkv_BxLxM.dtype),
             jax.ShapeDtypeStruct((programs, 1, triple), jnp.float32),
         ]
         specs = [block(triple), pl.BlockSpec((1, 1, triple), lambda i: (i, 0, 0))]
+    moved: list[Any] = [*arrays, *results, docs_BxL]
     weights = batch * heads * length * length
-    products = 2 if slope_BxLxD is None else 5
+    products = 2 if cotangent_BxLxD is None else 5
     return pl.pallas_call(
         functools.partial(kernel, shape),
         grid=(batch // rows,),
@@ -169,12 +157,13 @@ def _call(
         out_specs=specs,
         out_shape=results,
         compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel",), vmem_limit_bytes=None if interpret else core.room()
+            dimension_semantics=("parallel",),
+            vmem_limit_bytes=None if interpret else tpu_core.room(),
         ),
         cost_estimate=pl.CostEstimate(
             flops=2 * products * weights * channels,
             transcendentals=weights,
-            bytes_accessed=sum(x.size * x.dtype.itemsize for x in (*arrays, *results, docs_BxL)),
+            bytes_accessed=sum(x.size * x.dtype.itemsize for x in moved),
         ),
         interpret=interpret,
     )(*keys, docs_BxL[:, None], bias_M.astype(qkv_BxLxM.dtype)[None], *arrays)
@@ -190,8 +179,8 @@ def _forward_kernel(shape: _Shape, *refs: Any) -> None:
             outs = []
             for head, at in _heads(shape):
                 weights_QxL = _weights(q[queries, at], k[:, at], docs, queries)
-                kept_QxL = _kept(shape, keys, first_row + r, first + head, queries)
-                used_QxL = _thin(weights_QxL, kept_QxL, shape)
+                mask_QxL = _dropout_mask(shape, keys, first_row + r, first + head, queries)
+                used_QxL = _dropped(weights_QxL, mask_QxL, shape)
                 outs.append(tile.dot(used_QxL.astype(v.dtype), v[:, at], 1, 0))
             out_ref[r, queries, _lanes(shape, first)] = _side_by_side(outs, out_ref.dtype)
 
@@ -199,7 +188,7 @@ def _forward_kernel(shape: _Shape, *refs: Any) -> None:
 
 
 def _backward_kernel(shape: _Shape, *refs: Any) -> None:
-    *keys, docs_ref, bias_ref, qkv_ref, slope_ref, d_qkv_ref, d_bias_ref = refs
+    *keys, docs_ref, bias_ref, qkv_ref, cotangent_ref, d_qkv_ref, d_bias_ref = refs
     first_row = pl.program_id(0) * shape.rows
     scale = np.float32(shape.channels**-0.5)
     d_bias_ref[...] = jnp.zeros(d_bias_ref.shape, jnp.float32)
@@ -212,21 +201,21 @@ def _backward_kernel(shape: _Shape, *refs: Any) -> None:
 
     def some_heads(r: jax.Array, docs: tuple[jax.Array, jax.Array], first: Any) -> None:
         q, k, v = _projections(shape, qkv_ref, bias_ref, r, first)
-        slope = slope_ref[r, :, _lanes(shape, first)]
+        cotangent = cotangent_ref[r, :, _lanes(shape, first)]
         nothing = jnp.zeros((shape.length, shape.channels), jnp.float32)
         dk, dv = ([nothing] * shape.together for _ in range(2))
         for queries in _blocks(shape):
             dq = []
             for head, at in _heads(shape):
                 weights_QxL = _weights(q[queries, at], k[:, at], docs, queries)
-                kept_QxL = _kept(shape, keys, first_row + r, first + head, queries)
-                used_QxL = _thin(weights_QxL, kept_QxL, shape)
-                d_QxL = _thin(tile.dot(slope[queries, at], v[:, at], 1, 1), kept_QxL, shape)
+                mask_QxL = _dropout_mask(shape, keys, first_row + r, first + head, queries)
+                used_QxL = _dropped(weights_QxL, mask_QxL, shape)
+                d_QxL = _dropped(tile.dot(cotangent[queries, at], v[:, at], 1, 1), mask_QxL, shape)
                 d_QxL = weights_QxL * (d_QxL - jnp.sum(weights_QxL * d_QxL, axis=1, keepdims=True))
                 low_QxL = (d_QxL * scale).astype(q.dtype)
                 dq.append(tile.dot(low_QxL, k[:, at], 1, 0))
                 dk[head] += tile.dot(low_QxL, q[queries, at], 0, 0)
-                dv[head] += tile.dot(used_QxL.astype(slope.dtype), slope[queries, at], 0, 0)
+                dv[head] += tile.dot(used_QxL.astype(cotangent.dtype), cotangent[queries, at], 0, 0)
             put(r, 0, first, queries, dq)
         whole = slice(0, shape.length)
         put(r, 1, first, whole, dk)
@@ -240,7 +229,7 @@ def _over_rows_and_heads(shape: _Shape, docs_ref: Any, some_heads: Any) -> None:
 
     def row(r: jax.Array, carry: None) -> None:
         docs_1xL = docs_ref[r]
-        docs_Lx1 = core.column(docs_1xL)
+        docs_Lx1 = tpu_core.column(docs_1xL)
         docs = docs_Lx1, docs_1xL
         if shape.together == shape.heads:
             some_heads(r, docs, 0)
@@ -303,8 +292,10 @@ def _weights(
     return raised_QxL / jnp.sum(raised_QxL, axis=1, keepdims=True)
 
 
-def _kept(shape: _Shape, keys: Any, row: jax.Array, head: Any, queries: slice) -> jax.Array | None:
-    """Which weights survive dropout: `noise.dropout`'s choice for the elements [head, query, key] of the row."""
+def _dropout_mask(
+    shape: _Shape, keys: Any, row: jax.Array, head: Any, queries: slice
+) -> jax.Array | None:
+    """Which weights dropout keeps: `noise.dropout`'s choice for the elements [head, query, key] of the row."""
     if not keys:
         return None
     low, high = (ref[row].astype(jnp.uint32) for ref in keys)
@@ -312,13 +303,13 @@ def _kept(shape: _Shape, keys: Any, row: jax.Array, head: Any, queries: slice) -
     query_1xQ = jax.lax.broadcasted_iota(jnp.int32, (1, count), 1)
     query_1xQ += head * shape.length + queries.start
     line_1xQ = noise_ops.hashed(query_1xQ.astype(jnp.uint32), low, high)
-    line_Qx1 = core.column(line_1xQ.astype(jnp.int32)).astype(jnp.uint32)
+    line_Qx1 = tpu_core.column(line_1xQ.astype(jnp.int32)).astype(jnp.uint32)
     key_1xL = jax.lax.broadcasted_iota(jnp.int32, (1, shape.length), 1)
     bits_QxL = noise_ops.along(line_Qx1, key_1xL.astype(jnp.uint32))
     return bits_QxL >= noise_ops.threshold(shape.dropout)
 
 
-def _thin(x: jax.Array, kept: jax.Array | None, shape: _Shape) -> jax.Array:
-    if kept is None:
+def _dropped(x: jax.Array, mask: jax.Array | None, shape: _Shape) -> jax.Array:
+    if mask is None:
         return x
-    return jnp.where(kept, x * np.float32(1 / (1 - shape.dropout)), np.float32(0))
+    return jnp.where(mask, x * np.float32(1 / (1 - shape.dropout)), np.float32(0))

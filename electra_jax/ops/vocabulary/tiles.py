@@ -12,36 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from electra_jax.ops import dense
-from electra_jax.ops.noise import Noise
-from electra_jax.ops.samplers import SAMPLERS, Best, pick
-
-DISALLOWED = 1000.0  # subtracted from the true id's logit by disallow_correct, as in the original
-
-
-class HeadOptions(NamedTuple):
-    """What the compiled head is specialised for; `vocab_size` counts the ids that can be learned and drawn."""
-
-    vocab_size: int
-    temperature: float
-    disallow_correct: bool
-    tile: int
-    sampler: str = "gumbel"
-
-    @property
-    def plain(self) -> bool:
-        """That samples come from the model's own distribution."""
-        return self.temperature == 1.0 and not self.disallow_correct
-
-
-class PerSlot(NamedTuple):
-    """What the head tells of every chosen position; float32 [B, K] but for the two ids, int32."""
-
-    loss: jax.Array  # nats
-    entropy: jax.Array  # of the generator's distribution, nats
-    likeliest: jax.Array
-    sampled: jax.Array
-    log_q: jax.Array  # log-probability of the sample under the sampling distribution
+from electra_jax.ops import dense, kernel, machine
+from electra_jax.ops.vocabulary.samplers import SAMPLERS, Best, pick
+from electra_jax.ops.vocabulary.slots import (
+    ROWS,
+    HeadOptions,
+    Inputs,
+    PerSlot,
+    gradients,
+    sampling_logits,
+)
 
 
 class _Sums(NamedTuple):
@@ -77,27 +57,24 @@ class _Sums(NamedTuple):
         return jnp.log(self.total) - self.moment / self.total
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def tiled_head(
-    hidden_BxKxE: jax.Array,
-    table_VxE: jax.Array,
-    bias_V: jax.Array,
-    targets_BxK: jax.Array,
-    noise: Noise,
-    options: HeadOptions,
-) -> PerSlot:
-    """Loss, entropy, likeliest id, sample and its log-probability of every slot; only the loss has a gradient."""
-    return _forward(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise, options)[0]
+def run(inputs: Inputs, options: HeadOptions) -> PerSlot:
+    """Loss, entropy, likeliest id, sample and its log-probability of every slot; only the loss has a gradient.
+
+    Each device of a mesh computes its own rows. Left to the partitioner, the devices would add up the table's gradient
+    after every tile, in the loop.
+    """
+    if machine.devices() == 1:
+        return _head(inputs, options)
+    return kernel.on_rows(functools.partial(_head, options=options), inputs, ROWS)
 
 
-def _forward(
-    hidden_BxKxE: jax.Array,
-    table_VxE: jax.Array,
-    bias_V: jax.Array,
-    targets_BxK: jax.Array,
-    noise: Noise,
-    options: HeadOptions,
-) -> tuple[PerSlot, Any]:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _head(inputs: Inputs, options: HeadOptions) -> PerSlot:
+    return _forward(inputs, options)[0]
+
+
+def _forward(inputs: Inputs, options: HeadOptions) -> tuple[PerSlot, Any]:
+    hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise = inputs
     tiles = _Tiles(hidden_BxKxE, table_VxE, bias_V, options)
 
     def add(number: jax.Array, seen: Any) -> Any:
@@ -133,13 +110,13 @@ def _forward(
         sampled=sampled_BxK,
         log_q=logit_BxK - drawn_from.log_norm(),
     )
-    return out, (hidden_BxKxE, table_VxE, bias_V, targets_BxK, log_norm_BxK)
+    return out, (*inputs[:4], log_norm_BxK)
 
 
-def _backward(options: HeadOptions, saved: Any, slopes: PerSlot) -> tuple[Any, ...]:
+def _backward(options: HeadOptions, saved: Any, cotangents: PerSlot) -> tuple[Any]:
     hidden_BxKxE, table_VxE, bias_V, targets_BxK, log_norm_BxK = saved
     tiles = _Tiles(hidden_BxKxE, table_VxE, bias_V, options)
-    slope_BxKx1 = slopes.loss[..., None]
+    cotangent_BxKx1 = cotangents.loss[..., None]
 
     def add(number: jax.Array, sums: Any) -> Any:
         d_hidden_BxKxE, d_table_VxE, d_bias_V = sums
@@ -147,7 +124,7 @@ def _backward(options: HeadOptions, saved: Any, slopes: PerSlot) -> tuple[Any, .
         hit_BxKxT = targets_BxK[..., None] == first + jnp.arange(options.tile, dtype=jnp.int32)
         # Ids that an earlier tile had, and padding, are -inf here: their probability is 0.
         hit_BxKxT &= jnp.isfinite(logits_BxKxT)
-        d_BxKxT = (jnp.exp(logits_BxKxT - log_norm_BxK[..., None]) - hit_BxKxT) * slope_BxKx1
+        d_BxKxT = (jnp.exp(logits_BxKxT - log_norm_BxK[..., None]) - hit_BxKxT) * cotangent_BxKx1
         low_BxKxT = d_BxKxT.astype(hidden_BxKxE.dtype)
         d_hidden_BxKxE += jnp.einsum(
             "bkt,te->bke", low_BxKxT, table_TxE, preferred_element_type=jnp.float32
@@ -165,14 +142,10 @@ def _backward(options: HeadOptions, saved: Any, slopes: PerSlot) -> tuple[Any, .
         )
 
     zeros = tuple(jnp.zeros(x.shape, jnp.float32) for x in (hidden_BxKxE, table_VxE, bias_V))
-    found = jax.lax.fori_loop(0, tiles.count, add, zeros)
-    d_hidden, d_table, d_bias = (
-        d.astype(x.dtype) for d, x in zip(found, (hidden_BxKxE, table_VxE, bias_V), strict=True)
-    )
-    return d_hidden, d_table, d_bias, None, None
+    return (gradients(jax.lax.fori_loop(0, tiles.count, add, zeros), saved[:3]),)
 
 
-tiled_head.defvjp(_forward, _backward)
+_head.defvjp(_forward, _backward)
 
 
 class _Tiles:
@@ -203,15 +176,3 @@ class _Tiles:
 def _add_at(total: jax.Array, part: jax.Array, first: jax.Array) -> jax.Array:
     old = jax.lax.dynamic_slice_in_dim(total, first, part.shape[0])
     return jax.lax.dynamic_update_slice_in_dim(total, old + part, first, 0)
-
-
-def sampling_logits(
-    logits_BxKxT: jax.Array, ids_T: jax.Array, targets_BxK: jax.Array, options: HeadOptions
-) -> jax.Array:
-    """The logits of the sampling distribution at these ids: by temperature, without the true id if so asked."""
-    draw_BxKxT = logits_BxKxT
-    if options.temperature != 1.0:
-        draw_BxKxT = draw_BxKxT / options.temperature
-    if options.disallow_correct:
-        draw_BxKxT = draw_BxKxT - DISALLOWED * (ids_T == targets_BxK[..., None])
-    return draw_BxKxT

@@ -1,11 +1,12 @@
 """gelu(h + bias) on a GPU as two Pallas kernels, forward and backward, which read and write once.
 
-Both are limited by memory as long as an element takes them few instructions, hence `gpu/fast.py`. The backward pass
+Both are limited by memory as long as an element takes them few instructions, hence `ptx.py`. The backward pass
 adds up the bias's gradient on its way: each program keeps the sums of its columns in registers until its last row, and
 XLA adds up what the programs wrote.
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -13,12 +14,13 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
-from electra_jax.ops.gpu import fast
+from electra_jax.ops import machine, ptx
+from electra_jax.ops.gelu.inputs import Inputs
 
 _COLUMNS = 256  # of a block: a warp's 32 loads of 8
 _ROWS = 8  # of a block
 _WARPS = 4  # of a program
-_PROGRAMS = 132 * 5  # of the backward pass, that an H100 runs at once
+_PROGRAMS = 5 * machine.HOPPER.multiprocessors  # of the backward pass, that the GPU runs at once
 
 
 class _Shape(NamedTuple):
@@ -28,27 +30,30 @@ class _Shape(NamedTuple):
     programs: int  # for the same columns; each takes every so many-th block
 
 
-def obstacle(rows: int, width: int, dtype: jnp.dtype) -> str:
-    """What of so many positions of this width the kernels do not support; empty where they do."""
+def supports(inputs: Inputs) -> str:
+    """The reason why the kernels do not support this on one device; empty where they do."""
+    h_BxLxF, _ = inputs
+    rows, width = math.prod(h_BxLxF.shape[:-1]), h_BxLxF.shape[-1]
     if width % _COLUMNS:
         return f"layers of width {width} (but multiples of {_COLUMNS})"
     if rows % _ROWS:
         return f"{rows} positions on a device (but multiples of {_ROWS})"
-    if dtype not in (jnp.bfloat16, jnp.float32):
-        return f"{dtype} (but bfloat16 and float32)"
+    if h_BxLxF.dtype not in (jnp.bfloat16, jnp.float32):
+        return f"{h_BxLxF.dtype} (but bfloat16 and float32)"
     return ""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def bias_gelu(h_BxLxF: jax.Array, bias_F: jax.Array, interpret: bool = False) -> jax.Array:
-    """`feedforward.bias_gelu` for the rows of one device.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def run(inputs: Inputs, interpret: bool = False) -> jax.Array:
+    """`api.bias_gelu` for the rows of one device.
 
-    Differs from it by rounding only: between h and the result all is float32 here.
+    Differs from the plain implementation by rounding only: between h and the result all is float32 here.
     """
-    return _forward(h_BxLxF, bias_F, interpret)[0]
+    return _forward(inputs, interpret)[0]
 
 
-def _forward(h_BxLxF: jax.Array, bias_F: jax.Array, interpret: bool) -> tuple[jax.Array, Any]:
+def _forward(inputs: Inputs, interpret: bool) -> tuple[jax.Array, Inputs]:
+    h_BxLxF, bias_F = inputs
     h_NxF = h_BxLxF.reshape(-1, h_BxLxF.shape[-1])
     block = pl.BlockSpec((_ROWS, _COLUMNS), lambda i, c: (i, c))
     value_NxF = pl.pallas_call(
@@ -61,13 +66,13 @@ def _forward(h_BxLxF: jax.Array, bias_F: jax.Array, interpret: bool) -> tuple[ja
         interpret=interpret,
         name="gelu",
     )(bias_F[None], h_NxF)
-    return value_NxF.reshape(h_BxLxF.shape), (h_BxLxF, bias_F)
+    return value_NxF.reshape(h_BxLxF.shape), inputs
 
 
-def _backward(interpret: bool, saved: Any, slope_BxLxF: jax.Array) -> tuple[jax.Array, jax.Array]:
-    h_BxLxF, bias_F = saved
+def _backward(interpret: bool, inputs: Inputs, cotangent_BxLxF: jax.Array) -> tuple[Inputs]:
+    h_BxLxF, bias_F = inputs
     width = h_BxLxF.shape[-1]
-    h_NxF, slope_NxF = (a.reshape(-1, width) for a in (h_BxLxF, slope_BxLxF))
+    h_NxF, cotangent_NxF = (a.reshape(-1, width) for a in (h_BxLxF, cotangent_BxLxF))
     blocks, columns = len(h_NxF) // _ROWS, width // _COLUMNS
     shape = _Shape(blocks, min(blocks, max(1, _PROGRAMS // columns)))
 
@@ -86,12 +91,12 @@ def _backward(interpret: bool, saved: Any, slope_BxLxF: jax.Array) -> tuple[jax.
         compiler_params=plt.CompilerParams(num_warps=_WARPS, num_stages=1),
         interpret=interpret,
         name="gelu_backward",
-    )(bias_F[None], h_NxF, slope_NxF)
+    )(bias_F[None], h_NxF, cotangent_NxF)
     d_bias_F = jnp.sum(d_bias_PxF, axis=0).astype(bias_F.dtype)
-    return d_h_NxF.reshape(h_BxLxF.shape), d_bias_F
+    return (Inputs(d_h_NxF.reshape(h_BxLxF.shape), d_bias_F),)
 
 
-bias_gelu.defvjp(_forward, _backward)
+run.defvjp(_forward, _backward)
 
 
 def _forward_kernel(interpret: bool, bias_ref: Any, h_ref: Any, value_ref: Any) -> None:
@@ -104,7 +109,7 @@ def _backward_kernel(
     interpret: bool,
     bias_ref: Any,
     h_ref: Any,
-    slope_ref: Any,
+    cotangent_ref: Any,
     d_h_ref: Any,
     d_bias_ref: Any,
 ) -> None:
@@ -116,14 +121,14 @@ def _backward_kernel(
         return pl.ds((program + step * shape.programs) * _ROWS, _ROWS)
 
     def loaded(step: Any) -> tuple[jax.Array, jax.Array]:
-        return h_ref[rows(step), :], slope_ref[rows(step), :]
+        return h_ref[rows(step), :], cotangent_ref[rows(step), :]
 
     def block(step: jax.Array, carry: Any) -> Any:
-        (h_RxC, slope_RxC), sum_RxC = carry
+        (h_RxC, cotangent_RxC), sum_RxC = carry
         # The next block is on its way while this one is worked on; after the last, that one once more.
         following = loaded(jnp.minimum(step + 1, steps - 1))
         x_RxC = h_RxC.astype(jnp.float32) + bias_1xC
-        d_RxC = slope_RxC.astype(jnp.float32) * _steepness(x_RxC, interpret)
+        d_RxC = cotangent_RxC.astype(jnp.float32) * _derivative(x_RxC, interpret)
         d_h_ref[rows(step), :] = d_RxC.astype(d_h_ref.dtype)
         return following, sum_RxC + d_RxC
 
@@ -133,15 +138,15 @@ def _backward_kernel(
 
 
 def _gelu(x: jax.Array, interpret: bool) -> jax.Array:
-    """What it is off from max(x, 0) is the same at -x and x."""
+    """The GELU, as max(x, 0) plus a part that is the same at -x and x."""
     below = -jnp.abs(x)
-    part = fast.normal_below(below, interpret)
-    return fast.fma(below, part, jnp.maximum(x, 0), interpret)
+    part = ptx.normal_below(below, interpret)
+    return ptx.fma(below, part, jnp.maximum(x, 0), interpret)
 
 
-def _steepness(x: jax.Array, interpret: bool) -> jax.Array:
-    """The derivative of the GELU; that at -x and that at x are 1 together."""
+def _derivative(x: jax.Array, interpret: bool) -> jax.Array:
+    """The derivative of the GELU; those at -x and x add up to 1."""
     below = -jnp.abs(x)
-    density = fast.normal_density(x, interpret)
-    steepness = fast.fma(below, density, fast.normal_below(below, interpret), interpret)
-    return jnp.where(x < 0, steepness, 1 - steepness)
+    density = ptx.normal_density(x, interpret)
+    derivative = ptx.fma(below, density, ptx.normal_below(below, interpret), interpret)
+    return jnp.where(x < 0, derivative, 1 - derivative)
