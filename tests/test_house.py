@@ -1,6 +1,7 @@
 """Keeps the picture of the house true: imports point one way, files stay small, help stays light."""
 
 import ast
+import dataclasses
 import re
 import subprocess
 import sys
@@ -9,17 +10,24 @@ from pathlib import Path
 
 import pytest
 
+from electra_jax.objective import electra, mlm
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "electra_jax"
 
 # Room (or file at the top) -> what it may import. Nothing reaches back; skipping a room is allowed.
-BASE = {"spec", "files", "records", "schemes", "answers", "remote", "activity"}
+BASE = {
+    *{"spec", "files", "records", "schemes", "answers", "remote", "activity"},
+    *{"quantities", "userfile"},
+}
 LOW = BASE | {"ops", "model", "text", "data"}
 TRAINING = LOW | {"host", "learn", "workdir", "objective", "pretrain"}
 ALLOWED = {
     "__init__": set(),
     "__main__": {"cli"},
     "spec": set(),
+    "quantities": {"spec"},
+    "userfile": {"spec"},
     "files": {"spec"},
     "records": {"spec", "files"},
     "schemes": {"spec", "files"},
@@ -143,6 +151,29 @@ def test_a_broken_rule_is_seen(path: str, text: str, expected: str):
     assert expected in found[0]
 
 
+def test_an_objective_is_known_in_its_room_alone():
+    """Catches an objective's name, or an option of one, in code that should ask the objective."""
+    known = {"electra", "mlm"} | {
+        f.name for m in (electra, mlm) for f in dataclasses.fields(m.Options)
+    }
+    theirs = {
+        "text/classes.py",
+        "convert/folder.py",
+        "convert/formats/tf1_names.py",
+    }  # model types of transformers
+    common = {"sampler", "temperature"}  # words of others, too
+    found = [
+        f"{path}:{node.lineno}: {node.value}"
+        for path, text in sources().items()
+        if not path.startswith("objective/") and path not in theirs
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and node.value.removeprefix("objective.") in known - common
+    ]
+    assert found == []
+
+
 def test_the_map_is_the_house():
     """Catches a file that the map in docs/architecture.md does not show, and one that it shows and is gone."""
     page = (ROOT / "docs" / "architecture.md").read_text()
@@ -159,6 +190,37 @@ def test_help_is_light():
     loaded = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
     assert "electra_jax.cli.flags" in loaded
     assert loaded & HEAVY == set()
+
+
+def test_tasks_load_no_jax():
+    """Catches a module of tasks/ that imports JAX, or a room that does: scores and data would need it."""
+    modules = [
+        "electra_jax." + path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        for path in sources()
+        if path.startswith("tasks/")
+    ]
+    code = (
+        "import sys, importlib\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        "print(*sorted({'jax', 'flax', 'optax', 'orbax'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert len(modules) > 20 and result.stdout.split() == []
+
+
+def test_a_kind_is_asked_by_no_name():
+    """Catches a branch by the kind of a task outside the kinds' own files."""
+    branch = re.compile(r"(?<!dtype\.)\bkind (==|!=|in \(|not in \()|\[\w+\.kind\]")
+    rooms = ("finetune/", "tasks/", "convert/")
+    found = [
+        f"{path}: {line.strip()}"
+        for path, text in sources().items()
+        if path.startswith(rooms) and not path.startswith(("finetune/kinds/", "convert/formats/"))
+        for line in text.splitlines()
+        if branch.search(line)
+    ]
+    assert found == []
 
 
 def test_no_paths_of_one_machine():

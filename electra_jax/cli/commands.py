@@ -165,7 +165,7 @@ def _pretrain(options: argparse.Namespace) -> int:
     # Checked before the training code is imported, which takes seconds.
     config = None
     if options.config is not None:
-        config = recipes.load(options.config, (), "pretrain")
+        config = recipes.load(options.config, (), "pretrain", options.overrides)
         overridden(config, options.overrides)
     if options.workdir is None:
         raise UserError("no --workdir: the folder of the run, a new one or the one to go on with")
@@ -225,16 +225,12 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from electra_jax.pretrain import baselines, evaluate
+    from electra_jax.pretrain import evaluate
 
-    values = evaluate.evaluate_workdir(options.workdir, step=options.step, data=options.data)
+    values = evaluate.evaluate_workdir(
+        options.workdir, step=options.step, data=options.data, average=options.average
+    )
     print(json.dumps(values, indent=2))
-    _note(baselines.worse(values))
-
-
-def _note(text: str | None) -> None:
-    if text:
-        print(text, file=sys.stderr)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -248,6 +244,8 @@ def _export(options: argparse.Namespace) -> None:
 
         if options.step is not None:
             raise UserError(f"{options.workdir} is fine-tuned and has no --step; choose with --run")
+        if options.average:
+            raise UserError(f"{options.workdir} is fine-tuned and has no --average")
         name = export.export(options.workdir, options.output, options.run, options.task, about)
         print(f"wrote {options.output}: {name}")
         return
@@ -257,7 +255,9 @@ def _export(options: argparse.Namespace) -> None:
         )
     from electra_jax.convert import hf
 
-    written = hf.export(options.workdir, options.output, step=options.step, about=about)
+    written = hf.export(
+        options.workdir, options.output, step=options.step, about=about, average=options.average
+    )
     print(f"wrote {', '.join(os.path.join(options.output, name) for name in written)}")
 
 
@@ -289,11 +289,10 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _finetune(options: argparse.Namespace) -> int:
-    from electra_jax.finetune.options import TYPES
-    from electra_jax.spec import load_config
+    from electra_jax.finetune import options as asked
 
     flagged = _finetune_overrides(options)
-    config = None if options.config is None else load_config(options.config, flagged, TYPES)
+    config = None if options.config is None else asked.recipe(options.config, flagged)
 
     def train() -> bool:
         from electra_jax import remote
