@@ -126,12 +126,8 @@ def modules(files: dict[str, str]) -> dict[str, set[str]]:
             name.partition(".")[2] for name, _ in imports(ast.parse(text)) if "electra_jax." in name
         }
         # An import names a module, or something in one.
-        found[name_of[path]] = {
-            module
-            for name in named
-            for module in (name, name.rpartition(".")[0])
-            if module in there
-        } - {name_of[path]}
+        modules = {name if name in there else name.rpartition(".")[0] for name in named}
+        found[name_of[path]] = (modules & there) - {name_of[path]}
     return found
 
 
