@@ -14,10 +14,10 @@ from electra_jax.learn import checkpoint, mesh
 from electra_jax.learn import program as programs
 from electra_jax.model.electra import Electra
 from electra_jax.pretrain import baselines, program
-from electra_jax.pretrain import start as workdir
 from electra_jax.pretrain.options import RunSpec, run_spec
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer
+from electra_jax.workdir.record import read_record
 
 ENDS = frozenset(".!?。！？")  # what a sentence ends with
 SHORTEST, LONGEST = 8, 20  # words of a sentence to show
@@ -119,7 +119,7 @@ def _lines(trial: Trial, score: np.ndarray, words: tokenizer.Tokenizer) -> list[
 
 
 def _open(folder: str | Path) -> tuple[RunSpec, Prepared]:
-    run = run_spec(workdir.read_record(folder)["config"])
+    run = run_spec(read_record(folder)["config"])
     return run, open_prepared(run.data.path)
 
 

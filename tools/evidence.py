@@ -27,10 +27,10 @@ from electra_jax import files
 from electra_jax.data.source import open_prepared
 from electra_jax.objective.corrupt import slot_count
 from electra_jax.pretrain import flops
-from electra_jax.pretrain import start as workdir
 from electra_jax.pretrain.options import run_spec
 from electra_jax.tasks import metrics
 from electra_jax.tasks import task as tasks
+from electra_jax.workdir.record import RECORD, read_record
 
 ROOT = Path(__file__).resolve().parent.parent
 Phases = list[dict[str, Any]]
@@ -142,7 +142,7 @@ def english(options: argparse.Namespace, home: Path, data: Path) -> dict[str, Pa
         pretrain(options, electra, phases)
     mlm = Path(options.mlm) if options.mlm else home / "mlm"
     if not options.mlm:
-        phases = equally_expensive(workdir.read_record(electra))
+        phases = equally_expensive(read_record(electra))
         pretrain(options, mlm, phases, "--config.objective.name=mlm")
     return {"electra": electra, "mlm": mlm, "random": None}
 
@@ -177,7 +177,7 @@ def prepare(
 
 def pretrain(options: argparse.Namespace, run: Path, phases: Phases, *more: str) -> None:
     """Trains a run to its last step, or goes on with it."""
-    if (run / workdir.RECORD).exists():
+    if (run / RECORD).exists():
         command("pretrain", "--workdir", run)
         return
     steps = sum(phase["steps"] for phase in phases)
@@ -221,7 +221,7 @@ def finetune(
         if entry.examples:
             flags += ["--train-examples", entry.examples]
         if init is None:
-            section = workdir.read_record(model)["config"]["model"]
+            section = read_record(model)["config"]["model"]
             flags += ["--init", "random", "--tokenizer", model / "tokenizer"]
             flags += [f"--config.model.{key}={section[key]}" for key in DIMENSIONS]
         else:

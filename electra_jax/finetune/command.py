@@ -21,10 +21,10 @@ from electra_jax.finetune.program import Notice, Program
 from electra_jax.host import processes
 from electra_jax.learn import mesh as meshes
 from electra_jax.learn import program as programs
-from electra_jax.pretrain.start import versions
 from electra_jax.spec import UserError, apply_override, flat, to_dict
 from electra_jax.workdir import away
 from electra_jax.workdir.away import Home
+from electra_jax.workdir.record import versions
 
 # What may differ between two starts: it changes where it runs and what is logged, not what is learned.
 FREE = (

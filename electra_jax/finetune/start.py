@@ -14,11 +14,11 @@ from electra_jax.finetune import record
 from electra_jax.finetune.options import EncoderSpec
 from electra_jax.learn import arrays
 from electra_jax.model.electra import Dimensions
-from electra_jax.pretrain import start as workdir
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer as tokenizers
 from electra_jax.text.tokenizer import Tokenizer
 from electra_jax.workdir import away, imported
+from electra_jax.workdir.record import RECORD
 
 RANDOM = "random"
 # What tells an encoder's tensors from those of heads and poolers, and the prefix that most classes put before them.
@@ -71,7 +71,7 @@ def read(init: str, spec: EncoderSpec, tokenizer: str = "") -> Start:
         )
     if (path / record.RECORD).is_file():
         found = _finetuned(path)
-    elif ((path / workdir.RECORD).is_file() and (path / "checkpoints").is_dir()) or (
+    elif ((path / RECORD).is_file() and (path / "checkpoints").is_dir()) or (
         path / imported.RECORD
     ).is_file():
         found = _pretrained(path)

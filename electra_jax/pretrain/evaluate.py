@@ -17,11 +17,12 @@ from electra_jax.learn import program as programs
 from electra_jax.learn.mesh import build as build_mesh
 from electra_jax.objective.losses import exact_auc
 from electra_jax.pretrain import baselines, program
-from electra_jax.pretrain import start as workdir
+from electra_jax.pretrain import start as starts
 from electra_jax.pretrain.options import check_length, run_spec
 from electra_jax.pretrain.program import Program
 from electra_jax.spec import UserError
 from electra_jax.workdir import away
+from electra_jax.workdir.record import read_record
 
 
 class Abandoned(Exception):
@@ -103,7 +104,7 @@ def evaluate_workdir(
 
 
 def _evaluate(folder: Path, step: int | None, data: str | None) -> dict[str, Any]:
-    record = workdir.read_record(folder)
+    record = read_record(folder)
     run = run_spec(record["config"])
     prepared = open_prepared(data or run.data.path)
     if prepared.tokenizer_hash != record["data"]["tokenizer_hash"]:
@@ -143,5 +144,5 @@ def _restore(
     folder: Path, step: int | None, compiled: Program, record: dict[str, Any]
 ) -> tuple[int, Any, Any]:
     found, params, meta = checkpoint.read_params(folder, step)
-    workdir.edited(folder, record, (found, meta))
+    starts.edited(folder, record, (found, meta))
     return found, compiled.place_params(params), compiled.objective.carried(params)

@@ -6,30 +6,31 @@ from pathlib import Path
 import pytest
 
 from electra_jax.learn.checkpoint import Checkpoints
-from electra_jax.pretrain import start as workdir
+from electra_jax.pretrain import start as starts
 from electra_jax.pretrain.options import run_spec
 from electra_jax.spec import UserError
 from electra_jax.workdir import imported
+from electra_jax.workdir.record import RECORD, read_record
 
 
 @pytest.fixture
 def begun(config, tmp_path) -> Path:
     """A workdir whose run has begun."""
     folder = tmp_path / "run"
-    workdir.begin(workdir.open_run(config(), folder))
+    starts.begin(starts.open_run(config(), folder))
     return folder
 
 
 def test_opening_writes_nothing(config, tmp_path):
     """Catches a refused start that leaves a folder behind."""
-    start = workdir.open_run(config(), tmp_path / "run")
+    start = starts.open_run(config(), tmp_path / "run")
     assert not start.resumed
     assert not (tmp_path / "run").exists()
 
 
 def test_the_record(begun, config, prepared):
     """Catches a record that lacks what a resume compares, or a tokenizer that is not the data's."""
-    record = workdir.read_record(begun)
+    record = read_record(begun)
     assert record["config"] == json.loads(json.dumps(config().to_dict()))
     assert record["data"]["fingerprint"] == prepared.fingerprint
     assert record["data"]["rows"] == prepared.rows
@@ -44,7 +45,7 @@ def test_resuming_with_and_without_the_config(begun, config):
     """Catches tuples that come back from JSON as lists and so differ, and a config that is needed
     again although the workdir has it."""
     for again in (None, config()):
-        start = workdir.open_run(again, begun)
+        start = starts.open_run(again, begun)
         assert start.resumed
         assert start.run.train == run_spec(config().to_dict()).train
         assert start.run.objective["mask_split"] == [0.85, 0.15, 0.0]
@@ -67,7 +68,7 @@ def test_another_config_is_refused_by_name(begun, config, override: str, named: 
     an override without one."""
     for given in ((config(override), begun), (None, begun, [override])):
         with pytest.raises(UserError) as error:
-            workdir.open_run(*given)
+            starts.open_run(*given)
         assert named in str(error.value)
         assert "choose another --workdir" in str(error.value)
 
@@ -90,13 +91,13 @@ def test_what_changes_no_number_may_change(begun, config, override: str):
     """Catches a resume on another machine that is refused, or whose new settings are dropped."""
     section, _, key = override.partition("=")[0].partition(".")
     for start in (
-        workdir.open_run(config(override), begun),
-        workdir.open_run(None, begun, [override]),
+        starts.open_run(config(override), begun),
+        starts.open_run(None, begun, [override]),
     ):
         assert start.resumed
         assert start.config[section][key] != config()[section][key]
-    workdir.begin(start)
-    kept = workdir.read_record(begun)["config"]
+    starts.begin(start)
+    kept = read_record(begun)["config"]
     assert kept[section][key] == start.config[section][key]
 
 
@@ -105,11 +106,11 @@ def test_allowed_changes_are_kept_with_their_step(begun, config):
     asked = ["optim.peak_lr=0.5", "train.steps=40"]
     for allowed in ([], ["train"], ["optim"], ["optim.peak_lr", "train.step"], ["optim.peak"]):
         with pytest.raises(UserError):
-            workdir.open_run(None, begun, asked, allowed)
-    start = workdir.open_run(None, begun, asked, ["optim", "train.steps"])
-    workdir.begin(start, step=7)
-    workdir.begin(workdir.open_run(None, begun, ["train.log_every=1"]), step=9)
-    record = workdir.read_record(begun)
+            starts.open_run(None, begun, asked, allowed)
+    start = starts.open_run(None, begun, asked, ["optim", "train.steps"])
+    starts.begin(start, step=7)
+    starts.begin(starts.open_run(None, begun, ["train.log_every=1"]), step=9)
+    record = read_record(begun)
     assert record["config"]["optim"]["peak_lr"] == 0.5
     assert record["changes"] == [
         {"step": 7, "field": "optim.peak_lr", "was": 0.001, "now": 0.5},
@@ -121,71 +122,71 @@ def test_allowed_changes_are_kept_with_their_step(begun, config):
 def test_refusals_say_how_to_allow(begun):
     """Catches a message that leaves its reader without the flag, and a field that nothing has."""
     with pytest.raises(UserError, match="go on with the change by --allow-change train.steps$"):
-        workdir.open_run(None, begun, ["train.steps=40"])
+        starts.open_run(None, begun, ["train.steps=40"])
     with pytest.raises(UserError, match=r"field of --allow-change 'train.step'. Did you mean"):
-        workdir.open_run(None, begun, [], ["train.step"])
+        starts.open_run(None, begun, [], ["train.step"])
 
 
 def test_a_record_from_before_an_option(begun):
     """Catches a run that a newer version cannot resume because its record lacks a key with a default."""
-    path = begun / workdir.RECORD
+    path = begun / RECORD
     record = json.loads(path.read_text())
     del record["config"]["train"]["stop_at"], record["config"]["mesh"]["deterministic"]
     path.write_text(json.dumps(record))
-    start = workdir.open_run(None, begun, ["train.stop_at=3"])
+    start = starts.open_run(None, begun, ["train.stop_at=3"])
     assert start.run.train.ends_at == 3
 
 
 def test_a_mistyped_override_of_a_resume(begun):
     """Catches an override that sets a key nobody reads."""
     with pytest.raises(UserError, match="Did you mean 'train.log_every'"):
-        workdir.open_run(None, begun, ["train.log_evry=1"])
+        starts.open_run(None, begun, ["train.log_evry=1"])
 
 
 def test_other_data_are_refused(begun, config):
     """Catches a run that goes on with rows it did not begin with, under the same path."""
-    path = begun / workdir.RECORD
+    path = begun / RECORD
     record = json.loads(path.read_text())
     record["data"] |= {"fingerprint": "another", "rows": {"train": 5, "valid": 5}}
     path.write_text(json.dumps(record))
     for again in (None, config()):
         with pytest.raises(UserError, match="is not the data that the run") as error:
-            workdir.open_run(again, begun)
+            starts.open_run(again, begun)
         assert "fingerprint: was 'another'" in str(error.value)
         assert "rows: was" in str(error.value)
-    start = workdir.open_run(None, begun, [], ["data"])
+    start = starts.open_run(None, begun, [], ["data"])
     assert {change.field for change in start.changes} == {"data.fingerprint", "data.rows"}
     record["data"]["tokenizer_hash"] = "another"
     path.write_text(json.dumps(record))
     with pytest.raises(UserError, match="tokenizer_hash: was 'another'"):
-        workdir.open_run(None, begun, [], ["data"])
+        starts.open_run(None, begun, [], ["data"])
 
 
 def test_data_that_moved_are_accepted(begun, config, prepared_folder, tmp_path):
     """Catches a path compared instead of the content."""
     (tmp_path / "moved").symlink_to(prepared_folder)
-    start = workdir.open_run(None, begun, [f"data.path={tmp_path / 'moved'}"])
+    start = starts.open_run(None, begun, [f"data.path={tmp_path / 'moved'}"])
     assert start.resumed
 
 
 def test_a_relative_path_is_kept_absolute(config, prepared_folder, tmp_path, monkeypatch):
     """Catches a resume from another folder that does not find its data."""
     monkeypatch.chdir(prepared_folder.parent)
-    workdir.begin(workdir.open_run(config(data=prepared_folder.name), tmp_path / "run"))
+    starts.begin(starts.open_run(config(data=prepared_folder.name), tmp_path / "run"))
     monkeypatch.chdir(tmp_path)
-    start = workdir.open_run(None, tmp_path / "run")
+    start = starts.open_run(None, tmp_path / "run")
     assert start.data.path == prepared_folder.resolve()
 
 
 def test_folders_that_are_no_run(config, tmp_path):
     """Catches checkpoints of another program taken over, and a resume of nothing."""
     with pytest.raises(UserError, match="holds no run to resume .*give --config to start one"):
-        workdir.open_run(None, tmp_path)
+        starts.open_run(None, tmp_path)
     with pytest.raises(UserError, match="no data: give --config.data.path=FOLDER"):
-        workdir.open_run(config(data=""), tmp_path)
+        starts.open_run(config(data=""), tmp_path)
     (tmp_path / "checkpoints" / "5").mkdir(parents=True)
     with pytest.raises(UserError, match="has checkpoints but no config.json"):
-        workdir.open_run(config(), tmp_path)
+        starts.open_run(config(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -194,11 +195,11 @@ def test_folders_that_are_no_run(config, tmp_path):
 )
 def test_a_damaged_record(config, tmp_path, content: str, message: str):
     """Catches a damaged record that is overwritten by a new run."""
-    (tmp_path / workdir.RECORD).write_text(content)
+    (tmp_path / RECORD).write_text(content)
     with pytest.raises(UserError, match=message):
-        workdir.open_run(config(), tmp_path)
+        starts.open_run(config(), tmp_path)
     with pytest.raises(UserError, match="it has no config.json"):
-        workdir.read_record(tmp_path / "nowhere")
+        read_record(tmp_path / "nowhere")
 
 
 def test_conflicts_with_an_imported_model_are_all_listed(config, tmp_path, prepared):
@@ -207,7 +208,7 @@ def test_conflicts_with_an_imported_model_are_all_listed(config, tmp_path, prepa
     dims = other.dimensions(prepared.vocab_size + 1)
     imported.write(tmp_path, dims, "electra", {}, {"from": "a test"})
     with pytest.raises(UserError) as error:
-        workdir.open_run(config("objective.name=mlm"), tmp_path)
+        starts.open_run(config("objective.name=mlm"), tmp_path)
     for part in (
         "model.width is 16, imported 32",
         "model.layers is 1, imported 2",
@@ -217,7 +218,7 @@ def test_conflicts_with_an_imported_model_are_all_listed(config, tmp_path, prepa
     ):
         assert part in str(error.value)
     with pytest.raises(UserError, match="it was imported"):
-        workdir.open_run(None, tmp_path)
+        starts.open_run(None, tmp_path)
 
 
 def test_an_imported_tokenizer_that_is_not_the_datas(config, tmp_path, prepared):
@@ -229,7 +230,7 @@ def test_an_imported_tokenizer_that_is_not_the_datas(config, tmp_path, prepared)
     (tmp_path / "tokenizer").mkdir()
     (tmp_path / "tokenizer" / "vocab.txt").write_text("\n".join(vocab))
     with pytest.raises(UserError, match="prepared with another tokenizer than the model imported"):
-        workdir.open_run(config(), tmp_path)
+        starts.open_run(config(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ def test_an_imported_tokenizer_that_is_not_the_datas(config, tmp_path, prepared)
 )
 def test_a_tampered_record_is_one_line(begun, field: tuple[str, ...], value, message: str):
     """Catches tracebacks for fields of the wrong type, and a model of a million layers that is begun."""
-    path = begun / workdir.RECORD
+    path = begun / RECORD
     record = json.loads(path.read_text())
     part = record
     for name in field[:-1]:
@@ -255,18 +256,18 @@ def test_a_tampered_record_is_one_line(begun, field: tuple[str, ...], value, mes
     part[field[-1]] = value
     path.write_text(json.dumps(record))
     with pytest.raises(UserError, match=message) as error:
-        workdir.open_run(None, begun)
+        starts.open_run(None, begun)
     assert "\n" not in str(error.value)
 
 
 def with_checkpoint(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a checkpoint of step 5 had been saved under what the record says now."""
-    meta = json.loads((begun / workdir.RECORD).read_text())
+    meta = json.loads((begun / RECORD).read_text())
     monkeypatch.setattr(Checkpoints, "newest_meta", lambda self: (5, meta))
 
 
 def edit(begun: Path, section: str, key: str, value: object) -> None:
-    path = begun / workdir.RECORD
+    path = begun / RECORD
     record = json.loads(path.read_text())
     (record[section] if section == "data" else record["config"][section])[key] = value
     path.write_text(json.dumps(record))
@@ -275,25 +276,25 @@ def edit(begun: Path, section: str, key: str, value: object) -> None:
 def test_a_record_edited_by_hand(begun, monkeypatch):
     """Catches a run that goes on, or is exported, under values that somebody wrote into config.json since."""
     with_checkpoint(begun, monkeypatch)
-    workdir.open_run(None, begun)
+    starts.open_run(None, begun)
     edit(begun, "train", "log_every", 3)  # changes nothing that is learned
-    workdir.open_run(None, begun)
+    starts.open_run(None, begun)
     edit(begun, "optim", "peak_lr", 0.25)
     with pytest.raises(UserError, match=r"was edited.*step 5.*optim.peak_lr: was 0.001, now 0.25"):
-        workdir.open_run(None, begun)
-    start = workdir.open_run(None, begun, allow_change=["optim.peak_lr"])
+        starts.open_run(None, begun)
+    start = starts.open_run(None, begun, allow_change=["optim.peak_lr"])
     assert [str(c) for c in start.changes] == ["optim.peak_lr: was 0.001, now 0.25"]
-    workdir.begin(start, 5)
+    starts.begin(start, 5)
     assert (
-        workdir.open_run(None, begun).run.optim.peak_lr == 0.25
+        starts.open_run(None, begun).run.optim.peak_lr == 0.25
     )  # it stands in the list of changes
     edit(begun, "data", "fingerprint", "0" * 64)
     with pytest.raises(UserError, match=r"was edited.*data.fingerprint.*--allow-change data$"):
-        workdir.open_run(None, begun)
+        starts.open_run(None, begun)
 
 
 def test_a_change_that_was_allowed_is_no_edit(begun, monkeypatch):
     """Catches a resume refused because its last start changed a value before it saved."""
     with_checkpoint(begun, monkeypatch)
-    workdir.begin(workdir.open_run(None, begun, ["train.steps=40"], ["train.steps"]), 5)
-    assert workdir.open_run(None, begun).run.train.steps == 40
+    starts.begin(starts.open_run(None, begun, ["train.steps=40"], ["train.steps"]), 5)
+    assert starts.open_run(None, begun).run.train.steps == 40
