@@ -351,7 +351,7 @@ def _quickstart(options: argparse.Namespace) -> None:
 
 def _score(options: argparse.Namespace) -> None:
     from electra_jax import remote
-    from electra_jax.finetune import score
+    from electra_jax.finetune.scores import score
 
     said = {"text": options.text, "label": options.label, "id": options.id}
     given = (options.references, options.predictions, options.null_odds or "")

@@ -65,6 +65,26 @@ def several_processes(c: argparse.ArgumentParser) -> None:
     )
 
 
+def _money(c: argparse.ArgumentParser) -> None:
+    c.add_argument(
+        "--price", metavar="FILE", help="prices of a chip-hour (default: the table in the package)"
+    )
+    c.add_argument(
+        "--budget",
+        metavar="MONEY",
+        help="choose the fastest machine on which the whole run costs no more, such as 500 in the prices' currency",
+    )
+    c.add_argument(
+        "--deadline",
+        metavar="TIME",
+        help="choose the cheapest machine on which the whole run takes no longer, such as 24h, 90m or 2d",
+    )
+    c.add_argument("--spot", action="store_true", help="choose by the prices of spot machines")
+    c.add_argument(
+        "--plot", metavar="FILE.png", help="draw time against money, a point a topology and price"
+    )
+
+
 def plan(command: Command) -> None:
     """Adds `plan`."""
     c = command(
@@ -86,23 +106,7 @@ def plan(command: Command) -> None:
         "h100-8 or h200-8: GPUs; cpu: this machine, with a few real steps beside the plan; as often as needed "
         "(default, with --budget or --deadline: some of each)",
     )
-    c.add_argument(
-        "--price", metavar="FILE", help="prices of a chip-hour (default: the table in the package)"
-    )
-    c.add_argument(
-        "--budget",
-        metavar="MONEY",
-        help="choose the fastest machine on which the whole run costs no more, such as 500 in the prices' currency",
-    )
-    c.add_argument(
-        "--deadline",
-        metavar="TIME",
-        help="choose the cheapest machine on which the whole run takes no longer, such as 24h, 90m or 2d",
-    )
-    c.add_argument("--spot", action="store_true", help="choose by the prices of spot machines")
-    c.add_argument(
-        "--plot", metavar="FILE.png", help="draw time against money, a point a topology and price"
-    )
+    _money(c)
     c.add_argument(
         "--seq-len",
         type=at_least(8),

@@ -14,11 +14,12 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from electra_jax import files, remote
-from electra_jax.finetune import groups, loop, majority, own, plan, record, results
+from electra_jax.finetune import groups, loop, own, plan, record
 from electra_jax.finetune.options import TYPES, Options, complete, options
 from electra_jax.finetune.plan import Plan
 from electra_jax.finetune.program import Notice, Program
 from electra_jax.finetune.record import Record
+from electra_jax.finetune.scores import majority, results
 from electra_jax.host import processes
 from electra_jax.learn import mesh as meshes
 from electra_jax.learn import program as programs

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax import files, remote
-from electra_jax.finetune import forward, majority, order, own, plan, record, scoring
+from electra_jax.finetune import forward, order, own, plan, record
 from electra_jax.finetune.kinds import table as kinds
 from electra_jax.finetune.network import NetworkSpec
 from electra_jax.finetune.options import options
 from electra_jax.finetune.program import Notice, Program, StepSpec
 from electra_jax.finetune.record import Record
 from electra_jax.finetune.rows import Found, Split
+from electra_jax.finetune.scores import majority, scoring
 from electra_jax.learn import arrays
 from electra_jax.learn import mesh as meshes
 from electra_jax.learn import program as programs

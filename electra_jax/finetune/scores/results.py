@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from electra_jax import files
-from electra_jax.finetune import forward, majority, plots, record, scoring
+from electra_jax.finetune import forward, record
 from electra_jax.finetune.plan import Plan, TaskData
 from electra_jax.finetune.record import Record
+from electra_jax.finetune.scores import majority, plots, scoring
 from electra_jax.tasks import metrics
 
 ENSEMBLE = "ensemble"
