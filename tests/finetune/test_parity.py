@@ -141,7 +141,9 @@ def torch_losses(model, batches) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize(
+    "name", ["sst2", *(pytest.param(x, marks=pytest.mark.slow) for x in ("ner", "squad1"))]
+)
 def test_twenty_steps_follow_pytorch(name, data, uncased, tmp_path):
     """Catches any difference in head, loss, gradient, clipping, schedule or optimizer."""
     kind = TASKS[name]
