@@ -32,6 +32,7 @@ from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.learn import hardware
 from electra_jax.learn import mesh as meshes
 from electra_jax.ops import kernel
+from electra_jax.ops.vocabulary import api as vocabulary_api
 from electra_jax.pretrain import evaluate, program
 from electra_jax.pretrain.options import run_spec
 from electra_jax.spec import load_config
@@ -156,6 +157,16 @@ def implementations_of(built: program.Program) -> set[str]:
     with kernel.recorded() as taken:
         built.train_step.lower(built.abstract_state, built.abstract_batch)
     return taken
+
+
+@pytest.fixture(scope="module")
+def as_in_a_run() -> Iterator[None]:
+    """What is traced takes the operations of a run: those of a mesh of one CPU, a vocabulary of several tiles."""
+    mesh = meshes.build(meshes.MeshSpec(1, 1), jax.devices()[:1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vocabulary_api, "TILE", 64)
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            yield
 
 
 @pytest.fixture(scope="session")
