@@ -156,6 +156,9 @@ def bench(command: Command) -> None:
     )
 
 
+_AVERAGE = "the average of the weights that train.average keeps, in place of the weights"
+
+
 def evaluate(command: Command) -> None:
     """Adds `evaluate`."""
     c = command(
@@ -165,6 +168,7 @@ def evaluate(command: Command) -> None:
     )
     c.add_argument("--workdir", required=True, help="folder of the run")
     c.add_argument("--step", type=at_least(0), help="checkpoint (default: the newest)")
+    c.add_argument("--average", action="store_true", help=_AVERAGE)
     c.add_argument("--data", help="prepared data (default: that of the run)")
 
 
@@ -178,6 +182,7 @@ def export(command: Command) -> None:
     c.add_argument("--workdir", required=True, help="folder of the run")
     c.add_argument("--output", required=True, help="new folder")
     c.add_argument("--step", type=at_least(0), help="checkpoint (default: the newest)")
+    c.add_argument("--average", action="store_true", help=_AVERAGE)
     c.add_argument(
         "--run", help="of a fine-tuned workdir, such as seed0 (default: the best on dev)"
     )

@@ -117,7 +117,8 @@ def prepare(command: Command) -> None:
         "--beam-options",
         default="",
         metavar="OPTIONS",
-        help="Beam's own, in one word: --beam-options='--runner=FlinkRunner ...' (default: this process)",
+        help="Beam's own, in one word: --beam-options='--direct_num_workers=4', or '--runner=DaskRunner ...' "
+        "(default: this process)",
     )
     c.add_argument(
         "--dedup",

@@ -124,12 +124,7 @@ def _call(
     fill = tpu_core.LANES // channels if channels < tpu_core.LANES else 1
     together = fill if heads % fill == 0 else heads
     shape = _Shape(
-        rows=rows,
-        length=length,
-        heads=heads,
-        channels=channels,
-        together=together,
-        dropout=dropout,
+        rows=rows, length=length, heads=heads, channels=channels, together=together, dropout=dropout
     )
 
     def block(width: int) -> pl.BlockSpec:

@@ -69,17 +69,8 @@ def shape_of(shape_BxLxD: tuple[int, ...], fitting: dict[int, int], dropout: flo
     programs = min(
         batch * length // rows, machine.HOPPER.multiprocessors * fitting[parts] * _WARPS // warps
     )
-    return Shape(
-        positions=batch * length,
-        length=length,
-        width=width,
-        part=part,
-        parts=parts,
-        rows=rows,
-        warps=warps,
-        programs=programs,
-        dropout=dropout,
-    )
+    sizes = {"part": part, "parts": parts, "rows": rows, "warps": warps, "programs": programs}
+    return Shape(positions=batch * length, length=length, width=width, dropout=dropout, **sizes)
 
 
 def _cut(width: int) -> tuple[int, int, int, int]:
