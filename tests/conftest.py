@@ -1,6 +1,7 @@
 """What all tests share: eight CPU devices, the shared corpora, and the choice to go without PyTorch."""
 
 import ast
+import importlib.util
 import logging
 import os
 import random
@@ -8,6 +9,7 @@ import string
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 # Before jax starts: meshes are tested on one machine, on the CPU whatever else it has.
@@ -24,11 +26,15 @@ import pytest
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from electra_jax.bench.synthetic import synthetic
 from electra_jax.data.prepare import build
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.learn import hardware
 from electra_jax.learn import mesh as meshes
-from electra_jax.pretrain import evaluate
+from electra_jax.ops import kernel
+from electra_jax.ops.vocabulary import api as vocabulary_api
+from electra_jax.pretrain import evaluate, program
+from electra_jax.pretrain.options import run_spec
 from electra_jax.spec import load_config
 from electra_jax.text import tokenizer
 from electra_jax.text.tokenizer import Tokenizer
@@ -56,6 +62,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--without-torch",
         action="store_true",
         help="leave out the files that import torch or transformers",
+    )
+    parser.addoption(
+        "--without-shared",
+        action="store_true",
+        help="go without the corpora beside the checkout, as in a plain clone",
     )
 
 
@@ -97,14 +108,71 @@ def _imports(path: Path) -> set[str]:
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """The corpora beside the checkout; tests that need them skip without."""
+def real(pytestconfig: pytest.Config) -> Path | None:
+    """The corpora beside the checkout; None without them, when `written` takes their place."""
     path = ROOT.parent / "shared" / "data"
-    if not path.is_dir():
-        pytest.skip(
-            f"{path} is absent: this test reads real corpora that are not part of the repository"
-        )
+    return path if path.is_dir() and not pytestconfig.getoption("--without-shared") else None
+
+
+@pytest.fixture(scope="session")
+def shared(real: Path | None) -> Path:
+    """The corpora beside the checkout, for tests of what only real corpora have; they skip without."""
+    if real is None:
+        pytest.skip("reads ../shared/data, real corpora that are not part of the repository")
+    return real
+
+
+@pytest.fixture(scope="session")
+def written() -> ModuleType:
+    """Text and vocabularies made by rule: see tests/written.py."""
+    spec = importlib.util.spec_from_file_location("written", ROOT / "tests" / "written.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def uncased(
+    real: Path | None, written: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A vocab.txt of 30,522 entries: that of BERT and ELECTRA, else a made one."""
+    if real is not None:
+        return real / "vocab" / "bert-base-uncased-vocab.txt"
+    path: Path = tmp_path_factory.mktemp("uncased") / "vocab.txt"
+    path.write_text("\n".join(written.entries("english", 30_522, True)) + "\n", encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def taken_by_pretrain() -> set[str]:
+    """The "operation/implementation" of all that the train step of `pretrain --config small` takes on a CPU."""
+    run = run_spec(load_config("small", ["model.layers=1", "train.batch=8"]).to_dict())
+    (phase,) = run.phases(synthetic(128))
+    return implementations_of(program.build(run, phase, meshes.build(run.mesh, jax.devices()[:1])))
+
+
+def implementations_of(built: program.Program) -> set[str]:
+    """The "operation/implementation" of all that a run's train step takes."""
+    with kernel.recorded() as taken:
+        built.train_step.lower(built.abstract_state, built.abstract_batch)
+    return taken
+
+
+@pytest.fixture(scope="module")
+def as_in_a_run() -> Iterator[None]:
+    """What is traced takes the operations of a run: those of a mesh of one CPU, a vocabulary of several tiles."""
+    mesh = meshes.build(meshes.MeshSpec(1, 1), jax.devices()[:1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vocabulary_api, "TILE", 64)
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            yield
+
+
+@pytest.fixture(scope="session")
+def taken_by() -> Callable[[program.Program], set[str]]:
+    """`implementations_of`."""
+    return implementations_of
 
 
 @pytest.fixture(scope="session")

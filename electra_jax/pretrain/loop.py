@@ -13,7 +13,7 @@ from electra_jax.data.loader import Loader
 from electra_jax.data.verify import Verification
 from electra_jax.host import preempt, processes
 from electra_jax.host.clock import Clock
-from electra_jax.learn import arrays, mesh, optim
+from electra_jax.learn import mesh, optim
 from electra_jax.learn import program as programs
 from electra_jax.learn.checkpoint import Checkpoints
 from electra_jax.learn.learner import Batch
@@ -179,14 +179,14 @@ def initial_state(start: Start, compiled: Program, checkpoints: Checkpoints) -> 
     found = imported.read(start.folder)
     if found is None:
         return 0, state
-    state["params"] = compiled.place_params(arrays.nest(found.params))
+    expected = compiled.abstract_state["params"]
+    state["params"] = compiled.place_params(imported.as_tree(found, expected))
     state["carried"] = compiled.carried(state["params"])
     if found.moments is None:
         return 0, state
     done = compiled.scalar(found.step)
-    moments = {
-        name: compiled.place_params(arrays.nest(flat)) for name, flat in found.moments.items()
-    }
+    trees = imported.moments_as_trees(found, expected)
+    moments = {name: compiled.place_params(tree) for name, tree in trees.items()}
     opt_state = optim.with_moments(state["opt_state"], **moments, count=done)
     return found.step, state | {"opt_state": opt_state, "step": done}
 

@@ -22,6 +22,7 @@ RECORD, PARAMS = "import.json", "imported/params.safetensors"
 MOMENTS = "imported/moments.safetensors"
 SCHEMA = 1
 _AGAIN = "import into a new workdir"
+_NAMED = 3  # differences in a message
 _FIELDS = {
     "schema": int,
     "objective": str,
@@ -133,15 +134,30 @@ def _load(path: Path, sha256: str) -> dict[str, np.ndarray]:
 def as_tree(found: Imported, expected: Any) -> dict[str, Any]:
     """The imported parameters as nested dicts, float32.
 
-    `expected` is a tree of arrays or ShapeDtypeStructs; UserError lists every path, shape and dtype
-    in which the import differs from it.
+    `expected` is a tree of arrays or ShapeDtypeStructs; UserError names the first paths, shapes and
+    dtypes in which the import differs from it, and how many more there are.
     """
+    return _nested(found.params, expected, "parameters", PARAMS)
+
+
+def moments_as_trees(found: Imported, expected: Any) -> dict[str, dict[str, Any]]:
+    """The imported moments by name, each checked against the tree of parameters that `expected` is."""
+    return {
+        name: _nested(flat, expected, f"moments {name}", MOMENTS)
+        for name, flat in (found.moments or {}).items()
+    }
+
+
+def _nested(flat: Mapping[str, np.ndarray], expected: Any, what: str, file: str) -> dict[str, Any]:
     wrong = arrays.mismatches(
-        arrays.describe(expected), arrays.describe(found.params), f"the import ({PARAMS})"
+        arrays.describe(expected), arrays.describe(flat), f"the import ({file})"
     )
     if wrong:
-        raise UserError("the imported parameters do not fit the model:\n  " + "\n  ".join(wrong))
-    return arrays.nest(found.params)
+        more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+        raise UserError(
+            f"the imported {what} do not fit the model of this run: {'; '.join(wrong[:_NAMED])}{more}; {_AGAIN}"
+        )
+    return arrays.nest(dict(flat))
 
 
 def conflicts(

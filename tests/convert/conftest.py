@@ -1,4 +1,4 @@
-"""What the conversion tests share: dimensions by size, random trees, and rows of real text."""
+"""What the conversion tests share: dimensions by size, random trees, and rows of text."""
 
 import gzip
 import itertools
@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import jax
 import numpy as np
@@ -94,15 +95,17 @@ def initial() -> Callable[..., dict[str, np.ndarray]]:
 
 
 @pytest.fixture(scope="session")
-def vocabulary(shared: Path) -> Tokenizer:
-    """The uncased English WordPiece vocabulary of BERT and ELECTRA, 30,522 entries."""
-    return tokenizer.load(shared / "vocab" / "bert-base-uncased-vocab.txt")
+def vocabulary(uncased: Path) -> Tokenizer:
+    """An uncased English WordPiece vocabulary of 30,522 entries."""
+    return tokenizer.load(uncased)
 
 
 @pytest.fixture(scope="session")
-def paragraphs(shared: Path) -> list[str]:
-    """Paragraphs of held-out Wikipedia, in order."""
-    with gzip.open(shared / "pretrain" / "valid" / "enwiki-valid.txt.gz", "rt") as f:
+def paragraphs(real: Path | None, written: ModuleType) -> list[str]:
+    """Paragraphs of held-out Wikipedia, in order, or written ones."""
+    if real is None:
+        return [p for p in written.paragraphs("english", 400) if len(p) > 60]
+    with gzip.open(real / "pretrain" / "valid" / "enwiki-valid.txt.gz", "rt") as f:
         return [line.strip() for line in itertools.islice(f, 400) if len(line) > 60]
 
 
@@ -166,7 +169,7 @@ def exported(tmp_path: Path, exported_once: Path) -> Path:
 def rows_of(
     words: Tokenizer, paragraphs: list[str], count: int, length: int
 ) -> dict[str, np.ndarray]:
-    """Rows of [CLS] A [SEP] B [SEP] from real text, each with another share of padding."""
+    """Rows of [CLS] A [SEP] B [SEP] from text, each with another share of padding."""
     s = words.special
     rows = {k: np.zeros((count, length), np.int32) for k in ("ids", "types", "docs")}
     rows["ids"][:] = s.pad

@@ -3,10 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from scipy import special
 
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.kinds import table as kinds
 from electra_jax.finetune.kinds.qa import EXCLUDED
+from electra_jax.ops import noise as noise_ops
 
 B, L, D = 2, 9, 8
 BATCH = {
@@ -29,6 +32,49 @@ def run(head: HeadSpec, hidden: jax.Array = HIDDEN, training: bool = False):
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(1), HIDDEN, None, BATCH, True))
     params = jax.tree.map(lambda s: 0.3 * draw.standard_normal(s.shape, np.float32), shapes)
     return params, module.apply(params, hidden, None, BATCH, training)
+
+
+def expected_logits(head: HeadSpec, params: dict, hidden: np.ndarray) -> np.ndarray:
+    """The logits of the text heads, written out in numpy."""
+    p = {name: (layer["kernel"], layer["bias"]) for name, layer in params["params"].items()}
+    linear = lambda x, name: x @ p[name][0] + p[name][1]  # noqa: E731
+    x = hidden if head.kind == "tag" else hidden[:, 0]
+    if "dense" in p:
+        x = linear(x, "dense")
+        x = x * (1 + special.erf(x / 2**0.5)) / 2
+    return linear(x, "out")
+
+
+@pytest.mark.parametrize("style", ["hf", "original"])
+@pytest.mark.parametrize(
+    ("kind", "layers"), [("classify", 2), ("regress", 2), ("choice", 2), ("tag", 1)]
+)
+def test_what_a_text_head_computes(kind, layers, style):
+    """Catches another token than [CLS], tanh (or tanh's GELU) in place of GELU, a layer too many or too few."""
+    head = spec(kind, style)
+    params, found = run(head)
+    given = 1 if kind != "tag" and style == "original" else layers
+    assert len(params["params"]) == given
+    logits = np.asarray(found["logits"])
+    wanted = expected_logits(head, params, np.asarray(HIDDEN, np.float64))
+    np.testing.assert_allclose(logits, wanted.reshape(logits.shape), atol=2e-6)
+
+
+def test_dropout_of_a_text_head():
+    """Catches a head without dropout in training, one that drops at prediction, and transformers' before its tagger
+    left out."""
+    for kind, style, drops in (
+        ("classify", "hf", True),
+        ("classify", "original", True),
+        ("tag", "hf", True),
+        ("tag", "original", False),
+    ):
+        head = spec(kind, style)
+        params, plain = run(head)
+        noise = noise_ops.for_rows(jax.random.key(3), jnp.arange(B))
+        noisy = kinds.get(kind).head(head).apply(params, HIDDEN, noise, BATCH, True)
+        same = np.array_equal(np.asarray(noisy["logits"]), np.asarray(plain["logits"]))
+        assert same != drops, (kind, style)
 
 
 def test_the_beam_holds_the_best_starts_and_the_best_ends_of_each():

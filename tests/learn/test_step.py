@@ -19,6 +19,8 @@ from electra_jax.objective import registry
 from electra_jax.ops import noise as noise_ops
 from electra_jax.text.tokenizer import SpecialIds
 
+pytestmark = pytest.mark.usefixtures("as_in_a_run")
+
 OPTIM = OptimSpec(
     name="adam",
     peak_lr=0.01,

@@ -19,6 +19,8 @@ from electra_jax.model.electra import (
 from electra_jax.model.tokens import Tokens
 from electra_jax.spec import UserError, from_config, load_config
 
+pytestmark = pytest.mark.usefixtures("as_in_a_run")
+
 
 def shapes(dims: Dimensions, module: type = Electra) -> dict[str, Any]:
     return jax.eval_shape(lambda: module(dims).init(jax.random.key(0)))["params"]

@@ -14,6 +14,8 @@ from electra_jax.model.electra import Dimensions, Electra, MaskedLM
 from electra_jax.model.tokens import Tokens
 from electra_jax.ops import noise as noise_ops
 
+pytestmark = pytest.mark.usefixtures("as_in_a_run")
+
 Params = dict[str, Any]
 
 

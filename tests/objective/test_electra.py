@@ -7,15 +7,35 @@ import pytest
 
 from electra_jax.learn.arrays import flatten
 from electra_jax.learn.learner import Context
+from electra_jax.ops import kernel
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.vocabulary import samplers
 
 VOCAB = 40
+pytestmark = pytest.mark.usefixtures("as_in_a_run")
 
 
 @pytest.fixture(scope="module")
 def plain(make_objective, evaluated):
     return evaluated(make_objective())
+
+
+def test_the_operations_are_those_of_a_run(
+    make_objective, batch, keys, random_params, taken_by_pretrain
+):
+    """Catches tests of other products, norms and heads than `pretrain` takes: here is all that its step takes, but
+    for the optimizer's.
+    """
+    objective = make_objective()
+
+    def loss(params):
+        corrupted = objective.prepare(jax.tree.map(jnp.asarray, batch), keys)
+        totals = objective.totals(corrupted)
+        return objective.loss(Context(params, corrupted, totals, keys, jnp.int32(0), {}))[0]
+
+    with kernel.recorded() as taken:
+        jax.make_jaxpr(jax.grad(loss))(random_params(objective))
+    assert taken == taken_by_pretrain - {"written/barrier"}
 
 
 def test_corruption_starts_from_the_unmasked_text(plain):

@@ -8,6 +8,8 @@ import pytest
 from electra_jax.learn.arrays import flatten
 from electra_jax.learn.learner import Context
 
+pytestmark = pytest.mark.usefixtures("as_in_a_run")
+
 
 @pytest.fixture(scope="module")
 def found(make_objective, batch, keys, random_params):

@@ -1,5 +1,7 @@
 """The compiled programs: what they donate, where the cache lies."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -7,9 +9,10 @@ from jax.sharding import Mesh
 
 from electra_jax.learn import program as programs
 from electra_jax.learn.arrays import flatten
-from electra_jax.pretrain import program
+from electra_jax.pretrain import loop, program
 from electra_jax.pretrain.options import run_spec
 from electra_jax.spec import UserError
+from electra_jax.workdir import imported
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +30,44 @@ def test_the_state_is_donated_and_nothing_else(built):
     assert not any(x.donated for x in jax.tree.leaves(batch))
 
 
-def test_abstract_state_is_that_of_init(built):
-    """Catches a checkpoint or a compiled step made for another tree than training starts with."""
-    found = jax.eval_shape(built.init)
-    for name, x in flatten(built.abstract_state).items():
-        assert (x.shape, x.dtype) == (flatten(found)[name].shape, flatten(found)[name].dtype)
-        assert x.dtype in (np.float32, np.int32)
-    assert set(flatten(found)) == set(flatten(built.abstract_state))
-    assert set(built.abstract_batch) == set(program.FIELDS)
+def test_the_abstract_step_is_that_of_a_run(built, prepared):
+    """Catches a checkpoint or a compiled step made for another tree, placement or batch than training has."""
+
+    def described(tree):
+        return {
+            name: (x.shape, x.dtype, x.sharding, x.weak_type) for name, x in flatten(tree).items()
+        }
+
+    state = built.init()
+    assert described(state) == described(built.abstract_state)
+    rows = prepared.source("train").rows(np.arange(8))
+    batch = {name: jax.device_put(x, built.batch_sharding) for name, x in rows.items()}
+    assert described(batch) == described(built.abstract_batch)
+    after, _ = built.train_step(state, batch)
+    assert described(after) == described(built.abstract_state)
+
+
+def test_an_import_that_does_not_fit_is_one_line(built, tmp_path):
+    """Catches weights placed unchecked: a traceback from the depths of JAX, or training from half of a model."""
+    shapes = flatten(built.abstract_state["params"])
+    params = {name: np.zeros(x.shape, x.dtype) for name, x in shapes.items()}
+    dims, source = built.objective.dims, {"folders": []}
+    start = SimpleNamespace(folder=tmp_path)
+    nothing = SimpleNamespace(restore=lambda _: None)
+    moments = {"mu": params, "nu": {name: x for name, x in params.items() if "bias" not in name}}
+    imported.write(tmp_path, dims, "electra", params, source)
+    assert loop.initial_state(start, built, nothing)[0] == 0
+    imported.write(tmp_path, dims, "electra", params, source, moments=moments, step=3)
+    with pytest.raises(UserError, match="^the imported moments nu do not fit .*; and [0-9]+ more"):
+        loop.initial_state(start, built, nothing)
+    params["discriminator_head/out/bias"] = np.zeros(7, np.float32)
+    imported.write(tmp_path, dims, "electra", params, source)
+    with pytest.raises(UserError) as error:
+        loop.initial_state(start, built, nothing)
+    assert str(error.value) == (
+        "the imported parameters do not fit the model of this run: discriminator_head/out/bias: expected float32[1], "
+        "the import (imported/params.safetensors) has float32[7]; import into a new workdir"
+    )
 
 
 def test_an_average_is_carried_beside_the_same_state(built, config, prepared):

@@ -1,5 +1,7 @@
 """The shared corpora: every row is there, every answer comes back, counts are the official ones."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,10 @@ from electra_jax.tasks import tags
 from electra_jax.tasks import task as tasks
 from electra_jax.tasks.known import catalog
 from electra_jax.text import tokenizer
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+if not DATA.is_dir():
+    pytest.skip(f"{DATA} is absent, of which all this is", allow_module_level=True)
 
 # File -> examples, as the corpora's README and the official releases have them.
 ROWS = [

@@ -22,6 +22,12 @@ VOCABULARIES = {
     "chinese": "bert-base-chinese-vocab.txt",
     "korean": "koelectra-vocab-32200.txt",
 }
+MADE = {  # in their place: language, entries
+    "uncased": ("english", 3000),
+    "cased": ("german", 3000),
+    "chinese": ("chinese", 5000),
+    "korean": ("korean", 3000),
+}
 SENTENCES = [
     "The quick brown fox jumps over the lazy dog.",
     "She sells sea shells by the sea shore; the shells she sells are sea shells, I'm sure.",
@@ -31,12 +37,14 @@ SENTENCES = [
 
 
 @pytest.fixture(scope="session")
-def paragraphs(shared) -> Callable[[str, int], list[str]]:
-    """paragraphs(corpus, n): n paragraphs, taken evenly from the first part of a corpus."""
+def paragraphs(real, written) -> Callable[[str, int], list[str]]:
+    """paragraphs(corpus, n): n paragraphs, taken evenly from the first part of a corpus, or written ones."""
+    if real is None:
+        return written.paragraphs
 
     def read(corpus: str, count: int) -> list[str]:
         found: list[str] = []
-        for document in documents.read(str(shared / CORPORA[corpus])):
+        for document in documents.read(str(real / CORPORA[corpus])):
             found += document
             if len(found) >= 4 * count:
                 break
@@ -46,9 +54,15 @@ def paragraphs(shared) -> Callable[[str, int], list[str]]:
 
 
 @pytest.fixture(scope="session")
-def vocabularies(shared) -> dict[str, Path]:
-    """The published WordPiece vocabularies by name."""
-    return {name: shared / "vocab" / file for name, file in VOCABULARIES.items()}
+def vocabularies(real, written, tmp_path_factory) -> dict[str, Path]:
+    """The published WordPiece vocabularies by name, or as many made ones."""
+    if real is not None:
+        return {name: real / "vocab" / file for name, file in VOCABULARIES.items()}
+    folder = tmp_path_factory.mktemp("vocabularies")
+    for name, (language, size) in MADE.items():
+        entries = written.entries(language, size, name == "uncased")
+        (folder / f"{name}.txt").write_text("\n".join(entries) + "\n", encoding="utf-8")
+    return {name: folder / f"{name}.txt" for name in MADE}
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,14 +21,29 @@ def tool():
 @pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.1])
 def test_both_sides_compute_the_same(tool, monkeypatch, dropout):
     """Catches a race of two different things: another noise, a bias that one side leaves out, other documents."""
-    monkeypatch.setattr(tool, "device_time", lambda call: 1.0)
+    timed = []  # the outputs of what is timed: values and gradients
+    monkeypatch.setattr(tool, "device_time", lambda call: timed.append(call()) or float(len(timed)))
     shape = tool.Shape(2, 64, 1, 256, 3, 64, 250)
     found = [tool.compare(o) for o in tool.operations(shape, dropout, interpret=True)]
     assert len(found) == (4 if dropout else 6)
-    for name, times, errors in found:
+    for n, (name, times, errors) in enumerate(found):
         assert errors["XLA"] < 0.02, name
         assert errors["ours"] < 0.01, name
-        assert times == {"XLA": 1.0, "ours": 1.0}
+        assert times == {"XLA": 2 * n + 1.0, "ours": 2 * n + 2.0}
+        theirs, ours = timed[2 * n : 2 * n + 2]
+        assert [x.shape for x in theirs] == [x.shape for x in ours] and len(ours) > 1, name
+
+
+def test_device_time_counts_what_streams_were_busy(tool, monkeypatch):
+    """Catches the time of the host or of the whole trace, and of all calls in place of one."""
+    events = [SimpleNamespace(duration_ns=4500), SimpleNamespace(duration_ns=1500)]
+    lines = [SimpleNamespace(name=x, events=events) for x in ("Stream #7", "XLA Ops", "Stream #9")]
+    planes = [SimpleNamespace(name=x, lines=lines) for x in ("/device:GPU:0", "/host:CPU")]
+    profile = SimpleNamespace(from_file=lambda _: SimpleNamespace(planes=planes))
+    monkeypatch.setattr(tool.jax.profiler, "ProfileData", profile)
+    calls = []
+    assert tool.device_time(lambda: calls.append(0)) == pytest.approx(12.0 / tool.CALLS)
+    assert len(calls) == tool.CALLS
 
 
 def test_another_device_is_refused(tool, monkeypatch, capsys):
