@@ -73,7 +73,10 @@ def get_config() -> ConfigDict:
                 "keep_every": 100_000,
                 "max_skipped": 10,
             },
-            "data": {"path": ""},
+            "data": {
+                "path": "",
+                "window": 0,  # shards mixed at a time, for data too large for local disk; 0: all
+            },
             "mesh": {"data": -1, "fsdp": -1, "deterministic": False},  # -1, -1: chosen by memory
             "report": {"tensorboard": True, "wandb": ""},
         }

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from electra_jax.data import ngrams
-from electra_jax.data.source import Prepared, open_prepared
+from electra_jax.data.source import Prepared
 from electra_jax.learn import checkpoint, mesh
 from electra_jax.model.electra import Electra
 from electra_jax.pretrain import baselines, program
@@ -119,7 +119,7 @@ def _lines(trial: Trial, score: np.ndarray, words: tokenizer.Tokenizer) -> list[
 
 def _open(folder: str | Path) -> tuple[RunSpec, Prepared]:
     run = run_spec(workdir.read_record(folder)["config"])
-    return run, open_prepared(run.data.path)
+    return run, run.data.open()
 
 
 def _blocks(data: Prepared, split: str) -> Iterator[dict[str, np.ndarray]]:

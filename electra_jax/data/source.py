@@ -1,8 +1,9 @@
-"""A prepared folder opened for reading: rows by number, from any thread, in one batch read a shard."""
+"""A prepared folder opened for reading: rows by number, from any thread. What is held grows with the shards opened."""
 
+import collections
 import dataclasses
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from array_record.python import array_record_module
 
 from electra_jax import remote
 from electra_jax.data import fingerprint, packing, record, staged
+from electra_jax.data.cache import Shards
 from electra_jax.spec import UserError, unknown_name
 from electra_jax.text.tokenizer import SpecialIds
 
@@ -37,12 +39,17 @@ class Prepared:
     origin: str = (
         ""  # what others find it by: an absolute path, or the URL that `path` is a copy of
     )
+    cache: Shards | None = None  # where `path` holds shards only while they are needed
 
-    def source(self, split: str) -> "Source":
-        """The rows of "train" or "valid"."""
+    def shards(self, split: str) -> list[dict[str, Any]]:
+        """The fingerprint's entries of "train" or "valid", in the order of their rows."""
         if split not in self.rows:
             raise unknown_name("split", split, self.rows)
-        shards = [s for s in self.info["shards"] if s["split"] == split]
+        return [s for s in self.info["shards"] if s["split"] == split]
+
+    def source(self, split: str, readers: int | None = None) -> "Source":
+        """The rows of "train" or "valid"; at most `readers` shards stay open (None: all that were read from)."""
+        shards = self.shards(split)
         return Source(
             [self.path / s["name"] for s in shards],
             [s["rows"] for s in shards],
@@ -50,18 +57,25 @@ class Prepared:
             np.dtype(self.info["dtype"]),
             self.special.pad,
             self.vocab_size,
+            self.cache,
+            readers,
         )
 
 
-def open_prepared(path: str | Path) -> Prepared:
-    """Opens a folder made by `prepare`; one on a bucket (gs://) is copied to local disk first.
+def open_prepared(path: str | Path, whole: bool = True) -> Prepared:
+    """Opens a folder made by `prepare`; one on a bucket (gs://) is copied to local disk first, without its shards
+    unless `whole`: they are then fetched when they are read.
 
     Raises UserError when it is none, of another layout version, or has a shard missing or cut
     short.
     """
     url = str(path) if remote.is_remote(path) else ""
-    path = staged.stage(url) if url else Path(path)
-    info, digest = fingerprint.read(path)
+    shards = None
+    if url and not whole:
+        path, info, digest, shards = staged.stream(url)
+    else:
+        path = staged.stage(url) if url else Path(path)
+        info, digest = fingerprint.read(path)
     return Prepared(
         path=path,
         seq_len=info["seq_len"],
@@ -72,6 +86,7 @@ def open_prepared(path: str | Path) -> Prepared:
         fingerprint=digest,
         info=info,
         origin=url or str(path.resolve()),
+        cache=shards,
     )
 
 
@@ -86,15 +101,21 @@ class Source:
         dtype: np.dtype,
         pad: int,
         vocab_size: int,
+        shards: Shards | None = None,
+        readers: int | None = None,
     ) -> None:
         """`paths` and `rows` name the shards and count their rows; files are opened when first
-        read. Ids are checked to be below `vocab_size`.
+        read, and come from `shards` where given. Ids are checked to be below `vocab_size`.
+
+        An open shard takes about 20 bytes a row, the library's index; at most `readers` are open.
         """
         self._paths = list(paths)
         self._first = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
         self._seq_len, self._dtype, self._pad = seq_len, dtype, pad
         self._vocab_size = vocab_size
-        self._readers: dict[int, Any] = {}
+        self._cache, self._most = shards, readers
+        # Least recently used first.
+        self._readers: collections.OrderedDict[int, _Reader] = collections.OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -113,7 +134,8 @@ class Source:
         # Field first, so that each array handed out is contiguous.
         rows_FxNxL = np.zeros((len(record.FIELDS), numbers_N.size, self._seq_len), np.int32)
         rows_FxNxL[0] = self._pad
-        shard_N = np.searchsorted(self._first, numbers_N, side="right") - 1
+        shard_N = self._shards(numbers_N)
+        self.expect(numbers_N)
         for shard in np.unique(shard_N[numbers_N >= 0]).tolist():
             at = np.flatnonzero(shard_N == shard)
             found_NxFxL = self._read(shard, numbers_N[at] - self._first[shard])
@@ -121,6 +143,16 @@ class Source:
         out = dict(zip(record.FIELDS, rows_FxNxL, strict=True))
         out["positions"] = packing.positions(out["docs"])
         return out
+
+    def expect(self, numbers_N: np.ndarray) -> None:
+        """Says that these rows will be read soon, so that their shards can be fetched; does not wait."""
+        if self._cache is not None:
+            shard_N = self._shards(np.asarray(numbers_N, np.int64))
+            self._cache.expect(self._paths[s].name for s in np.unique(shard_N[shard_N >= 0]))
+
+    def _shards(self, numbers_N: np.ndarray) -> np.ndarray:
+        """The shard of each row; below 0 for a negative number."""
+        return np.searchsorted(self._first, numbers_N, side="right") - 1
 
     def _read(self, shard: int, numbers: np.ndarray) -> np.ndarray:
         try:
@@ -141,10 +173,43 @@ class Source:
             )
         return rows_NxFxL
 
-    def _reader(self, shard: int) -> Any:
+    def _reader(self, shard: int) -> "_Reader":
         with self._lock:
-            if shard not in self._readers:
-                self._readers[shard] = array_record_module.ArrayRecordReader(
-                    str(self._paths[shard]), _READER_OPTIONS, file_reader_buffer_size=_READER_BUFFER
-                )
-            return self._readers[shard]
+            found = self._readers.get(shard)
+            if found is not None:
+                self._readers.move_to_end(shard)
+                return found
+        path = self._paths[shard]
+        if self._cache is not None:
+            path = self._cache.get(path.name)
+        opened = _Reader(path, int(self._first[shard + 1] - self._first[shard]))
+        with self._lock:
+            found = self._readers.setdefault(shard, opened)
+            self._readers.move_to_end(shard)
+            while self._most is not None and len(self._readers) > max(1, self._most):
+                self._readers.popitem(last=False)
+        return found
+
+
+class _Reader:
+    """An open shard. Raises ValueError where it does not hold `rows` rows."""
+
+    def __init__(self, path: Path, rows: int) -> None:
+        self._file = array_record_module.ArrayRecordReader(
+            str(path), _READER_OPTIONS, file_reader_buffer_size=_READER_BUFFER
+        )
+        self._lock = threading.Lock()  # the file has one place
+        if (found := self._file.num_records()) != rows:
+            raise ValueError(f"it holds {found} rows, expected {rows}")
+
+    def read(self, numbers: Iterable[int]) -> list[bytes]:
+        """The records of these numbers.
+
+        One at a time: the library's own reading of many takes time for every row of the file, 2 ms a million.
+        """
+        out = []
+        with self._lock:
+            for number in numbers:
+                self._file.seek(number)
+                out.append(self._file.read())
+        return out

@@ -11,7 +11,7 @@ from electra_jax import files
 from electra_jax.data import baselines as counting
 from electra_jax.data import loader
 from electra_jax.data.baselines import Counted
-from electra_jax.data.source import Source, open_prepared
+from electra_jax.data.source import Source
 from electra_jax.learn import checkpoint
 from electra_jax.learn.mesh import build as build_mesh
 from electra_jax.objective.losses import exact_auc
@@ -104,7 +104,7 @@ def evaluate_workdir(
 def _evaluate(folder: Path, step: int | None, data: str | None) -> dict[str, Any]:
     record = workdir.read_record(folder)
     run = run_spec(record["config"])
-    prepared = open_prepared(data or run.data.path)
+    prepared = run.data.open(data or "")
     if prepared.tokenizer_hash != record["data"]["tokenizer_hash"]:
         raise UserError(
             f"{prepared.path} was prepared with another tokenizer than the run's; prepare it with "
