@@ -7,13 +7,15 @@ The processes of a machine share one copy.
 import concurrent.futures
 import contextlib
 import fcntl
+import itertools
 import os
+import queue
 import shutil
 import threading
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from electra_jax import activity, answers, files, remote
 from electra_jax.data import marks
@@ -24,6 +26,9 @@ LIMIT = "ELECTRA_JAX_CACHE_BYTES"
 _AT_ONCE = 4  # shards fetched at the same time
 # Seconds before another try where a bucket's refusal may pass.
 _PAUSES_S = (1.0, 5.0)
+_LOCK = ".lock"
+
+Coming = concurrent.futures.Future[Path]
 
 
 class Shards:
@@ -32,9 +37,11 @@ class Shards:
     def __init__(self, url: str, folder: Path, shards: Sequence[dict[str, Any]]) -> None:
         self.url, self._folder = url, folder
         self._shards = {s["name"]: s for s in shards}
-        self._coming: dict[str, concurrent.futures.Future[Path]] = {}
+        self._coming: dict[str, Coming] = {}
         self._lock = threading.Lock()
-        self._turn = threading.Semaphore(_AT_ONCE)
+        self._queue: queue.PriorityQueue[tuple[bool, int, str, Coming]] = queue.PriorityQueue()
+        self._asked = itertools.count()
+        self._workers: list[threading.Thread] = []
 
     def get(self, name: str) -> Path:
         """The verified local copy of a shard, fetched first where it is not there.
@@ -52,10 +59,10 @@ class Shards:
             with self._lock:  # it had to go, for another process needed the room
                 self._coming.pop(name, None)
 
-    def expect(self, names: Iterable[str]) -> None:
-        """Begins to fetch what will be read soon; does not wait, and what goes wrong is raised by `get`."""
+    def expect(self, names: Iterable[str], soon: bool = True) -> None:
+        """Fetches what will be read `soon`, or now, which goes first. Does not wait; `get` raises what goes wrong."""
         for name in names:
-            self._ask(name)
+            self._ask(name, soon)
 
     def check_room(self, needed: int, what: str) -> None:
         """UserError where the cache cannot hold `needed` bytes at once."""
@@ -67,47 +74,73 @@ class Shards:
                 "smaller --config.data.window"
             )
 
-    def _ask(self, name: str) -> "concurrent.futures.Future[Path]":
+    def _ask(self, name: str, soon: bool = False) -> Coming:
         with self._lock:
             coming = self._coming.get(name)
             if coming is None or (coming.done() and coming.exception()):
                 coming = self._coming[name] = concurrent.futures.Future()
-                # A daemon: one that hangs in a bucket does not delay the end of the process.
-                threading.Thread(target=self._work, args=(name, coming), daemon=True).start()
+            elif soon or coming.running() or coming.done():
+                return coming
+            # One that was wanted soon and is wanted now stands in the queue twice.
+            self._queue.put((soon, next(self._asked), name, coming))
+            if not self._workers:
+                # Daemons: one that hangs in a bucket does not delay the end of the process.
+                self._workers = [
+                    threading.Thread(target=self._work, daemon=True) for _ in range(_AT_ONCE)
+                ]
+                for worker in self._workers:
+                    worker.start()
             return coming
 
-    def _work(self, name: str, coming: "concurrent.futures.Future[Path]") -> None:
-        try:
-            with self._turn:
+    def _work(self) -> None:
+        while True:
+            _, _, name, coming = self._queue.get()
+            with self._lock:
+                if coming.running() or coming.done():
+                    continue
+                coming.set_running_or_notify_cancel()
+            try:
                 coming.set_result(self._fetch(name))
-        except BaseException as error:  # noqa: BLE001  raised where it is waited for
-            coming.set_exception(error)
+            except BaseException as error:  # noqa: BLE001  raised where it is waited for
+                coming.set_exception(error)
 
     def _fetch(self, name: str) -> Path:
         path, shard = self._folder / name, self._shards[name]
-        with files.disk_errors(self._folder), open(self._folder / f".{name}.lock", "ab") as lock:
+        with files.disk_errors(self._folder), open(self._folder / f".{name}{_LOCK}", "ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # one process of a machine fetches, the others wait
             if path.exists() and marks.read(path) == shard["sha256"]:
                 return path
             path.unlink(missing_ok=True)
-            self._make_room(shard["bytes"])
-            for pause in (*_PAUSES_S, None):
-                try:
-                    remote.fetch(remote.join(self.url, name), path, shard["sha256"])
-                    break
-                except answers.BucketError as error:
-                    if pause is None or getattr(error, "status", None) != answers.TRY_AGAIN:
-                        raise
-                    time.sleep(pause)
+            try:
+                self._make_room(shard["bytes"], lock)
+                self._copy(name, path, shard["sha256"])
+            finally:
+                lock.truncate(0)
             marks.write_copied(path, shard["sha256"])
             return path
 
-    def _make_room(self, needed: int) -> None:
-        """Removes the shards that were not used for longest, as many as must go; never those that came last."""
+    def _copy(self, name: str, path: Path, sha256: str) -> None:
+        for pause in (*_PAUSES_S, None):
+            try:
+                remote.fetch(remote.join(self.url, name), path, sha256)
+                return
+            except answers.BucketError as error:
+                if pause is None or getattr(error, "status", None) != answers.TRY_AGAIN:
+                    raise
+                time.sleep(pause)
+
+    def _make_room(self, needed: int, reservation: IO[bytes]) -> None:
+        """Removes the shards that came first, as many as must go, and makes `reservation` a file of that size.
+
+        It is the lock under which a shard is fetched, empty at other times, so that what all processes of the machine
+        fetch at once is counted.
+        """
         with open(self._folder / ".room", "ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             there = self._there()
-            excess = sum(size for _, size, _ in there) + needed - self._limit()
+            coming = self._reserved()
+            excess = sum(size for _, size, _ in there) + coming + needed - self._limit(coming)
+            reservation.truncate(needed)  # sparse: it takes no room itself
             for _, size, path in sorted(there):
                 if excess <= 0:
                     return
@@ -116,8 +149,23 @@ class Shards:
                     self._coming.pop(path.name, None)
                 excess -= size
 
+    def _reserved(self) -> int:
+        """The bytes that are being fetched; what a process that was killed has reserved is given back."""
+        total = 0
+        with os.scandir(self._folder) as entries:
+            locks = [e for e in entries if e.name.endswith(_LOCK) and e.stat().st_size]
+        for entry in locks:
+            with open(entry.path, "r+b") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    lock.truncate(0)
+                except BlockingIOError:
+                    if not (self._folder / entry.name[1 : -len(_LOCK)]).exists():
+                        total += entry.stat().st_size
+        return total
+
     def _there(self) -> list[tuple[float, int, Path]]:
-        """(last used, bytes, path) of the shards on local disk."""
+        """(when it came, bytes, path) of the shards on local disk."""
         found = []
         with os.scandir(self._folder) as entries:
             for entry in entries:
@@ -127,7 +175,8 @@ class Shards:
                         found.append((about.st_mtime, about.st_size, Path(entry.path)))
         return found
 
-    def _limit(self) -> int:
+    def _limit(self, coming: int = 0) -> int:
+        """The bytes that shards may take; `coming` are those being fetched, partly on disk already."""
         text = os.environ.get(LIMIT, "")
         if text:
             if not text.isdecimal() or not int(text):

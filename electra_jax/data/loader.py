@@ -100,8 +100,9 @@ class Loader:
                 if self._closing.is_set():
                     return
                 numbers_B = self._rows_of_step(step)
+                batch = put_rows(self._source, numbers_B, self._sharding)
                 self._expect(step)
-                self._queue.put((step, put_rows(self._source, numbers_B, self._sharding)))
+                self._queue.put((step, batch))
             self._queue.put(None)
         except BaseException as error:  # noqa: BLE001 - handed to the consumer, whatever it is
             self._queue.put(error)
