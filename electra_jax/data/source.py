@@ -1,6 +1,7 @@
 """A prepared folder opened for reading: rows by number, from any thread. What is held grows with the shards opened."""
 
 import collections
+import concurrent.futures
 import dataclasses
 import threading
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ _READER_BUFFER = 8 * 1024
 # Reading a list of records takes 2 ns for every row of the file beside what the records take, by one at a time nothing;
 # but it is done by several threads, which is worth it for one row in so many.
 _WORTH_A_LIST = 256
+# Threads of a source, and the fewest rows worth one.
+_THREADS, _ROWS_A_THREAD = 8, 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +120,7 @@ class Source:
         self._seq_len, self._dtype, self._pad = seq_len, dtype, pad
         self._vocab_size = vocab_size
         self._cache, self._most = shards, readers
+        self._pool = concurrent.futures.ThreadPoolExecutor(_THREADS, "rows")
         # Least recently used first.
         self._readers: collections.OrderedDict[int, _Reader] = collections.OrderedDict()
         self._lock = threading.Lock()
@@ -139,10 +143,20 @@ class Source:
         rows_FxNxL[0] = self._pad
         shard_N = self._shards(numbers_N)
         self._fetch(shard_N, soon=False)
-        for shard in np.unique(shard_N[numbers_N >= 0]).tolist():
-            at = np.flatnonzero(shard_N == shard)
-            found_NxFxL = self._read(shard, numbers_N[at] - self._first[shard])
-            rows_FxNxL[:, at] = found_NxFxL.transpose(1, 0, 2)
+        shards = np.unique(shard_N[numbers_N >= 0]).tolist()
+
+        def fill(some: list[int]) -> None:
+            for shard in some:
+                at = np.flatnonzero(shard_N == shard)
+                found_NxFxL = self._read(shard, numbers_N[at] - self._first[shard])
+                rows_FxNxL[:, at] = found_NxFxL.transpose(1, 0, 2)
+
+        # Reading waits for the disk, and lets other threads run.
+        ways = min(_THREADS, len(shards), numbers_N.size // _ROWS_A_THREAD)
+        if ways < 2:
+            fill(shards)
+        else:
+            list(self._pool.map(fill, (shards[way::ways] for way in range(ways))))
         out = dict(zip(record.FIELDS, rows_FxNxL, strict=True))
         out["positions"] = packing.positions(out["docs"])
         return out

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -92,6 +93,29 @@ def test_a_shard_with_fewer_rows_than_recorded(copy):
         UserError, match=rf"{train['name']}: it holds \d+ rows, expected {train['rows']}"
     ):
         found.rows(np.array([0]))
+
+
+def test_opening_takes_memory_for_shards_not_rows(copy):
+    """Catches an index of all rows, and shards opened though nobody reads them: here are 10^9 rows in sparse files."""
+    path = copy / "fingerprint.json"
+    info = json.loads(path.read_text())
+    count, shard = 2000, next(s for s in info["shards"] if s["split"] == "train")
+    info["shards"] = [
+        {**shard, "name": f"{n:05d}", "rows": 500_000, "bytes": 250_000_000} for n in range(count)
+    ]
+    info["counts"]["train"]["rows"], info["counts"]["valid"]["rows"] = count * 500_000, 0
+    for shard in info["shards"]:
+        with open(copy / shard["name"], "wb") as f:
+            f.truncate(shard["bytes"])
+    path.write_text(json.dumps(info))
+    del info
+    tracemalloc.start()
+    try:
+        opened = source.open_prepared(copy).source("train", 8)
+        assert len(opened) == 10**9
+        assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_few_shards_stay_open(folder):
