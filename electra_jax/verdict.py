@@ -11,12 +11,14 @@ import numpy as np
 from electra_jax.data import ngrams
 from electra_jax.data.source import Prepared
 from electra_jax.learn import checkpoint, mesh
+from electra_jax.learn import program as programs
 from electra_jax.model.electra import Electra
+from electra_jax.model.tokens import Tokens
 from electra_jax.pretrain import baselines, program
-from electra_jax.pretrain import start as workdir
 from electra_jax.pretrain.options import RunSpec, run_spec
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer
+from electra_jax.workdir.record import read_record
 
 ENDS = frozenset(".!?。！？")  # what a sentence ends with
 SHORTEST, LONGEST = 8, 20  # words of a sentence to show
@@ -66,12 +68,12 @@ def by_counting(folder: str | Path) -> dict[str, float]:
 
 def _replacements(folder: str | Path, run: RunSpec, data: Prepared) -> baselines.Replacements:
     """What the trained generator puts into the held-out rows that `evaluate` measures a run on."""
-    program.use_compilation_cache()
+    programs.use_compilation_cache()
     compiled = program.build(run, run.phases(data)[-1], mesh.build(run.mesh))
     params = compiled.place_params(checkpoint.read_params(folder)[1])
-    t, extra = run.train, compiled.objective.extra()
+    t, carried = run.train, compiled.objective.carried(params)
     valid = data.source("valid")
-    return baselines.replacements(compiled, params, extra, valid, t.batch, t.eval_batches)
+    return baselines.replacements(compiled, params, carried, valid, t.batch, t.eval_batches)
 
 
 def of_sentences(folder: str | Path, seed: int) -> str:
@@ -118,7 +120,7 @@ def _lines(trial: Trial, score: np.ndarray, words: tokenizer.Tokenizer) -> list[
 
 
 def _open(folder: str | Path) -> tuple[RunSpec, Prepared]:
-    run = run_spec(workdir.read_record(folder)["config"])
+    run = run_spec(read_record(folder)["config"])
     return run, run.data.open()
 
 
@@ -192,14 +194,9 @@ def _scores(
     for row, trial in zip(ids_BxL, trials, strict=True):
         row[: len(trial.fake) + 2] = [data.special.cls, *trial.fake.tolist(), data.special.sep]
     docs_BxL = (ids_BxL != data.special.pad).astype(np.int32)
-    positions_BxL = np.broadcast_to(np.arange(data.seq_len, dtype=np.int32), ids_BxL.shape)
+    tokens = Tokens.of({"ids": ids_BxL, "types": np.zeros_like(ids_BxL), "docs": docs_BxL})
     logits_BxL = Electra(run.dimensions(data.vocab_size)).apply(
-        {"params": params},
-        ids_BxL,
-        np.zeros_like(ids_BxL),
-        docs_BxL,
-        positions_BxL,
-        method=Electra.discriminate,
+        {"params": params}, tokens, method=Electra.discriminate
     )
     probability_BxL = np.asarray(jax.nn.sigmoid(logits_BxL))[:, 1:]
     return [

@@ -26,8 +26,8 @@ from electra_jax.data.ngrams import Ngrams
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.learn import checkpoint, mesh
 from electra_jax.pretrain import baselines, options, program
-from electra_jax.pretrain import start as workdir
 from electra_jax.spec import UserError
+from electra_jax.workdir.record import read_record
 
 SYNTHETIC_ROWS = 2000  # held-out rows that the unigram model corrupts
 
@@ -97,7 +97,7 @@ def _detect(
 
 def _of_run(model: Ngrams, prepared: Prepared, folder: Path, step: int | None) -> dict[str, Any]:
     """The detector on what the run's generator makes of the rows, masks and samples of evaluation."""
-    record = workdir.read_record(folder)
+    record = read_record(folder)
     if record["data"]["fingerprint"] != prepared.fingerprint:
         raise UserError(f"the run in {folder} was not started on {prepared.path}")
     run = options.run_spec(record["config"])
@@ -107,9 +107,10 @@ def _of_run(model: Ngrams, prepared: Prepared, folder: Path, step: int | None) -
         run, run.phases(prepared)[-1], mesh.build(mesh.MeshSpec(data=-1, fsdp=1))
     )
     found, params, _ = checkpoint.read_params(folder, step)
-    params, extra, t = compiled.place_params(params), compiled.objective.extra(), run.train
+    params, t = compiled.place_params(params), run.train
+    carried = compiled.objective.carried(params)
     valid = prepared.source("valid")
-    made = baselines.replacements(compiled, params, extra, valid, t.batch, t.eval_batches)
+    made = baselines.replacements(compiled, params, carried, valid, t.batch, t.eval_batches)
     there = made.docs > 0
     auc = baselines.exact_auc(made.score[there], made.replaced[there])
     values = _detect(model, made.docs, made.fake, made.replaced)

@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 
 from electra_jax.finetune import order, rows
-from electra_jax.tasks import features
-from electra_jax.tasks import task as tasks
+from electra_jax.finetune.kinds import table as kinds
+from electra_jax.learn import program as programs
+from electra_jax.tasks.known import catalog
 from electra_jax.text import tokenizer
 
 SIZES = {  # layers, width, heads, ffn, embedding
@@ -115,14 +116,15 @@ def make_batches(name: str, options: argparse.Namespace) -> dict[str, Batches]:
     """The batches of one round by kind: every batch of a prediction, of an epoch of training equally
     many from everywhere between its shortest and its longest."""
     task_name, path, longest, size = WORKLOADS[name]
-    task, words = tasks.get(task_name), tokenizer.load(options.vocab)
+    task, words = catalog.get(task_name), tokenizer.load(options.vocab)
     examples = task.read(Path(options.data) / path, "train")
     chosen = order.subset(len(examples), 4 * STRETCH * size, 0)
     share = len(chosen) / len(examples)
     examples = [examples[i] for i in chosen]
     labels = task.labels or ()
-    made = features.build(task, examples, words, longest, labels, training=True)
-    data = rows.of_features(made, words.special.pad)
+    made = kinds.features(task, examples, words, longest, labels, training=True)
+    labels_of = kinds.get(task.kind).labels(task, made)
+    data = rows.of_features(made, labels_of, words.special.pad)
     predicts = name.endswith("predict")
     price = share / task.epochs * (order.PREDICTION_PRICE if predicts else order.STEP_PRICE)
     buckets = order.bucket_lengths(data.lengths, options.buckets, longest, price)
@@ -235,24 +237,52 @@ def ours(variant: str, name: str, size: str, threads: int) -> Callable[[Batches]
 
     from electra_jax.finetune.heads import HeadSpec
     from electra_jax.finetune.network import NetworkSpec
-    from electra_jax.finetune.options import EncoderSpec, OptimOptions
+    from electra_jax.finetune.options import ModelOptions, OptimOptions
     from electra_jax.finetune.program import Program, StepSpec
     from electra_jax.learn import mesh as meshes
     from electra_jax.model.electra import Dimensions
-    from electra_jax.pretrain import program as programs
 
     del variant, threads
     programs.use_compilation_cache()
     layers, width, heads, ffn, embedding = SIZES[size]
-    precision = ("float32", "float32", "none")
-    encoder = EncoderSpec(layers, width, heads, ffn, embedding, 512, 2, 0.02, 0.1, 0.1, *precision)
+    encoder = ModelOptions(
+        layers=layers,
+        width=width,
+        heads=heads,
+        ffn=ffn,
+        embedding=embedding,
+        positions=512,
+        types=2,
+        init_std=0.02,
+        dropout=0.1,
+        attention_dropout=0.1,
+        dtype="float32",
+        residual_dtype="float32",
+        remat="none",
+    )
     task = WORKLOADS[name][0]
     kind, outputs = ("classify", 2) if task == "sst2" else ("qa", 2)
-    head = HeadSpec(kind, "hf", outputs, 0.1, 0.02, "float32")
-    optim = OptimOptions("adamw", None, None, False, 0.1, 1.0, 0.9, 0.999, 1e-6, 0.0, 1.0, 0)
-    network = NetworkSpec(Dimensions(encoder.random(), 30522), ((task, head),))
+    head = HeadSpec(
+        kind=kind, style="hf", outputs=outputs, dropout=0.1, init_std=0.02, dtype="float32"
+    )
+    optim = OptimOptions(
+        name="adamw",
+        peak_lr=None,
+        layer_decay=None,
+        layer_decay_off_by_one=False,
+        warmup=0.1,
+        lr_power=1.0,
+        beta1=0.9,
+        beta2=0.999,
+        eps=1e-6,
+        weight_decay=0.0,
+        clip_norm=1.0,
+        frozen_layers=0,
+    )
+    network = NetworkSpec(dims=Dimensions(encoder.random(), 30522), heads=((task, head),))
     program = Program(
-        StepSpec(network, optim, 0.8, "mean", 10_000), meshes.build(meshes.MeshSpec(-1, 1))
+        StepSpec(network=network, optim=optim, layer_decay=0.8, reduction="mean", steps=10_000),
+        meshes.build(meshes.MeshSpec(-1, 1)),
     )
     held = {"state": program.init(None, [0], [1e-4])}
 

@@ -21,14 +21,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from electra_jax.ops import attention, feedforward, residual, target
+from electra_jax.ops import machine
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops.gpu import attention as attention_gpu
-from electra_jax.ops.gpu import gelu as gelu_gpu
-from electra_jax.ops.gpu import norm as norm_gpu
-from electra_jax.ops.gpu import residual as residual_gpu
-from electra_jax.ops.gpu import vocabulary as vocabulary_gpu
-from electra_jax.ops.vocab_tiles import HeadOptions, tiled_head
+from electra_jax.ops.attention import Mask, self_attention
+from electra_jax.ops.attention import hopper as attention_gpu
+from electra_jax.ops.attention import inputs as attention
+from electra_jax.ops.gelu import bias_gelu
+from electra_jax.ops.gelu import hopper as gelu_gpu
+from electra_jax.ops.gelu import inputs as gelu
+from electra_jax.ops.norm import hopper as norm_gpu
+from electra_jax.ops.norm import hopper_residual as residual_gpu
+from electra_jax.ops.norm import norm, residual_norm
+from electra_jax.ops.norm.plain import Normed, Residual
+from electra_jax.ops.vocabulary import hopper as vocabulary_gpu
+from electra_jax.ops.vocabulary import tiles
+from electra_jax.ops.vocabulary.slots import HeadOptions, Inputs
 
 CALLS = 3  # a trace
 
@@ -67,9 +74,9 @@ def operations(shape: Shape, dropout: float, interpret: bool = False) -> Iterato
     s = shape
     rows = f"{s.rows} x {s.length}"
     noise = noise_ops.for_rows(jax.random.key(1), jnp.arange(s.rows)) if dropout else None
-    docs_BxL = jnp.broadcast_to(
-        (jnp.arange(s.length) < s.length - 5).astype(jnp.int32), (s.rows, s.length)
-    )
+    docs_L = (jnp.arange(s.length) < s.length - 5).astype(jnp.int32)
+    mask = Mask(jnp.broadcast_to(docs_L, (s.rows, s.length)))
+    options: dict[str, Any] = {"dropout": dropout, "interpret": interpret}
     rate = f", dropout {dropout:g}"
 
     def draw(number: int, *sizes: int, dtype: Any = jnp.bfloat16, scale: float = 1.0) -> jax.Array:
@@ -80,43 +87,41 @@ def operations(shape: Shape, dropout: float, interpret: bool = False) -> Iterato
     h = draw(1, s.rows, s.length, s.width)
     yield Operation(
         f"attention, {rows}, {s.heads} heads{rate}",
-        lambda q, b: attention.self_attention(
-            q, b, docs_BxL, heads=s.heads, dropout=dropout, noise=noise
-        ),
-        lambda q, b: attention_gpu.self_attention(
-            q, b, docs_BxL, noise, s.heads, dropout, interpret
+        lambda q, b: self_attention(q, b, mask, heads=s.heads, dropout=dropout, noise=noise),
+        lambda q, b: attention_gpu.run(
+            attention.Inputs(q, b, mask, noise), heads=s.heads, **options
         ),
         (draw(2, s.rows, s.length, 3 * s.width), vector(3, 3 * s.width)),
     )
     for stream in ("float32", "bfloat16"):
         yield Operation(
             f"residual in {stream} and LayerNorm, {rows} x {s.width}{rate}",
-            lambda *a: residual.residual_norm(*a, dropout=dropout, noise=noise),
-            lambda *a: residual_gpu.residual_norm(*a, noise, dropout, interpret),
+            lambda *a: residual_norm(*a, dropout=dropout, noise=noise),
+            lambda *a: residual_gpu.run(Residual(*a, noise), **options),
             (draw(0, *h.shape, dtype=stream), h, *(vector(n, s.width) for n in (4, 5, 6))),
         )
     yield Operation(
         f"LayerNorm of embeddings, {rows} x {s.width}{rate}",
-        lambda *a: residual.norm(*a, dropout=dropout, noise=noise, dtype="bfloat16"),
-        lambda *a: norm_gpu.norm(*a, noise, dropout, jnp.dtype("bfloat16"), interpret),
+        lambda *a: norm(*a, dropout=dropout, noise=noise, dtype="bfloat16"),
+        lambda *a: norm_gpu.run(Normed(*a, noise), dtype=jnp.dtype("bfloat16"), **options),
         (draw(0, *h.shape, dtype=jnp.float32), vector(7, s.width), vector(8, s.width)),
     )
     if dropout:
         return
     yield Operation(
         f"bias and GELU, {rows} x {s.ffn}",
-        feedforward.bias_gelu,
-        lambda *a: gelu_gpu.bias_gelu(*a, interpret),
+        bias_gelu,
+        lambda *a: gelu_gpu.run(gelu.Inputs(*a), interpret=interpret),
         (draw(9, s.rows, s.length, s.ffn), vector(10, s.ffn)),
     )
-    options = HeadOptions(s.vocab, 1.0, False, min(2048, s.vocab))
+    head = HeadOptions(vocab_size=s.vocab, tile=min(2048, s.vocab))
     targets_BxK = jax.random.randint(jax.random.key(2), (s.rows, s.slots), 0, s.vocab)
     of_slots = noise_ops.for_rows(jax.random.key(3), jnp.arange(s.rows))
     padded = -(-s.vocab // 128) * 128
     yield Operation(
         f"vocabulary head, {s.rows * s.slots} slots x {s.embedding}",
-        lambda *a: tiled_head(*a, targets_BxK, of_slots, options).loss,
-        lambda *a: vocabulary_gpu.kernel_head(*a, targets_BxK, of_slots, options, interpret).loss,
+        lambda *a: tiles.run(Inputs(*a, targets_BxK, of_slots), head).loss,
+        lambda *a: vocabulary_gpu.run(Inputs(*a, targets_BxK, of_slots), head, interpret).loss,
         (
             draw(11, s.rows, s.slots, s.embedding),
             vector(12, padded, s.embedding, scale=2 * s.embedding**-0.5),
@@ -128,26 +133,26 @@ def operations(shape: Shape, dropout: float, interpret: bool = False) -> Iterato
 def compare(operation: Operation) -> tuple[str, dict[str, float], dict[str, float]]:
     """(name, microseconds by version, largest relative error by version)."""
     key = jax.random.key(4)
-    slopes = jax.tree.map(
+    cotangents = jax.tree.map(
         lambda s: jax.random.normal(key, s.shape).astype(s.dtype),
         jax.eval_shape(operation.plain, *operation.arrays),
     )
     exact = _with_gradients(operation.plain)(
-        *jax.tree.map(lambda a: a.astype(jnp.float32), (slopes, *operation.arrays))
+        *jax.tree.map(lambda a: a.astype(jnp.float32), (cotangents, *operation.arrays))
     )
     times, errors = {}, {}
     for name, function in (("XLA", operation.plain), ("ours", operation.kernel)):
-        call = functools.partial(_with_gradients(function), slopes, *operation.arrays)
+        call = functools.partial(_with_gradients(function), cotangents, *operation.arrays)
         errors[name] = max(map(_error, call(), exact))
         times[name] = device_time(call)
     return operation.name, times, errors
 
 
 def _with_gradients(function: Callable[..., Any]) -> Callable[..., tuple[jax.Array, ...]]:
-    def both(slopes: Any, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    def both(cotangents: Any, *arrays: jax.Array) -> tuple[jax.Array, ...]:
         out, back = jax.vjp(function, *arrays)
-        slopes = jax.tree.map(lambda s, x: s.astype(x.dtype), slopes, out)
-        return *jax.tree.leaves(out), *back(slopes)
+        cotangents = jax.tree.map(lambda c, x: c.astype(x.dtype), cotangents, out)
+        return *jax.tree.leaves(out), *back(cotangents)
 
     return jax.jit(both)
 
@@ -180,7 +185,7 @@ def main() -> None:
     args = parser.parse_args()
     mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        if not target.on_hopper():
+        if machine.card() is not machine.HOPPER:
             parser.error(f"needs an H100 or H200, but this is {jax.devices()[0].device_kind}")
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}\n")
     print("| operation with its gradients | XLA, µs | ours, µs | XLA's error | ours |")

@@ -25,12 +25,12 @@ from typing import Any
 
 from electra_jax import files
 from electra_jax.data.source import open_prepared
+from electra_jax.finetune.kinds import table as kinds
 from electra_jax.objective.corrupt import slot_count
 from electra_jax.pretrain import flops
-from electra_jax.pretrain import start as workdir
 from electra_jax.pretrain.options import run_spec
-from electra_jax.tasks import metrics
-from electra_jax.tasks import task as tasks
+from electra_jax.tasks.known import catalog
+from electra_jax.workdir.record import RECORD, read_record
 
 ROOT = Path(__file__).resolve().parent.parent
 Phases = list[dict[str, Any]]
@@ -142,7 +142,7 @@ def english(options: argparse.Namespace, home: Path, data: Path) -> dict[str, Pa
         pretrain(options, electra, phases)
     mlm = Path(options.mlm) if options.mlm else home / "mlm"
     if not options.mlm:
-        phases = equally_expensive(workdir.read_record(electra))
+        phases = equally_expensive(read_record(electra))
         pretrain(options, mlm, phases, "--config.objective.name=mlm")
     return {"electra": electra, "mlm": mlm, "random": None}
 
@@ -177,7 +177,7 @@ def prepare(
 
 def pretrain(options: argparse.Namespace, run: Path, phases: Phases, *more: str) -> None:
     """Trains a run to its last step, or goes on with it."""
-    if (run / workdir.RECORD).exists():
+    if (run / RECORD).exists():
         command("pretrain", "--workdir", run)
         return
     steps = sum(phase["steps"] for phase in phases)
@@ -221,7 +221,7 @@ def finetune(
         if entry.examples:
             flags += ["--train-examples", entry.examples]
         if init is None:
-            section = workdir.read_record(model)["config"]["model"]
+            section = read_record(model)["config"]["model"]
             flags += ["--init", "random", "--tokenizer", model / "tokenizer"]
             flags += [f"--config.model.{key}={section[key]}" for key in DIMENSIONS]
         else:
@@ -231,7 +231,7 @@ def finetune(
     elif not (run / "results.json").exists():
         command("finetune", "--workdir", run)
     found = json.loads((run / "results.json").read_text())
-    task = tasks.get(entry.task)
+    task = catalog.get(entry.task)
     scores = [r["scores"][task.name]["dev"] for r in found["runs"]]
     seconds = statistics.mean(r["seconds"] for r in found["runs"])
     return {"scores": [numbers(s) for s in scores], "seconds": seconds, "steps": found["steps"]}
@@ -246,10 +246,10 @@ def home_of(options: argparse.Namespace, home: Path, chinese: bool) -> Path:
 
 def majority(entry: Entry, data: Path) -> dict[str, float]:
     """The scores of always saying what is most frequent in the training data (of tags O, of numbers the mean)."""
-    task = tasks.get(entry.task)
+    task = catalog.get(entry.task)
     dev = task.read(data / entry.dev, "dev")
     if task.kind == "qa":
-        return numbers(metrics.score(task, dev, {e.id: "" for e in dev}))
+        return numbers(kinds.score(task, dev, {e.id: "" for e in dev}))
     train = task.read(data / entry.train, "train")
     said: Any
     if task.kind == "regress":
@@ -258,7 +258,7 @@ def majority(entry: Entry, data: Path) -> dict[str, float]:
         said = [("O",) * len(e.words) for e in dev]
     else:
         said = [Counter(e.label for e in train).most_common(1)[0][0]] * len(dev)
-    return numbers(metrics.score(task, dev, said))
+    return numbers(kinds.score(task, dev, said))
 
 
 def numbers(scores: dict[str, Any]) -> dict[str, float]:
@@ -272,7 +272,7 @@ def record(options: argparse.Namespace, entry: Entry, encoder: str, result: dict
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = json.loads(path.read_text()) if path.exists() else []
     rows = [r for r in rows if (r["task"], r["encoder"]) != (entry.name, encoder)]
-    metric = tasks.get(entry.task).main_metric
+    metric = catalog.get(entry.task).main_metric
     values = [s[metric] for s in result["scores"]]
     rows.append(
         {

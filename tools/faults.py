@@ -43,7 +43,7 @@ TIMING = {"tokens_per_s", "model_flops_per_s", "mfu", "mfu_of_matmul", "data_wai
 PATIENCE_S = 900.0  # for one start, on a machine that is busy with other things
 ATTEMPTS = 8
 KILL_AT = str(Path(__file__).with_name("kill_at.py"))
-MOST_OPERATIONS = 100
+MOST_OPERATIONS = 300
 WORDS = ("the", "of", "and", "sea", "light", "stone", "river", "walks", "under", "quiet", "green")
 
 
@@ -229,16 +229,21 @@ def _places(folder: Path) -> Iterator[tuple[int, Path]]:
 
 
 def kill_every_operation(run: Run) -> list[dict[str, Any]]:
-    """Kills a save before its first file operation, its second, and so on; a row for each part of a save."""
+    """Kills a save before its first file operation, its second, and so on, each time from a copy of one workdir; a row
+    for each part of a save.
+    """
     run.kill(Moment("stepping", stepping, CHECKPOINT_EVERY * 4))  # as many are kept as will be
-    rows: dict[str, dict[str, Any]] = {}
+    stored.remove_partial(run.workdir / stored.FOLDER)
+    begun = run.workdir.with_name("begun")
+    run.workdir.rename(begun)
+    first, rows = 0, dict[str, dict[str, Any]]()
     for number in range(1, MOST_OPERATIONS + 1):
-        # What the kill before this one left: to remove it takes operations of its own, as many as it got to.
-        stored.remove_partial(run.workdir / stored.FOLDER)
+        shutil.rmtree(run.workdir, ignore_errors=True)
+        shutil.copytree(begun, run.workdir)
         first = run.newest_whole()
         operation = run.kill_before(number)
         if operation is None:
-            break
+            return [{"part": part, **row} for part, row in rows.items()]
         kept = run.newest_whole()
         if kept < first:
             raise MissedError(f"LOST_WORK: a save cost the checkpoint of step {first}")
@@ -247,7 +252,7 @@ def kill_every_operation(run: Run) -> list[dict[str, Any]]:
         row["new"] += kept > first
         row["lost"].append(max(0, run.trained() - kept))
         print(f"before operation {number}, {operation}: {first} was whole, {kept} is", flush=True)
-    return [{"part": part, **row} for part, row in rows.items()]
+    raise MissedError(f"a save has more than {MOST_OPERATIONS} file operations")
 
 
 def part_of_save(operation: str) -> str:

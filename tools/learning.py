@@ -5,12 +5,12 @@
     python tools/learning.py --data data32/ --workdir residual/ --against bfloat16-residuals \
         --config.model.layers=6 --config.model.dtype=bfloat16
 
-The fast step is the one that `pretrain` runs. The plain one has the vocabulary head on all logits at once and
-JAX's own GELU, differentiated automatically; that of bfloat16-residuals is the fast one with
-model.residual_dtype=bfloat16. --config.NAME=VALUE changes the recipe of both. Runs are ordinary runs under --workdir,
-one a core side by side, and go on from their last checkpoint when the comparison is started again. Prints held-out MLM
-loss and discriminator AUC of each run, and whether the means are within the spread of the seeds (the larger of the two
-ranges).
+The fast step is the one that `pretrain` runs. The plain one takes the plain implementation of every operation: array
+functions, differentiated automatically, with the vocabulary head on all logits at once. That of bfloat16-residuals is
+the fast one with model.residual_dtype=bfloat16. --config.NAME=VALUE changes the recipe of both. Runs are ordinary runs
+under --workdir, one a core side by side, and go on from their last checkpoint when the comparison is started again.
+Prints held-out MLM loss and discriminator AUC of each run, and whether the means are within the spread of the seeds
+(the larger of the two ranges).
 """
 
 import argparse
@@ -18,6 +18,7 @@ import json
 import multiprocessing
 import os
 import statistics
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 FAST = "fast"
@@ -54,8 +55,6 @@ def train(args: argparse.Namespace, variant: str, seed: int, number: int) -> Non
         os.sched_setaffinity(0, {cores[number % len(cores)]})
     from electra_jax import cli
 
-    if variant == "plain":
-        plain()
     options = {
         "data.path": args.data,
         "train.steps": args.steps,
@@ -68,21 +67,17 @@ def train(args: argparse.Namespace, variant: str, seed: int, number: int) -> Non
     overrides = [*args.changes, *(f"--config.{name}={value}" for name, value in options.items())]
     folder = args.workdir / f"{variant}-{seed}"
     config = [] if (folder / "config.json").exists() else ["--config", args.config, *overrides]
-    if status := cli.main(["pretrain", "--workdir", str(folder), *config]):
+    with implementations(variant):
+        status = cli.main(["pretrain", "--workdir", str(folder), *config])
+    if status:
         raise SystemExit(status)
 
 
-def plain() -> None:
-    """Takes the fast operations out of this process."""
-    import functools
+def implementations(variant: str) -> AbstractContextManager[None]:
+    """The context in which a step of this variant is traced."""
+    from electra_jax.ops import kernel
 
-    import jax
-
-    from electra_jax.model import heads
-    from electra_jax.ops import feedforward, vocab_head
-
-    vocab_head.TILE = 1 << 30
-    feedforward.gelu = heads.gelu = functools.partial(jax.nn.gelu, approximate=False)
+    return kernel.plain() if variant == "plain" else nullcontext()
 
 
 def held_out(folder: Path) -> dict[str, float]:

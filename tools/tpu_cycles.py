@@ -19,7 +19,8 @@ from typing import Any
 
 import jax
 
-from electra_jax.ops.tpu import attention, vocabulary
+from electra_jax.ops.attention import tpu as attention
+from electra_jax.ops.vocabulary import tpu as vocabulary
 from electra_jax.plan import cost, topology
 from electra_jax.plan.cost import Machine
 from electra_jax.plan.step import TooLarge, compile_step, settle
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     jax.config.update("jax_platforms", "cpu")
     if options.no_kernels:
         for kernels in (attention, vocabulary):
-            kernels.obstacle = lambda *_: "anything, by --no-kernels"
+            kernels.supports = lambda *_, **__: "anything, by --no-kernels"
     slice = topology.parse(options.topology)
     changed = [m.removeprefix("--config.") for m in more]
     config = load_config(options.config, [f"train.batch={options.batch}", *changed])

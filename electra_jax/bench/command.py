@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 from electra_jax.bench import step
 from electra_jax.bench.synthetic import synthetic
 from electra_jax.data.source import open_prepared
-from electra_jax.pretrain import options, program, sensible
+from electra_jax.learn import program as programs
+from electra_jax.pretrain import options, sensible
 from electra_jax.spec import UserError
 
 
@@ -37,5 +38,5 @@ def run(
         raise UserError(
             f"{rows.path} has {len(rows.source('train'))} rows, fewer than a batch of {spec.train.batch}"
         )
-    program.use_compilation_cache()
+    programs.use_compilation_cache()
     return step.measure(spec, spec.phases(rows)[0], rounds)

@@ -153,17 +153,27 @@ def _pretrain(options: argparse.Namespace) -> int:
         overridden(config, options.overrides)
     if options.workdir is None:
         raise UserError("no --workdir: the folder of the run, a new one or the one to go on with")
+
+    def train() -> bool:
+        from electra_jax.pretrain import loop
+
+        return loop.pretrain(config, options.workdir, options.overrides, options.allow_change)
+
+    return _trained(options, train)
+
+
+def _trained(options: argparse.Namespace, train: Callable[[], bool]) -> int:
+    """The exit status of a training in this process, alone or one of several; SIGTERM ends it saved."""
     from electra_jax.host import preempt
 
     with preempt.listening():
         from electra_jax.host import processes
-        from electra_jax.pretrain import loop
 
         how = processes.plan(options.coordinator, options.processes, options.process)
         if how is not None and preempt.told():
             return preempt.status()  # from here on the processes have to agree
         with processes.joined(how, options.join_timeout):
-            ended = loop.pretrain(config, options.workdir, options.overrides, options.allow_change)
+            ended = train()
     return 0 if ended else preempt.status()
 
 
@@ -239,7 +249,13 @@ def _import(options: argparse.Namespace) -> None:
     from electra_jax.convert import hf
 
     hf.import_(
-        options.discriminator, options.generator, options.workdir, embeddings=options.embeddings
+        options.discriminator,
+        options.generator,
+        options.workdir,
+        embeddings=options.embeddings,
+        vocabulary=options.tokenizer,
+        positions=options.positions,
+        layers=options.layers,
     )
     print(
         f"wrote {options.workdir}; go on with: electra-jax pretrain --config NAME --workdir {options.workdir} ..."
@@ -256,19 +272,26 @@ def _bench(options: argparse.Namespace) -> None:
     print(json.dumps(figures, indent=2) if options.json else step.table(figures))
 
 
-def _finetune(options: argparse.Namespace) -> None:
-    from electra_jax import remote
-    from electra_jax.finetune import command
+def _finetune(options: argparse.Namespace) -> int:
     from electra_jax.finetune.options import TYPES
     from electra_jax.spec import load_config
 
     flagged = _finetune_overrides(options)
     config = None if options.config is None else load_config(options.config, flagged, TYPES)
 
-    command.finetune(config, options.workdir, flagged if config is None else ())
-    results = os.path.join(options.workdir, "results.md")
-    with remote.inputs(results) as (table,), open(table, encoding="utf-8") as content:
-        print(content.read(), end="")
+    def train() -> bool:
+        from electra_jax import remote
+        from electra_jax.finetune import command
+        from electra_jax.host import processes
+
+        ended = command.finetune(config, options.workdir, flagged if config is None else ())
+        if ended is not None and processes.is_first():
+            results = os.path.join(options.workdir, "results.md")
+            with remote.inputs(results) as (table,), open(table, encoding="utf-8") as content:
+                print(content.read(), end="")
+        return ended is not None
+
+    return _trained(options, train)
 
 
 def _finetune_overrides(options: argparse.Namespace) -> list[str]:
@@ -313,7 +336,7 @@ def _quickstart(options: argparse.Namespace) -> None:
 
 def _score(options: argparse.Namespace) -> None:
     from electra_jax import remote
-    from electra_jax.tasks import score
+    from electra_jax.finetune import score
 
     said = {"text": options.text, "label": options.label, "id": options.id}
     given = (options.references, options.predictions, options.null_odds or "")

@@ -1,6 +1,7 @@
 """The flags of the commands that fine-tune an encoder and use what came of it: finetune, predict, score."""
 
 from electra_jax.cli.grammar import Command, at_least
+from electra_jax.cli.run_flags import several_processes
 
 
 def finetune(command: Command) -> None:
@@ -34,6 +35,7 @@ def finetune(command: Command) -> None:
         metavar="N",
         help="train on N examples, drawn by seed",
     )
+    several_processes(c)
 
 
 def predict(command: Command) -> None:

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: one line, and nothing half-written. `pretrain` saves before it leaves (host/preempt.py)."""
+"""SIGTERM and Ctrl-C: one line, and nothing half-written. Trainings save before they leave (host/preempt.py)."""
 
 import contextlib
 import os
@@ -11,6 +11,7 @@ from types import FrameType
 # For what Python cannot interrupt (a vocabulary that native code trains): after this time it is ended all the same.
 GRACE_S = 5.0
 _WORDS = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}
+TRAINING = ("pretrain", "finetune")  # they save first, and have handlers of their own
 _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 _NOTHING = "; nothing was written, start the same command again"
 _KEPT = {
@@ -20,7 +21,6 @@ _KEPT = {
     "import": _NOTHING,
     "predict": _NOTHING,
     "quickstart": "; what was made stays in its folder",
-    "finetune": "; runs that were finished are kept, the same command goes on with the others",
 }
 
 
@@ -44,9 +44,9 @@ class Told(KeyboardInterrupt):
 def heard(command: str) -> Iterator[None]:
     """Inside, the first SIGTERM or Ctrl-C raises Told; the process ends GRACE_S later, whatever it is doing.
 
-    Only in the main thread, where signals arrive; and not for `pretrain`.
+    Only in the main thread, where signals arrive; and not for those that train.
     """
-    if command == "pretrain" or threading.current_thread() is not threading.main_thread():
+    if command in TRAINING or threading.current_thread() is not threading.main_thread():
         yield
         return
     told: list[Told] = []

@@ -1,5 +1,7 @@
 """The flags of the commands around a pretraining run: pretrain, plan, bench, evaluate, export, import, quickstart."""
 
+import argparse
+
 from electra_jax.cli.grammar import Command, at_least
 
 
@@ -40,7 +42,11 @@ def pretrain(command: Command) -> None:
         dest="overrides",
         help="set one value of the config, as often as needed",
     )
+    several_processes(c)
 
+
+def several_processes(c: argparse.ArgumentParser) -> None:
+    """Adds the flags of a training in several processes."""
     several = c.add_argument_group(
         "several processes",
         "Under Slurm, Open MPI and on TPU slices they find each other; elsewhere start the same command in "
@@ -201,6 +207,25 @@ def import_(command: Command) -> None:
         "--embeddings",
         choices=("discriminator", "average"),
         help="which to take when the two folders' embeddings differ (default: refuse)",
+    )
+    c.add_argument(
+        "--tokenizer",
+        default="",
+        metavar="FOLDER",
+        help="another vocabulary: rows of tokens that both have are kept, others begin as the mean of their old pieces",
+    )
+    c.add_argument(
+        "--positions",
+        type=at_least(1),
+        default=0,
+        metavar="N",
+        help="longest row (default: as it is)",
+    )
+    c.add_argument(
+        "--layers",
+        default="",
+        metavar="N|first:N",
+        help="keep N evenly spaced layers of the discriminator, or the first N",
     )
 
 

@@ -16,11 +16,12 @@ from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.learn import arrays, checkpoint
 from electra_jax.model.electra import Dimensions
 from electra_jax.pretrain import baselines
-from electra_jax.pretrain import start as workdir
+from electra_jax.pretrain import start as starts
 from electra_jax.pretrain.options import RunSpec, run_spec
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer as tokenizers
 from electra_jax.workdir import imported
+from electra_jax.workdir.record import read_record, versions
 
 # Settings that a reader of the card asks for first.
 SETTINGS = (
@@ -72,17 +73,17 @@ def _trained(folder: Path) -> bool:
 def _of_import(folder: Path, found: imported.Imported) -> Exportable:
     facts = Facts(
         origin=f"Imported from {_sources(found.record)} and not trained since.",
-        versions=workdir.versions(),
+        versions=versions(),
         commands=[f"electra-jax export --workdir {folder.name}"],
     )
     return Exportable(found.dims, found.objective, found.params, True, facts, folder / "tokenizer")
 
 
 def _of_run(folder: Path, step: int | None) -> Exportable:
-    record = workdir.read_record(folder)
+    record = read_record(folder)
     run = run_spec(record["config"])
     at, tree, meta = checkpoint.read_params(folder, step)
-    workdir.edited(folder, record, (at, meta))
+    starts.edited(folder, record, (at, meta))
     origin = imported.read_record(folder)
     there = _prepared(run.data.path, meta["data"])
     shown, language = (None, "") if there is None else _shown(there, folder / "tokenizer")

@@ -1,6 +1,5 @@
 """One Hugging Face model folder: read with every doubt spoken, written the same way each time."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from electra_jax import files, records
+from electra_jax.convert.formats import table, tf1_names, variants
+from electra_jax.convert.formats.safetensors_file import WEIGHTS
+from electra_jax.convert.formats.tensors import Tensors
 from electra_jax.convert.names import Shape
 from electra_jax.spec import UserError
 
 DISCRIMINATOR, MASKED_LM = "ElectraForPreTraining", "ElectraForMaskedLM"
 ANY = "ElectraModel"  # the class that takes the encoder out of every other
-WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
-# Formats that can run code when opened, or that need a library we do not have.
-PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.bin")
+CONFIG = "config.json"
 
 # Hugging Face's name of every number in a Shape, and the value its configuration class gives a
 # missing one (transformers' ElectraConfig).
@@ -33,22 +33,6 @@ DIMENSIONS = {
 # The most of each that is taken at its word: what a config asks for beyond these is a mistake or worse.
 MOST = {"layers": 1000, "heads": 1024, "types": 1024, "positions": 2**20, "vocab": 2**24}
 MOST_OTHERWISE = 2**18
-# Of the tensors in a file; the 8-bit floats lack the scales that they mean something with.
-_DTYPES = (
-    "F64",
-    "F32",
-    "F16",
-    "BF16",
-    "I64",
-    "I32",
-    "I16",
-    "I8",
-    "U64",
-    "U32",
-    "U16",
-    "U8",
-    "BOOL",
-)
 # What the model computes and cannot be told otherwise: key, the one value, the value when missing.
 FIXED = (
     ("model_type", "electra", None),
@@ -72,30 +56,88 @@ class Options:
 
 @dataclass(frozen=True)
 class Model:
-    """A model folder in memory: `tensors` by their names, `digests` file name -> SHA-256."""
+    """A model folder: `tensors` by their names, read when asked for; `digests` file name -> SHA-256."""
 
     path: Path
     shape: Shape
     options: Options
-    tensors: dict[str, np.ndarray]
+    tensors: Mapping[str, np.ndarray]
     digests: dict[str, str]
+    named: str = ""  # the class that its config names
 
 
-def read(path: str | Path, architecture: str | None = None) -> Model:
-    """Reads a folder that holds `architecture`, any class when None; nothing in it is executed.
+def read(path: str | Path, architecture: str | None = None, say: bool = True) -> Model:
+    """Reads a folder that holds `architecture`, any class when None, in whatever format; nothing in it is executed.
 
-    Raises UserError for what is not such a folder: no config, another architecture, settings the
-    model does not have, a pickle instead of safetensors, a damaged file.
+    `say` which format it took. Raises UserError for what is not such a folder: no config, another architecture,
+    settings the model does not have, a damaged file.
     """
     path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"model folder {path} does not exist; give a folder with {CONFIG}")
+    found = table.find(path, say)
+    if found is not None and found[0] is table.TF1 and not (path / CONFIG).is_file():
+        return _read_tf1(path, found[1], architecture)
     config = read_config(path)
     shape, options = _parse_config(path, config, architecture)
-    weights = _weight_files(path, architecture or (architectures(path, config) or [ANY])[0])
-    tensors: dict[str, np.ndarray] = {}
-    for file in weights:
-        tensors.update(read_tensors(file))
+    if found is None:
+        names = ", ".join(sorted(p.name for p in path.iterdir())[:6])
+        raise UserError(
+            f"{path} has no weights: no {WEIGHTS}, pytorch_model.bin, flax_model.msgpack, tf_model.h5 or TensorFlow "
+            f"checkpoint (model.ckpt-N.index); it has {names}"
+        )
+    form, weights = found
+    if form is table.TF1:
+        return _read_tf1(path, weights, architecture)
+    tensors = variants.usual(form.read(weights), str(path))
+    named = (architectures(path, config) or [""])[0]
+    return _model(path, shape, options, tensors, weights, named)
+
+
+def is_model(path: Path) -> bool:
+    """Whether a folder looks like a model's: a config.json, or a checkpoint of the original."""
+    return (path / CONFIG).is_file() or any(path.glob("*.index"))
+
+
+def checkpoint(path: str | Path) -> Tensors | None:
+    """The variables of the original's checkpoint in a folder, by its own names; None where the folder has another
+    format.
+    """
+    found = table.find(Path(path), say=False)
+    return table.TF1.read(found[1]) if found is not None and found[0] is table.TF1 else None
+
+
+def _read_tf1(path: Path, weights: list[Path], architecture: str | None) -> Model:
+    """One network of a checkpoint of the original; any encoder of it where `architecture` is None."""
+    stored = table.TF1.read(weights)
+    what = str(weights[0])
+    if architecture is None:
+        tensors = tf1_names.encoder(stored)
+    else:
+        role = "discriminator" if architecture == DISCRIMINATOR else "generator"
+        networks = tf1_names.networks(stored, what)
+        if role not in networks:
+            heads = ", ".join(sorted(n for n in stored if n.startswith("task_specific/"))[:2])
+            there = f"a fine-tuned encoder ({heads}); give it to finetune --init" if heads else ""
+            raise UserError(
+                f"{what} holds no {role}, but {there or ' and '.join(networks) or 'an encoder alone'}"
+            )
+        tensors = networks[role]
+    config = tf1_names.config(tensors, architecture or ANY, tf1_names.hparams(path))
+    shape, options = _parse_config(path, config, architecture)
+    return _model(path, shape, options, tensors, weights)
+
+
+def _model(
+    path: Path,
+    shape: Shape,
+    options: Options,
+    tensors: Tensors,
+    weights: list[Path],
+    named: str = "",
+) -> Model:
     refuse_not_finite(str(path), tensors, "it is damaged, or its training failed; get another")
-    return Model(path, shape, options, tensors, {f.name: files.sha256(f) for f in weights})
+    return Model(path, shape, options, tensors, {f.name: files.sha256(f) for f in weights}, named)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -162,60 +204,12 @@ def architectures(path: Path, config: Mapping[str, Any]) -> list[str]:
     return config.get("architectures") or []
 
 
-def _weight_files(path: Path, architecture: str) -> list[Path]:
-    if (path / WEIGHTS).is_file():
-        return [path / WEIGHTS]
-    if (path / INDEX).is_file():
-        index = records.read(path / INDEX)
-        kinds = {"weight_map": dict[str, records.Name()]}  # type: ignore[misc]
-        names = sorted(set(records.check(index, kinds, path / INDEX)["weight_map"].values()))
-        lost = [name for name in names if not (path / name).is_file()]
-        if lost:
-            raise UserError(f"{path} lacks the weight files {', '.join(lost)} its {INDEX} names")
-        return [path / name for name in names]
-    for pickle in PICKLES:
-        if (path / pickle).exists():
-            raise UserError(
-                f"{path} has {pickle}, a pickle that can run code when it is opened; only "
-                f"safetensors is read. Convert it where you trust it, then import again:\n  "
-                f"{conversion_command(path, architecture)}"
-            )
-    raise UserError(f"{path} has no {WEIGHTS}; expected a Hugging Face model folder")
-
-
-def conversion_command(path: Path, architecture: str) -> str:
-    """The command that writes model.safetensors beside a pickle (needs torch and transformers)."""
-    where = json.dumps(str(path)).replace("'", "\\x27")
-    return (
-        f"python -c 'from transformers import {architecture} as M; "
-        f"M.from_pretrained({where}).save_pretrained({where})'"
-    )
-
-
 def read_tensors(file: Path) -> dict[str, np.ndarray]:
     """Every tensor of a safetensors file; floats come back as float32, integers as they are.
 
     Raises UserError for a file that is damaged, and for a tensor of a dtype that has no meaning here (8-bit floats).
     """
-    import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="numpy") as stored:
-            names = list(stored.keys())
-            for name in names:
-                if (dtype := stored.get_slice(name).get_dtype()) not in _DTYPES:
-                    raise UserError(
-                        f"{file}: tensor {name} is of dtype {dtype}, which is not read; save the model in float32 or "
-                        "bfloat16"
-                    )
-            tensors = {name: stored.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} is not a whole safetensors file: {error}") from error
-    return {
-        name: value if value.dtype.kind in "iub" else np.asarray(value, np.float32)
-        for name, value in tensors.items()
-    }
+    return dict(table.SAFETENSORS.read([file]))
 
 
 def write_tensors(file: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:

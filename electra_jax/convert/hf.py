@@ -1,14 +1,18 @@
 """Hugging Face, both ways: a workdir becomes model folders, model folders become a workdir."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from electra_jax import files, remote
-from electra_jax.convert import exportable, folder, names, pair
+from electra_jax.convert import exportable, folder, grow, names, pair
 from electra_jax.convert.card import About, card
 from electra_jax.convert.folder import DISCRIMINATOR, MASKED_LM, Model, Options
+from electra_jax.convert.formats import tf1_names
+from electra_jax.convert.formats.tensors import Tensors
 from electra_jax.convert.names import Entry, Shape
 from electra_jax.model.electra import Dimensions
 from electra_jax.pretrain import baselines
@@ -71,12 +75,17 @@ def import_(
     generator: str | Path | None = None,
     workdir: str | Path = "",
     embeddings: str | None = None,
+    *,
+    vocabulary: str = "",
+    positions: int = 0,
+    layers: str = "",
 ) -> None:
     """Writes the workdir that holds the models of these folders, for training or export.
 
     Without a generator a fresh one is made, and said on stderr; without a discriminator the generator
     is taken for the model of the MLM objective. `embeddings` ("discriminator" or "average") settles a
-    pair whose embeddings differ. Raises UserError for everything that does not fit, and leaves nothing.
+    pair whose embeddings differ. `vocabulary` (another tokenizer), `positions` and `layers` ("6", "first:6") change the
+    model as grow.py says. Raises UserError for everything that does not fit, and leaves nothing.
     """
     if embeddings is not None:
         check_choice("--embeddings", embeddings, ("discriminator", "average"))
@@ -84,18 +93,35 @@ def import_(
         raise UserError("nothing to import: give a discriminator, a generator or both")
     with (
         remote.output(workdir) as place,
-        remote.inputs(discriminator or "", generator or "") as (first, second),
+        remote.inputs(discriminator or "", generator or "", vocabulary) as (first, second, words),
     ):
-        _import(first or None, second or None, place, embeddings)
+        count, is_first = grow.layers_of(layers) if layers else (0, False)
+        change = grow.Change(
+            tokenizer=tokenizers.load(words) if words else None,
+            positions=positions,
+            layers=count,
+            first=is_first,
+        )
+        _import(first or None, second or None, place, embeddings, change)
 
 
 def _import(
-    discriminator: str | None, generator: str | None, workdir: str, embeddings: str | None
+    discriminator: str | None,
+    generator: str | None,
+    workdir: str,
+    embeddings: str | None,
+    change: grow.Change,
 ) -> None:
     files.refuse_existing(workdir)
     first = folder.read(discriminator, DISCRIMINATOR) if discriminator is not None else None
     second = folder.read(generator, MASKED_LM) if generator is not None else None
-    objective = "electra"
+    objective, variables = "electra", None
+    if discriminator is None or generator is None:
+        variables = folder.checkpoint(discriminator or generator or "")
+    if variables is not None and generator is None:
+        both = tf1_names.networks(variables, str(discriminator))
+        if "generator" in both:
+            second = folder.read(str(discriminator), MASKED_LM, say=False)
     if first is not None and second is not None:
         dims, params = pair.join(first, second, embeddings)
     elif first is not None:
@@ -113,9 +139,47 @@ def _import(
         "embeddings": embeddings or "equal",
         "tokenizer_hash": tokenizer.hash,
     }
+    moments = None
+    if change:
+        dims, params, said = grow.grow(change, dims, params, tokenizer)
+        tokenizer = change.tokenizer or tokenizer
+        record |= {"changes": said, "tokenizer_hash": tokenizer.hash}
+        print("\n".join(said), file=sys.stderr)
+    elif variables is not None:
+        moments = _moments(variables, dims, objective, params)
+    step = 0 if variables is None or moments is None else tf1_names.step(variables)
+    if moments is not None:
+        print(
+            f"Adam's moments and step {step} come along: pretrain goes on with the original's run; give it that run's "
+            "train.steps, train.batch and optim.warmup",
+            file=sys.stderr,
+        )
     with files.new_folder(workdir) as temporary:
         tokenizer.save(temporary / "tokenizer")
-        imported.write(temporary, pair.with_tokens(dims, tokenizer.size), objective, params, record)
+        dims = pair.with_tokens(dims, tokenizer.size)
+        imported.write(temporary, dims, objective, params, record, moments, step)
+
+
+def _moments(
+    variables: Tensors, dims: Dimensions, objective: str, params: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, np.ndarray]] | None:
+    """{"mu", "nu"} by our paths, from Adam's slots in one of the original's checkpoints; None where it has none."""
+    tables = {role: entries for role, _, _, entries in _parts(dims, objective)}
+    tables = {"generator" if role == "model" else role: entries for role, entries in tables.items()}
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, slot in tf1_names.MOMENTS.items():
+        if not any(variable.endswith(slot) for variable in variables):
+            return None
+        networks = tf1_names.networks(variables, "Adam's slots", slot)
+        found[name] = {}
+        for role, entries in tables.items():
+            if role in networks:
+                found[name] |= names.import_(
+                    networks[role], entries, dims.padded_rows, f"Adam's slots {slot}"
+                )
+        for path in params.keys() - found[name].keys():  # of what the checkpoint does not train
+            found[name][path] = np.zeros_like(params[path])
+    return found
 
 
 def _parts(dims: Dimensions, objective: str) -> list[tuple[str, str, Shape, list[Entry]]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from electra_jax.convert.formats.tensors import shapes_of
 from electra_jax.spec import UserError
 
 SAME, TRANSPOSED, VOCABULARY = "same", "transposed", "vocabulary"
@@ -70,7 +71,8 @@ class Entry:
         return (padded_vocab, *self.shape[1:]) if self.transform == VOCABULARY else self.shape
 
 
-def _linear(ours: str, theirs: str, inputs: int, outputs: int) -> list[Entry]:
+def linear(ours: str, theirs: str, inputs: int, outputs: int) -> list[Entry]:
+    """A linear layer: a kernel that is turned, and a bias."""
     return [
         Entry(f"{ours}/kernel", f"{theirs}.weight", (outputs, inputs), TRANSPOSED),
         Entry(f"{ours}/bias", f"{theirs}.bias", (outputs,)),
@@ -103,15 +105,15 @@ def encoder(shape: Shape, ours: str) -> list[Entry]:
     """The projection from the embedding (where widths differ) and every layer, under `ours`."""
     width, table = shape.width, []
     if shape.embedding != width:
-        table += _linear(f"{ours}/project", "electra.embeddings_project", shape.embedding, width)
+        table += linear(f"{ours}/project", "electra.embeddings_project", shape.embedding, width)
     for i in range(shape.layers):
         here, there = f"{ours}/layer_{i}", f"electra.encoder.layer.{i}"
         for name in ("query", "key", "value"):
-            table += _linear(f"{here}/{name}", f"{there}.attention.self.{name}", width, width)
-        table += _linear(f"{here}/out", f"{there}.attention.output.dense", width, width)
+            table += linear(f"{here}/{name}", f"{there}.attention.self.{name}", width, width)
+        table += linear(f"{here}/out", f"{there}.attention.output.dense", width, width)
         table += _norm(f"{here}/attention_norm", f"{there}.attention.output.LayerNorm", width)
-        table += _linear(f"{here}/up", f"{there}.intermediate.dense", width, shape.ffn)
-        table += _linear(f"{here}/down", f"{there}.output.dense", shape.ffn, width)
+        table += linear(f"{here}/up", f"{there}.intermediate.dense", width, shape.ffn)
+        table += linear(f"{here}/down", f"{there}.output.dense", shape.ffn, width)
         table += _norm(f"{here}/output_norm", f"{there}.output.LayerNorm", width)
     return table
 
@@ -121,10 +123,10 @@ def discriminator(shape: Shape) -> list[Entry]:
     return [
         *embeddings(shape),
         *encoder(shape, "discriminator"),
-        *_linear(
+        *linear(
             "discriminator_head/dense", "discriminator_predictions.dense", shape.width, shape.width
         ),
-        *_linear(
+        *linear(
             "discriminator_head/out", "discriminator_predictions.dense_prediction", shape.width, 1
         ),
     ]
@@ -136,7 +138,7 @@ def masked_lm(shape: Shape, embeddings_at: str, encoder_at: str, head_at: str) -
     return [
         *embeddings(shape, embeddings_at),
         *encoder(shape, encoder_at),
-        *_linear(f"{head_at}/dense", f"{theirs}.dense", shape.width, shape.embedding),
+        *linear(f"{head_at}/dense", f"{theirs}.dense", shape.width, shape.embedding),
         *_norm(f"{head_at}/norm", f"{theirs}.LayerNorm", shape.embedding),
         Entry(f"{head_at}/bias", "generator_lm_head.bias", (shape.vocab,), VOCABULARY),
     ]
@@ -166,19 +168,6 @@ def encoder_only(shape: Shape) -> list[Entry]:
     return [*embeddings(shape), *encoder(shape, "encoder")]
 
 
-def task_head(kind: str, shape: Shape, outputs: int, ours: str) -> list[Entry]:
-    """The head of a fine-tuned class of transformers under `ours`; `kind` is a task's (see finetune)."""
-    width = shape.width
-    if kind in ("classify", "regress"):  # ElectraForSequenceClassification
-        dense = _linear(f"{ours}/dense", "classifier.dense", width, width)
-        return [*dense, *_linear(f"{ours}/out", "classifier.out_proj", width, outputs)]
-    if kind == "choice":  # ElectraForMultipleChoice
-        summary = _linear(f"{ours}/dense", "sequence_summary.summary", width, width)
-        return [*summary, *_linear(f"{ours}/out", "classifier", width, 1)]
-    theirs = {"tag": "classifier", "qa": "qa_outputs"}[kind]
-    return _linear(f"{ours}/out", theirs, width, outputs)
-
-
 def export(
     params: Mapping[str, np.ndarray],
     tables: Sequence[Sequence[Entry]],
@@ -205,25 +194,25 @@ def import_(
     Index buffers are passed over, and so is the output table of a generator where it equals the
     word table it is tied to; where it does not, UserError says so.
     """
-    tensors = {name: value for name, value in tensors.items() if name not in BUFFERS}
-    tied = tensors.get(TIED_TABLE)
-    if tied is not None and any(entry.theirs == "generator_lm_head.bias" for entry in table):
-        word = tensors.get(WORD_TABLE)
-        if word is not None and not np.array_equal(tied, word):
+    shapes = {name: s for name, s in shapes_of(tensors).items() if name not in BUFFERS}
+    if TIED_TABLE in shapes and any(entry.theirs == "generator_lm_head.bias" for entry in table):
+        if WORD_TABLE in shapes and not np.array_equal(tensors[TIED_TABLE], tensors[WORD_TABLE]):
             raise UserError(
                 f"{what}: {TIED_TABLE} differs from {WORD_TABLE}; ELECTRA ties the output table "
                 "to the input table, so an untied head cannot be imported"
             )
-        del tensors[TIED_TABLE]
-    wanted = {entry.theirs: entry.shape for entry in table}
-    check(wanted, {name: tuple(value.shape) for name, value in tensors.items()}, what)
-    whole = [name for name in wanted if tensors[name].dtype.kind != "f"]
-    if whole:
-        raise UserError(
-            f"{what}: {len(whole)} tensors hold {tensors[whole[0]].dtype} instead of floats, the first is {whole[0]}; "
-            "a quantised model has to be saved in float32 or bfloat16 first"
-        )
-    return {entry.ours: entry.to_ours(tensors[entry.theirs], padded_vocab) for entry in table}
+        del shapes[TIED_TABLE]
+    check({entry.theirs: entry.shape for entry in table}, shapes, what)
+    found = {}
+    for entry in table:
+        value = tensors[entry.theirs]
+        if value.dtype.kind != "f":
+            raise UserError(
+                f"{what}: {entry.theirs} holds {value.dtype} instead of floats; a quantised model has to be saved in "
+                "float32 or bfloat16 first"
+            )
+        found[entry.ours] = entry.to_ours(value, padded_vocab)
+    return found
 
 
 def check(

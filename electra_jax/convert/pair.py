@@ -9,8 +9,8 @@ from electra_jax.convert import names
 from electra_jax.convert.folder import DIMENSIONS, Model
 from electra_jax.convert.names import Entry, Shape
 from electra_jax.learn import arrays
+from electra_jax.model.backbone import EncoderSpec
 from electra_jax.model.electra import Dimensions, ModelSpec
-from electra_jax.model.encoder import EncoderSpec
 from electra_jax.spec import UserError, check_choice
 
 Flat = dict[str, np.ndarray]
@@ -20,7 +20,7 @@ THIRD_WIDTH = 768
 
 def shape_of(dims: Dimensions, encoder: EncoderSpec) -> Shape:
     """The numbers of one of the two exported models."""
-    layer, spec = encoder.layer, dims.spec
+    layer, spec = encoder.stack[0], dims.spec
     return Shape(
         vocab=dims.rows,
         embedding=encoder.embedding,
@@ -62,16 +62,7 @@ def lone_discriminator(model: Model) -> tuple[Dimensions, Flat]:
     """
     full = model.shape
     width = round(full.width / (3 if full.width == THIRD_WIDTH else 4))
-    small = Shape(
-        full.vocab,
-        full.embedding,
-        width,
-        max(1, width // 64),
-        4 * width,
-        full.layers,
-        full.positions,
-        full.types,
-    )
+    small = replace(full, width=width, heads=max(1, width // 64), ffn=4 * width)
     dims = _dimensions(model, small, "embeddings")
     padded = dims.padded_rows
     params = names.import_(model.tensors, discriminator_table(dims), padded, str(model.path))
@@ -81,13 +72,12 @@ def lone_discriminator(model: Model) -> tuple[Dimensions, Flat]:
 def fresh_generator(dims: Dimensions) -> Flat:
     """A new generator's own parameters, those it does not share, initialised with seed 0."""
     import jax
-    import jax.numpy as jnp
 
     from electra_jax.model import initial
     from electra_jax.model.electra import Electra
 
     def init(key: jax.Array) -> Mapping[str, jax.Array]:
-        params = initial.fresh(Electra(dims), key, jnp.zeros((1, 1), jnp.int32))
+        params = initial.fresh(Electra(dims), key)
         return {name: value for name, value in params.items() if name.startswith("generator")}
 
     made = jax.jit(init, compiler_options=initial.UNTUNED)(jax.random.key(0))

@@ -36,6 +36,11 @@ def header(seq_len: int, dtype: np.dtype) -> bytes:
     return b"\x0a" + _varint(len(entry) + size) + entry
 
 
+def size(seq_len: int, dtype: np.dtype) -> int:
+    """The bytes of every record of this shape."""
+    return len(header(seq_len, dtype)) + len(FIELDS) * seq_len * dtype.itemsize
+
+
 def encode(rows_NxFxL: np.ndarray) -> np.ndarray:
     """Rows of the stored dtype as records, uint8 [N, record bytes]."""
     rows, fields, seq_len = rows_NxFxL.shape
@@ -49,12 +54,11 @@ def decode(records: Sequence[bytes], seq_len: int, dtype: np.dtype) -> np.ndarra
 
     Raises ValueError when a record has another size or header than this folder's rows.
     """
-    head = header(seq_len, dtype)
-    size = len(head) + len(FIELDS) * seq_len * dtype.itemsize
-    if any(len(r) != size for r in records):
-        found = next(len(r) for r in records if len(r) != size)
-        raise ValueError(f"a record of {found} bytes, expected {size}")
-    bytes_NxS = np.frombuffer(b"".join(records), np.uint8).reshape(len(records), size)
+    head, expected = header(seq_len, dtype), size(seq_len, dtype)
+    if any(len(r) != expected for r in records):
+        found = next(len(r) for r in records if len(r) != expected)
+        raise ValueError(f"a record of {found} bytes, expected {expected}")
+    bytes_NxS = np.frombuffer(b"".join(records), np.uint8).reshape(len(records), expected)
     if (bytes_NxS[:, : len(head)] != np.frombuffer(head, np.uint8)).any():
         raise ValueError("a record with another header than this folder's rows")
     body_NxR = np.ascontiguousarray(bytes_NxS[:, len(head) :])

@@ -22,7 +22,7 @@ _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _READER_BUFFER = 8 * 1024
 # Reading a list of records takes 2 ns for every row of the file beside what the records take, by one at a time nothing;
 # but it is done by several threads, which is worth it for one row in so many.
-_WORTH_A_LIST = 256
+_WORTH_A_LIST = 16384
 # Threads of a source, and the fewest rows worth one.
 _THREADS, _ROWS_A_THREAD = 8, 128
 

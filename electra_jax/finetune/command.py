@@ -1,26 +1,30 @@
 """`electra-jax finetune`: from a config to the results of every run, resumed where it was stopped."""
 
+import contextlib
 import dataclasses
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from electra_jax import files
+from electra_jax import files, remote
 from electra_jax.finetune import groups, loop, majority, plan, record, results
 from electra_jax.finetune.options import TYPES, Options, complete, options
 from electra_jax.finetune.plan import Plan
 from electra_jax.finetune.program import Notice, Program
+from electra_jax.host import processes
 from electra_jax.learn import mesh as meshes
-from electra_jax.pretrain import program as programs
-from electra_jax.pretrain.start import versions
-from electra_jax.spec import UserError, apply_override, to_dict
+from electra_jax.learn import program as programs
+from electra_jax.spec import UserError, apply_override, flat, to_dict
 from electra_jax.workdir import away
 from electra_jax.workdir.away import Home
+from electra_jax.workdir.record import versions
 
 # What may differ between two starts: it changes where it runs and what is logged, not what is learned.
 FREE = (
@@ -37,32 +41,33 @@ FREE = (
 
 def finetune(
     config: Mapping[str, Any] | None, folder: str | Path, overrides: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Trains the runs of a workdir to their end and returns the content of results.json.
+
+    None where SIGTERM, heard inside `preempt.listening()`, ended it before, its state saved.
 
     A new command from `config`; or, without one, that of the workdir, with `overrides`. Raises
     UserError before anything is trained for options, data or an encoder that do not fit. On a bucket what the runs
     write is sent while they go on.
     """
+    if remote.is_remote(folder) and jax.process_count() > 1:
+        raise UserError(
+            f"--workdir {folder} is on a bucket: fine-tuning in several processes needs a folder on a file system "
+            "that they share; copy it to the bucket afterwards, or fine-tune in one process"
+        )
     with away.opened(folder, whole=True) as home:
-        return _finetune(home, config, overrides)
+        return _finetune(home, config, overrides, str(folder))
 
 
 def _finetune(
-    home: Home, config: Mapping[str, Any] | None, overrides: Sequence[str]
-) -> dict[str, Any]:
+    home: Home, config: Mapping[str, Any] | None, overrides: Sequence[str], name: str
+) -> dict[str, Any] | None:
     folder = home.folder
-    found = record.read(folder) if (folder / record.RECORD).exists() else None
-    if found is None and config is None:
-        raise UserError(f"{folder} holds no fine-tuning to resume; give --config to start one")
-    if found is None:
-        _refuse_foreign(folder)
-    if found is not None:
-        found["config"] = complete(found["config"])
+    found = processes.by_first("opening the workdir", lambda: _opened(folder, config))
     if config is not None:
         asked = complete(_plain(config))
     else:
-        asked = _overridden(found["config"], overrides)  # type: ignore[index]
+        asked = _overridden(found["config"], overrides)
     made = options(asked)
     if found is not None:
         _same(folder, found["config"], asked)
@@ -78,21 +83,61 @@ def _finetune(
             "--workdir"
         )
     programs.use_compilation_cache()
-    with home.held():
+    processes.agree("how it was started", _facts(asked, work))
+    with contextlib.ExitStack() as held:
+        processes.by_first("taking the workdir", lambda: held.enter_context(home.held()) or None)
         single = Program(work.spec, devices, notice=Notice())
         _announce(work)
         if found is None:
             together, measured = groups.decide(work, devices, single, _say)
-            found = _begin(folder, asked, work, together, measured)
+            found = processes.by_first(
+                "writing the record", lambda: _begin(folder, asked, work, together, measured)
+            )
         single.notice = Notice(_programs(work, found["together"]))
-        for group in groups.of(work, found["together"]):
-            if all(record.done(folder, run.name) for run in group.runs):
-                continue
-            program = single
-            if len(group.runs) > 1:
-                program = Program(work.spec, devices, len(work.runs), single.notice)
-            loop.train(work, group, program, single, folder)
-        return results.write(work, folder, found)
+        if not _train(work, found["together"], single, folder, name):
+            return None
+        return processes.by_first("writing the results", lambda: results.write(work, folder, found))
+
+
+def _train(work: Plan, together: bool, single: Program, folder: Path, name: str) -> bool:
+    """Trains what is not finished; False when it was told to leave, its state saved."""
+    finished = processes.by_first(
+        "looking for finished runs",
+        lambda: [run.name for run in work.runs if record.done(folder, run.name)],
+    )
+    for number, group in enumerate(groups.of(work, together)):
+        if all(run.name in finished for run in group.runs):
+            continue
+        program = single
+        if len(group.runs) > 1:
+            program = Program(work.spec, single.mesh, len(work.runs), single.notice)
+        if not loop.train(work, group, program, single, folder, number * work.schedule.steps):
+            several = " (in every process, with its flags)" if jax.process_count() > 1 else ""
+            _say(f"to go on: electra-jax finetune --workdir {shlex.quote(name)}{several}")
+            return False
+    return True
+
+
+def _opened(folder: Path, config: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The record of a workdir; None of a new one. UserError where there is nothing to go on with, or in the way."""
+    if not (folder / record.RECORD).exists():
+        if config is None:
+            raise UserError(f"{folder} holds no fine-tuning to resume; give --config to start one")
+        _refuse_foreign(folder)
+        return None
+    found = record.read(folder)
+    return {**found, "config": complete(found["config"])}
+
+
+def _facts(asked: Mapping[str, Any], work: Plan) -> dict[str, Any]:
+    """What all processes of a command must have in common; where their files lie may differ."""
+    local = ("data.dir", "data.train", "data.dev", "data.test", "data.tokenizer", "init")
+    return {
+        "config": {name: value for name, value in flat(asked).items() if name not in local},
+        "encoder": work.start.digest(),
+        "data": _fingerprints(work),
+        "versions": {name: v for name, v in versions().items() if name != "python"},
+    }
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -138,7 +183,9 @@ def _fingerprints(work: Plan) -> dict[str, str]:
 def _within_positions(made: Options, found: Mapping[str, Any]) -> Options:
     """The options of a run begun when a longer `data.max_len` than the encoder's positions was cut."""
     most = found["model"]["positions"]
-    return dataclasses.replace(made, data={**made.data, "max_len": min(made.data["max_len"], most)})
+    return dataclasses.replace(
+        made, data=dataclasses.replace(made.data, max_len=min(made.data.max_len, most))
+    )
 
 
 def _divides(made: Options, devices: int) -> None:
@@ -183,6 +230,8 @@ def _programs(work: Plan, together: bool) -> int:
 
 
 def _say(text: str) -> None:
+    if not processes.is_first():
+        return
     tqdm.write(text, file=sys.stderr)  # above a progress bar, if one is shown
     sys.stderr.flush()
 

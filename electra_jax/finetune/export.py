@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from electra_jax import files, remote
 from electra_jax.convert import folder as hf_folder
 from electra_jax.convert import made_by, names, pair
@@ -15,25 +13,11 @@ from electra_jax.convert.card import About
 from electra_jax.convert.folder import Options
 from electra_jax.finetune import record
 from electra_jax.finetune.heads import HeadSpec
+from electra_jax.finetune.kinds import table as kinds
 from electra_jax.spec import UserError, from_config, load_config
 from electra_jax.tasks.metrics import is_score
 from electra_jax.text import tokenizer as tokenizers
 from electra_jax.workdir import away
-
-CLASSES = {
-    "classify": "ElectraForSequenceClassification",
-    "regress": "ElectraForSequenceClassification",
-    "tag": "ElectraForTokenClassification",
-    "qa": "ElectraForQuestionAnswering",
-    "choice": "ElectraForMultipleChoice",
-}
-PIPELINES = {
-    "classify": "text-classification",
-    "regress": "text-classification",
-    "tag": "token-classification",
-    "qa": "question-answering",
-    "choice": "multiple-choice",
-}
 
 
 def export(
@@ -58,7 +42,10 @@ def _export(workdir: Path, output: str, run: str | None, task: str | None, about
     found = record.read(workdir)
     task = choose_task(found, task)
     head = from_config(HeadSpec, found["heads"][task], "head")
-    if head.style != "hf" and head.kind != "tag":
+    kind = kinds.get(head.kind)
+    if not kind.hf_class:
+        raise UserError(f"{workdir}: transformers has no class for tasks of the kind {kind.name}")
+    if head.style not in kind.styles:
         raise UserError(
             f"{workdir} was trained with head.style={head.style!r}, and transformers has no such "
             f"head for {head.kind}; fine-tune with --config.head.style=hf to export"
@@ -71,12 +58,11 @@ def _export(workdir: Path, output: str, run: str | None, task: str | None, about
     dims = record.dimensions(found)
     shape = pair.shape_of(dims, dims.discriminator)
     ours = f"heads_{task}"
-    table = [*names.encoder_only(shape), *names.task_head(head.kind, shape, head.outputs, ours)]
+    table = [*names.encoder_only(shape), *kind.border(shape, head.outputs, ours)]
     kept = {
         path: x for path, x in params.items() if not path.startswith("heads_") or _of(path, ours)
     }
-    if head.kind == "regress":
-        kept = _in_range(kept, ours, found["score_range"][task])
+    kept = dict(kind.exported(kept, ours, found["score_range"][task]))
     (tensors,) = names.export(
         kept, [table], dims.padded_rows, f"the parameters of {workdir}, run {name}"
     )
@@ -84,14 +70,14 @@ def _export(workdir: Path, output: str, run: str | None, task: str | None, about
     spec = dims.spec
     with files.new_folder(output) as temporary:
         options = Options(spec.dropout, spec.attention_dropout, spec.init_std)
-        config = hf_folder.hf_config(shape, options, CLASSES[head.kind], words.special.pad)
-        config |= _task_config(head, found["labels"][task])
+        config = hf_folder.hf_config(shape, options, kind.hf_class, words.special.pad)
+        config |= {"classifier_dropout": head.dropout, **kind.config(head, found["labels"][task])}
         files.write_json(temporary / hf_folder.CONFIG, config)
         hf_folder.write_tensors(temporary / hf_folder.WEIGHTS, tensors, {"format": "pt"})
         words.save(temporary, max_length=found["max_len"][task])
         result = record.done(workdir, name) or {}
         files.write_text(temporary / "README.md", _card(found, task, head, name, result, about))
-    return CLASSES[head.kind]
+    return kind.hf_class
 
 
 def choose_task(found: Mapping[str, Any], task: str | None) -> str:
@@ -107,35 +93,6 @@ def choose_task(found: Mapping[str, Any], task: str | None) -> str:
 
 def _of(path: str, head: str) -> bool:
     return path.startswith(head + "/")
-
-
-def _in_range(
-    params: Mapping[str, np.ndarray], ours: str, score_range: tuple[float, float]
-) -> dict[str, np.ndarray]:
-    """A head that was trained on scores in [0, 1] with the range folded into its last layer."""
-    low, high = score_range
-    kernel, bias = f"{ours}/out/kernel", f"{ours}/out/bias"
-    scale = np.float32(high - low)
-    changed = {kernel: params[kernel] * scale, bias: params[bias] * scale + np.float32(low)}
-    return {**params, **changed}
-
-
-def _task_config(head: HeadSpec, labels: list[str]) -> dict[str, Any]:
-    config: dict[str, Any] = {"classifier_dropout": head.dropout}
-    if head.kind in ("classify", "tag"):
-        config["id2label"] = {str(i): label for i, label in enumerate(labels)}
-        config["label2id"] = {label: i for i, label in enumerate(labels)}
-    if head.kind == "classify":
-        config["problem_type"] = "single_label_classification"
-    if head.kind == "regress":
-        config |= {
-            "problem_type": "regression",
-            "id2label": {"0": "LABEL_0"},
-            "label2id": {"LABEL_0": 0},
-        }
-    if head.kind == "choice":
-        config["summary_last_dropout"] = head.dropout
-    return config
 
 
 def _card(
@@ -156,7 +113,7 @@ def _card(
     lines = [
         "---",
         "library_name: transformers",
-        f"pipeline_tag: {PIPELINES[head.kind]}",
+        f"pipeline_tag: {kinds.get(head.kind).pipeline}",
         "tags:",
         "- electra",
         "- electra_jax",
@@ -165,7 +122,7 @@ def _card(
         "",
         f"# ELECTRA fine-tuned on {task}",
         "",
-        f"`{CLASSES[head.kind]}`, fine-tuned with electra_jax on {found['examples'][task]:,} rows, "
+        f"`{kinds.get(head.kind).hf_class}`, fine-tuned with electra_jax on {found['examples'][task]:,} rows, "
         f"from {found['init'].get('name', 'a random encoder')} ({found['init']['kind']}); run {run}, "
         f"learning rate {result.get('peak_lr', float('nan')):g}, {found['steps']:,} steps.",
         "",

@@ -9,13 +9,11 @@ import numpy as np
 
 from electra_jax.finetune import order
 from electra_jax.finetune.program import Program
-from electra_jax.finetune.rows import Rows
+from electra_jax.finetune.rows import Found, Rows
 from electra_jax.model.electra import Params
 
 AHEAD = 2  # batches that are dispatched before the oldest is read
 PER_TOKEN = ("start", "end")  # [B, L]; "logits" too, of a tagger
-
-Found = dict[str, np.ndarray]
 
 
 def predict(

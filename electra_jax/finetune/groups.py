@@ -13,6 +13,7 @@ from electra_jax.finetune.loop import Group
 from electra_jax.finetune.plan import Plan
 from electra_jax.finetune.program import Program
 from electra_jax.finetune.record import Run
+from electra_jax.host import processes
 from electra_jax.pretrain import flops
 
 TOGETHER = "together"
@@ -50,7 +51,9 @@ def decide(
         "one after another": _seconds(plan, single, plan.runs[:1]),
         TOGETHER: _seconds(plan, several, plan.runs) / len(plan.runs),
     }
-    best = min(found, key=lambda name: found[name])
+    best = processes.by_first(
+        "choosing one program or several", lambda: min(found, key=lambda name: found[name])
+    )
     told = ", ".join(f"{name} {1000 * s:.1f} ms" for name, s in found.items())
     say(f"{len(plan.runs)} runs, measured for a run and step: {told}; taking {best}")
     return best == TOGETHER, found

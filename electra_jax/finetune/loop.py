@@ -1,5 +1,6 @@
 """The training of one run, or of several in one program: steps, dev scores, checkpoints, early stopping."""
 
+import functools
 import shutil
 import time
 from collections.abc import Mapping
@@ -12,13 +13,16 @@ import numpy as np
 
 from electra_jax import files
 from electra_jax.finetune import record, rows, scoring
-from electra_jax.finetune.forward import Found, predict
+from electra_jax.finetune.forward import predict
 from electra_jax.finetune.plan import Plan
 from electra_jax.finetune.program import Program, State
 from electra_jax.finetune.record import Run
+from electra_jax.finetune.rows import Found
+from electra_jax.host import preempt, processes
 from electra_jax.learn import arrays
+from electra_jax.learn import program as programs
 from electra_jax.learn.checkpoint import Checkpoints
-from electra_jax.learn.report import Report
+from electra_jax.learn.report import Report, Silence
 from electra_jax.learn.stored import FOLDER as CHECKPOINTS
 from electra_jax.spec import UserError, to_dict
 
@@ -47,33 +51,27 @@ class Group:
     runs: tuple[Run, ...]
 
 
-def train(plan: Plan, group: Group, program: Program, single: Program, folder: Path) -> None:
+def train(
+    plan: Plan, group: Group, program: Program, single: Program, folder: Path, before: int = 0
+) -> bool:
     """Trains a group to its end and writes parameters, predictions and result of each of its runs.
 
     `single` is the program of one run, which makes the predictions at the end; for a group of one
-    it is `program`. Goes on at the newest checkpoint. Raises UserError when too many steps in a
-    row are not finite.
+    it is `program`. `before` counts the steps of the groups before it, so that processes agree on a step to leave
+    after. Goes on at the newest checkpoint. False when it was told to leave and is saved. Raises UserError when too
+    many steps in a row are not finite.
     """
     home = record.run_folder(folder, group.name)
-    t = plan.options.train
+    steps, every = plan.schedule.steps, plan.options.train.checkpoint_every
     began = time.monotonic()
     with Checkpoints(home, keep_last=1) as checkpoints:
-        restored = checkpoints.restore(program.abstract_state)
-        if restored is None:
-            done, progress = 0, [Progress() for _ in group.runs]
-            loss: dict[str, Any] = {"sum": [0.0] * len(group.runs), "steps": 0, "seconds": 0.0}
-            seeds, peaks = [r.seed for r in group.runs], [r.peak_lr for r in group.runs]
-            state = program.init(plan.start.tree, seeds, peaks)
-        else:
-            done, state, meta = restored
-            progress = [Progress(**p) for p in meta["progress"]]
-            loss = meta["loss"]
+        done, state, progress, loss = _begin(plan, group, program, checkpoints)
         spent = loss["seconds"]
-        with _report(plan, group, home, done) as report:
+        with _report(plan, group, home, done) as report, preempt.interruptible():
             if done:
                 report.say(f"{group.name}: going on after step {done}")
             session = _Session(plan, group, program, folder, report, progress)
-            for step in range(done, plan.schedule.steps):
+            for step in range(done, steps):
                 task, batch = session.batch(step)
                 state, told = program.step(task, state, batch)
                 session.push(step, told)
@@ -82,20 +80,43 @@ def train(plan: Plan, group: Group, program: Program, single: Program, folder: P
                     session.evaluate(finished, state, loss)
                     if all(p.stopped for p in progress):
                         break
-                if finished % t.checkpoint_every == 0 and finished < plan.schedule.steps:
+                leaving = preempt.agreed(before + finished)
+                if leaving or (finished % every == 0 and finished < steps):
                     session.settle(loss)
                     report.flush()
                     loss["seconds"] = spent + time.monotonic() - began
                     kept = [vars(p) for p in progress]
                     checkpoints.save(finished, state, {"progress": kept, "loss": loss})
+                if leaving:
+                    checkpoints.wait()
+                    report.say(f"{group.name}: told to leave: stopped after step {finished}")
+                    return False
     seconds = spent + time.monotonic() - began
     for i, run in enumerate(group.runs):
         finish(plan, run, progress[i], single, folder, seconds / len(group.runs))
-    shutil.rmtree(home / CHECKPOINTS, ignore_errors=True)
+    if processes.is_first():
+        shutil.rmtree(home / CHECKPOINTS, ignore_errors=True)
+    return True
 
 
-def _report(plan: Plan, group: Group, home: Path, done: int) -> Report:
+def _begin(
+    plan: Plan, group: Group, program: Program, checkpoints: Checkpoints
+) -> tuple[int, State, list[Progress], dict[str, Any]]:
+    """(steps done, state, progress of each run, losses since the last evaluation): of the newest checkpoint or new."""
+    restored = checkpoints.restore(program.abstract_state)
+    if restored is not None:
+        done, state, meta = restored
+        return done, state, [Progress(**p) for p in meta["progress"]], meta["loss"]
+    seeds, peaks = [r.seed for r in group.runs], [r.peak_lr for r in group.runs]
+    state = program.init(plan.start.tree, seeds, peaks)
+    loss = {"sum": [0.0] * len(group.runs), "steps": 0, "seconds": 0.0}
+    return 0, state, [Progress() for _ in group.runs], loss
+
+
+def _report(plan: Plan, group: Group, home: Path, done: int) -> Report | Silence:
     """The outputs of a group's training: those that section `report` of the config asks for."""
+    if not processes.is_first():
+        return Silence()
     asked = plan.options.report
     config = {**to_dict(plan.options), "runs": [to_dict(run) for run in group.runs]}
     return Report(
@@ -112,7 +133,7 @@ class _Session:
         group: Group,
         program: Program,
         folder: Path,
-        report: Report,
+        report: Report | Silence,
         progress: list[Progress],
     ) -> None:
         self._plan, self._group, self._program = plan, group, program
@@ -132,6 +153,8 @@ class _Session:
 
     def push(self, step: int, told: Any) -> None:
         """Takes what a step says; it is read later, so that the device need not wait."""
+        if step == 0:
+            self._check_first(told)
         self._told.append((step, told))
         if len(self._told) > RUN_AHEAD:
             self._told[-1 - RUN_AHEAD][1]["loss"].block_until_ready()
@@ -139,6 +162,18 @@ class _Session:
         if (step + 1) % t.log_every == 0:
             self._log(step + 1, told)
         self._report.progress(step + 1, self._shown)
+
+    def _check_first(self, told: Any) -> None:
+        """UserError where the first step of every run is not finite: more steps would change nothing."""
+        if np.all(np.asarray(jax.device_get(told["skipped_run"])) > 0):
+            start = (
+                "fresh parameters" if self._plan.start.params is None else "the encoder of --init"
+            )
+            raise UserError(
+                f"loss or gradient is not finite in the very first step, from {start}, so nothing would be learned. "
+                "Likely causes: a damaged encoder (import or copy it again), numbers that overflow "
+                f"(--config.model.dtype={self._plan.options.model.dtype}, try float32), or a fault of this device"
+            )
 
     def _log(self, done: int, told: Any) -> None:
         values = jax.device_get(told)
@@ -203,7 +238,11 @@ class _Session:
                 t.select == "last" and last
             ):
                 path = record.run_folder(self._folder, run.name) / BEST
-                record.write_params(path, _host(state["params"], i, self._program))
+                params = _host(state["params"], i, self._program)
+                processes.by_first(
+                    f"{run.name}: keeping the parameters of step {done}",
+                    functools.partial(record.write_params, path, params),
+                )
             if not self._report.has(done, self._split(run, "dev")):
                 flat = {
                     f"{task}/{name}" if len(found[i]) > 1 else name: value
@@ -221,7 +260,7 @@ class _Session:
 def _host(params: Any, run: int, program: Program) -> dict[str, np.ndarray]:
     """One run's parameters in host memory, flat."""
     one = jax.tree.map(lambda x: x[run], params) if program.runs else params
-    return {name: np.asarray(jax.device_get(x)) for name, x in arrays.flatten(one).items()}
+    return {name: np.asarray(x) for name, x in arrays.flatten(programs.to_host(one)).items()}
 
 
 def main_score(plan: Plan, scores: Mapping[str, Mapping[str, Any]]) -> float:
@@ -253,25 +292,30 @@ def finish(
                 plan.options.eval.batch,
             )[0]
             where = home / "predictions" / (data.task.name if len(plan.data) > 1 else "")
-            scoring.write(data, name, split, outputs, where)
-            save_outputs(where / f"{name}.npz", outputs)
+            if processes.is_first():
+                scoring.write(data, name, split, outputs, where)
+                save_outputs(where / f"{name}.npz", outputs)
             if split.labelled:
                 scores[data.task.name][name] = scoring.scores(data, split, outputs)
+    kept_step = progress.epochs[kept]
+    result = {
+        "name": run.name,
+        "seed": run.seed,
+        "peak_lr": run.peak_lr,
+        "score": kept_step["score"],
+        "selected_step": kept_step["step"],
+        "seconds": seconds,
+        "scores": scores,
+        "epochs": progress.epochs,
+    }
+    processes.by_first(f"{run.name}: writing its result", lambda: _write(home, flat, result))
+
+
+def _write(home: Path, flat: dict[str, np.ndarray], result: dict[str, Any]) -> None:
+    """Parameters, then the result; only then goes what a run without a result is trained on from."""
     record.write_params(home / record.PARAMS, flat)
-    files.write_json(
-        home / record.RESULT,
-        {
-            "name": run.name,
-            "seed": run.seed,
-            "peak_lr": run.peak_lr,
-            "score": progress.epochs[kept]["score"],
-            "selected_step": progress.epochs[kept]["step"],
-            "seconds": seconds,
-            "scores": scores,
-            "epochs": progress.epochs,
-        },
-    )
-    (home / BEST).unlink()  # only now: a run without a result is trained on from its checkpoint
+    files.write_json(home / record.RESULT, result)
+    (home / BEST).unlink()
 
 
 def save_outputs(path: Path, outputs: Found) -> None:

@@ -1,25 +1,22 @@
-"""An encoder with the heads of one or more tasks on it, and the loss of each kind of task."""
+"""An encoder with the heads of one or more tasks on it."""
 
 from dataclasses import dataclass
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
-from electra_jax.finetune import heads
 from electra_jax.finetune.heads import HeadSpec, Outputs
+from electra_jax.finetune.kinds import table as kinds
 from electra_jax.model import initial
+from electra_jax.model.backbone import Backbone, Embeddings, Encoder
 from electra_jax.model.electra import Dimensions, Params
-from electra_jax.model.encoder import Encoder
-from electra_jax.objective.losses import binary_cross_entropy
+from electra_jax.model.tokens import Tokens
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.noise import Noise
 
-IGNORED = -100  # the label of a token that is not tagged, as in PyTorch
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
     """All that fixes the parameters: the encoder's dimensions and a head a task."""
 
@@ -38,18 +35,15 @@ class Network(nn.Module):
 
     def setup(self) -> None:
         dims = self.spec.dims
-        self.embeddings = dims.embeddings(dims.spec.embedding)
+        self.embeddings = Embeddings(dims.embeddings(dims.spec.embedding))
         self.encoder = Encoder(dims.discriminator)
-        self.heads = {name: heads.make(spec) for name, spec in self.spec.heads}
+        self.heads = {name: kinds.get(spec.kind).head(spec) for name, spec in self.spec.heads}
 
     def __call__(
         self, task: str, batch: Outputs, noise: Noise | None = None, training: bool = False
     ) -> Outputs:
         """The outputs of a task's head; `batch` holds ids, types, docs [B, L] (docs 0: padding)."""
-        ids_BxL = batch["ids"]
-        at_BxL = jnp.broadcast_to(jnp.arange(ids_BxL.shape[1]), ids_BxL.shape)
-        x_BxLxE = self.embeddings(ids_BxL, batch["types"], at_BxL, noise and noise.at(0))
-        hidden_BxLxD = self.encoder(x_BxLxE, batch["docs"], noise)
+        hidden_BxLxD = Backbone(self.embeddings, self.encoder)(Tokens.of(batch), noise)
         site = 1 + self.spec.dims.spec.layers
         return self.heads[task](hidden_BxLxD, noise and noise.at(site), batch, training)
 
@@ -95,42 +89,3 @@ def dropout_noise(key: jax.Array, batch: Outputs, at_B: jax.Array) -> Noise:
     """The noise of rows that stand at these places of their batch: a key a row, a choice being one of its own."""
     choices = batch["ids"].shape[1] if batch["ids"].ndim == 3 else 1
     return noise_ops.for_rows(key, (at_B[:, None] * choices + jnp.arange(choices)).reshape(-1))
-
-
-def loss_count(spec: HeadSpec, batch: Outputs) -> jax.Array:
-    """What a mean of losses divides by: rows of weight 1, and of these the tagged tokens in tagging."""
-    weight_B = batch["weight"]
-    if spec.kind == "tag":
-        return jnp.sum((batch["label"] != IGNORED) * weight_B[:, None])
-    return jnp.sum(weight_B)
-
-
-def loss_sum(spec: HeadSpec, out: Outputs, batch: Outputs) -> jax.Array:
-    """The sum of losses over the rows of weight 1.
-
-    classify, choice: cross-entropy a row. regress: squared error a row, of labels scaled to [0, 1].
-    tag: cross-entropy a tagged token. qa: the mean of start's and end's cross-entropy a row, plus
-    the weighted answerability loss where the head has a classifier for it.
-    """
-    weight_B = batch["weight"]
-    if spec.kind in ("classify", "choice"):
-        loss_B = _cross_entropy(out["logits"], batch["label"])
-    elif spec.kind == "regress":
-        loss_B = (out["logits"][:, 0] - batch["label"]) ** 2
-    elif spec.kind == "tag":
-        weight_BxL = (batch["label"] != IGNORED) * weight_B[:, None]
-        loss_BxL = _cross_entropy(out["logits"], jnp.maximum(batch["label"], 0))
-        return jnp.sum(loss_BxL * weight_BxL)
-    else:
-        loss_B = (
-            _cross_entropy(out["start"], batch["start"]) + _cross_entropy(out["end"], batch["end"])
-        ) / 2
-        if "null" in out:
-            loss_B += spec.answerable_weight * binary_cross_entropy(
-                out["null"], batch["impossible"].astype(jnp.float32)
-            )
-    return jnp.sum(loss_B * weight_B)
-
-
-def _cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
-    return optax.softmax_cross_entropy_with_integer_labels(logits, label)

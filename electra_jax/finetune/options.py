@@ -7,7 +7,7 @@ from typing import Any
 
 from electra_jax.learn.mesh import MeshSpec
 from electra_jax.learn.optim import OptimSpec
-from electra_jax.model.electra import ModelSpec
+from electra_jax.model.electra import EncoderOptions, ModelSpec
 from electra_jax.pretrain.options import ReportSpec
 from electra_jax.spec import (
     UserError,
@@ -17,6 +17,7 @@ from electra_jax.spec import (
     to_dict,
     unknown_name,
 )
+from electra_jax.tasks.features import Room
 
 # The paper's fine-tuning rates by model (Table 7): small has width 256, base 768, large 1024.
 RATES = ((512, 3e-4), (1023, 1e-4), (None, 5e-5))
@@ -25,23 +26,9 @@ SHORTEST = 8  # tokens of a row
 MOST_SEED = 2**32 - 1  # what the random numbers take
 
 
-@dataclass(frozen=True)
-class EncoderSpec:
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(EncoderOptions):
     """The config section `model`: dimensions of a random encoder; the rest applies to any."""
-
-    layers: int
-    width: int
-    heads: int
-    ffn: int
-    embedding: int
-    positions: int
-    types: int
-    init_std: float
-    dropout: float
-    attention_dropout: float
-    dtype: str
-    residual_dtype: str
-    remat: str
 
     def __post_init__(self) -> None:
         check_range("model.init_std", self.init_std, "(0, inf)")
@@ -64,7 +51,7 @@ class EncoderSpec:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HeadOptions:
     """The config section `head`."""
 
@@ -82,7 +69,7 @@ class HeadOptions:
         check_range("head.beam", self.beam, "[1, inf)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OptimOptions:
     """The config section `optim`; None takes the paper's value for the model's width."""
 
@@ -130,7 +117,7 @@ class OptimOptions:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """The config section `train`."""
 
@@ -172,7 +159,7 @@ class TrainOptions:
             raise UserError(f"train.sweep={self.sweep}: a learning rate must be above 0")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvalOptions:
     """The config section `eval`."""
 
@@ -183,7 +170,7 @@ class EvalOptions:
             raise UserError(f"eval.batch={self.batch} must be at least 1")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataOptions:
     """The config section `data`; empty strings are not given, None is the usual name of a column."""
 
@@ -205,9 +192,8 @@ class DataOptions:
     score_range: tuple[float, float] | None
     words: str | None
     tags: str | None
-    scheme: (
-        str | None
-    )  # of the entity tags that are learned; None: plain tags, such as parts of speech
+    # Of the entity tags that are learned; None: plain tags, such as parts of speech.
+    scheme: str | None
     question: str | None
     context: str | None
     answer: str | None
@@ -232,21 +218,25 @@ class DataOptions:
         """The checked section."""
         return from_config(cls, section, "data")
 
+    def room(self, max_len: int) -> Room:
+        """How much of a text goes into a row of at most `max_len` tokens."""
+        return Room(max_len=max_len, doc_stride=self.doc_stride, max_question=self.max_question)
+
     @property
     def columns(self) -> dict[str, Any]:
-        """What describes the user's own files, as `tasks.custom` takes it."""
+        """What describes the user's own files, as `custom.make` takes it."""
         names = [f.name for f in dataclasses.fields(self)]
         return {name: getattr(self, name) for name in names[names.index("text") :]}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
-    """A whole command, but for the sections `data` and `tasks`, which say what is learned."""
+    """A whole command."""
 
     init: str
     tasks: tuple[str, ...]
-    data: Mapping[str, Any]
-    model: EncoderSpec
+    data: DataOptions
+    model: ModelOptions
     head: HeadOptions
     optim: OptimOptions
     train: TrainOptions
@@ -258,7 +248,7 @@ class Options:
 # What each section becomes: it says of which type a key is whose value in the config is None.
 TYPES: dict[str, type] = {
     "data": DataOptions,
-    "model": EncoderSpec,
+    "model": ModelOptions,
     "head": HeadOptions,
     "optim": OptimOptions,
     "train": TrainOptions,
@@ -291,8 +281,8 @@ def options(config: Mapping[str, Any]) -> Options:
     return Options(
         init=config["init"],
         tasks=tuple(config["tasks"]),
-        data=config["data"],
-        model=from_config(EncoderSpec, config["model"], "model"),
+        data=DataOptions.of(config["data"]),
+        model=from_config(ModelOptions, config["model"], "model"),
         head=from_config(HeadOptions, config["head"], "head"),
         optim=from_config(OptimOptions, config["optim"], "optim"),
         train=from_config(TrainOptions, config["train"], "train"),

@@ -13,6 +13,7 @@ import numpy as np
 from electra_jax import remote
 from electra_jax.finetune import order, record, rows, start
 from electra_jax.finetune.heads import HeadSpec
+from electra_jax.finetune.kinds import table as kinds
 from electra_jax.finetune.network import NetworkSpec
 from electra_jax.finetune.options import (
     DECAYS,
@@ -25,29 +26,18 @@ from electra_jax.finetune.options import (
 from electra_jax.finetune.order import Order, Schedule
 from electra_jax.finetune.program import StepSpec
 from electra_jax.finetune.record import Run
-from electra_jax.finetune.rows import Rows
+from electra_jax.finetune.rows import Rows, Split
 from electra_jax.finetune.start import Start
 from electra_jax.spec import UserError, check_range, unknown_name
-from electra_jax.tasks import custom, features
+from electra_jax.tasks import custom
 from electra_jax.tasks import task as tasks
-from electra_jax.tasks.features import Features
 from electra_jax.tasks.files.wanted import unknown_label
+from electra_jax.tasks.known import catalog
 from electra_jax.tasks.task import Task
 from electra_jax.text.tokenizer import Tokenizer
 
 MOST_STEPS = 10_000_000  # of a run; each is planned before the first
 UNKNOWN_SHARE = 0.1  # of unknown tokens, above which the tokenizer is hardly the right one
-
-
-@dataclass(frozen=True)
-class Split:
-    """One file of a task, encoded."""
-
-    where: str
-    examples: Sequence[Any]
-    features: Features
-    rows: Rows
-    labelled: bool
 
 
 @dataclass(frozen=True)
@@ -82,7 +72,7 @@ class Plan:
 
 def make(options: Options) -> Plan:
     """Reads encoder and data and checks that they fit. Raises UserError; trains and writes nothing."""
-    asked = DataOptions.of(options.data)
+    asked = options.data
     chosen = [choose(name, asked) for name in options.tasks]
     _check_tasks(options, asked, chosen)
     # Everything is read here, and in memory afterwards.
@@ -117,12 +107,12 @@ def _make(options: Options, asked: DataOptions, chosen: Sequence[Task]) -> Plan:
             f"{dims.spec.layers} layers"
         )
     spec = StepSpec(
-        NetworkSpec(dims, tuple((d.task.name, d.head) for d in data)),
-        options.optim,
-        by_width(DECAYS, dims.spec.width) if decay is None else decay,
-        t.reduction,
-        schedule.steps,
-        t.accumulation,
+        network=NetworkSpec(dims=dims, heads=tuple((d.task.name, d.head) for d in data)),
+        optim=options.optim,
+        layer_decay=by_width(DECAYS, dims.spec.width) if decay is None else decay,
+        reduction=t.reduction,
+        steps=schedule.steps,
+        accumulation=t.accumulation,
     )
     scored = np.concatenate([s.rows.lengths for d in data for s in d.splits.values()])
     return Plan(
@@ -148,29 +138,29 @@ def _check_steps(counts: Sequence[int], epochs: Sequence[float], batch: int) -> 
 
 def choose(name: str, asked: DataOptions) -> Task:
     """The known task of this name, or the user's own by kind and columns."""
-    if name in custom.KINDS:
-        return tasks.custom(name, **asked.columns)
+    if name in custom.MAKERS:
+        return custom.make(name, **asked.columns)
     try:
-        return tasks.get(name)
+        return catalog.get(name)
     except UserError:
-        raise unknown_name("task", name, (*tasks.names(), *custom.KINDS)) from None
+        raise unknown_name("task", name, (*catalog.TASKS, *custom.MAKERS)) from None
 
 
 def head_spec(task: Task, labels: Sequence[str], options: Options) -> HeadSpec:
     """The head that a task gets."""
-    outputs = {"regress": 1, "choice": 1, "qa": 2}.get(task.kind, len(labels))
+    outputs = kinds.get(task.kind).outputs(labels)
     h, m = options.head, options.model
     return HeadSpec(
-        task.kind,
-        h.style,
-        outputs,
-        h.dropout,
-        m.init_std,
-        m.dtype,
-        h.joint,
-        h.answerable,
-        h.answerable_weight,
-        h.beam,
+        kind=task.kind,
+        style=h.style,
+        outputs=outputs,
+        dropout=h.dropout,
+        init_std=m.init_std,
+        dtype=m.dtype,
+        joint=h.joint,
+        answerable=h.answerable,
+        answerable_weight=h.answerable_weight,
+        beam=h.beam,
     )
 
 
@@ -184,16 +174,9 @@ def encode(
     asked: DataOptions,
 ) -> Split:
     """A split as it is scored or predicted."""
-    made = features.build(
-        task,
-        examples,
-        words,
-        max_len,
-        labels,
-        doc_stride=asked.doc_stride,
-        max_question=asked.max_question,
-    )
-    held = rows.of_features(made, words.special.pad, task.score_range)
+    kind, room = kinds.get(task.kind), asked.room(max_len)
+    made = kind.features(task, examples, words, room, labels)
+    held = rows.of_features(made, kind.labels(task, made), words.special.pad)
     return Split(where, examples, made, held, tasks.labelled(examples))
 
 
@@ -240,7 +223,7 @@ def _examples(
             wheres[name] = asked.dir
     examples = {"train": task.read(wheres["train"], "train", asked.carry_on)}
     labels: tuple[str, ...] = ()
-    if task.kind in ("classify", "tag"):
+    if kinds.get(task.kind).has_classes:
         labels = tasks.labels_of(task, examples["train"])
         task = tasks.with_labels(task, labels)
         for key, label in (("data.positive", task.positive), ("data.negative", task.negative)):
@@ -251,7 +234,8 @@ def _examples(
             examples[name] = task.read(where, name, asked.carry_on)
         if labels:
             tasks.check_labels(f"{where} ({name})", examples[name], labels)
-    return _with_range(task, examples["train"]), labels, wheres, examples
+    task = kinds.get(task.kind).for_training(task, examples["train"])
+    return task, labels, wheres, examples
 
 
 def _read(task: Task, options: Options, asked: DataOptions, found: Start) -> TaskData:
@@ -273,17 +257,9 @@ def _read(task: Task, options: Options, asked: DataOptions, found: Start) -> Tas
             f"task {task.name}: {wheres['train']} has training examples without a label"
         )
     words = found.tokenizer
-    train_features = features.build(
-        task,
-        trained,
-        words,
-        max_len,
-        labels,
-        training=True,
-        doc_stride=asked.doc_stride,
-        max_question=asked.max_question,
-    )
-    train = rows.of_features(train_features, words.special.pad, task.score_range)
+    kind, room = kinds.get(task.kind), asked.room(max_len)
+    made = kind.features(task, trained, words, room, labels, training=True)
+    train = rows.of_features(made, kind.labels(task, made), words.special.pad)
     splits = {
         name: encode(task, labels, examples[name], wheres[name], words, max_len, asked)
         for name in examples
@@ -321,17 +297,6 @@ def _exists(task: Task, folder: str, split: str) -> bool:
     except UserError:
         return False
     return True
-
-
-def _with_range(task: Task, trained: Sequence[Any]) -> Task:
-    """A regression task without a range of its own takes that of its training labels."""
-    if task.kind != "regress" or task.score_range is not None:
-        return task
-    scores = [example.label for example in trained]
-    low, high = min(scores), max(scores)
-    if low == high:
-        raise UserError(f"task {task.name}: every training label is {low}; nothing can be learned")
-    return dataclasses.replace(task, score_range=(float(low), float(high)))
 
 
 def _fingerprint(parts: Sequence[Rows]) -> str:

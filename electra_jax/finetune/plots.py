@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from electra_jax.finetune import majority, record
+from electra_jax.finetune.kinds import table as kinds
 from electra_jax.finetune.plan import Plan, TaskData
 
 MOST_CLASSES = 40  # beyond that a matrix cannot be read
@@ -23,7 +24,7 @@ def draw(work: Plan, folder: Path, result: Mapping[str, Any]) -> bool:
     draw_seeds(result["runs"], floor, ", ".join(result["tasks"]), folder / "seeds.png")
     best = max(result["runs"], key=lambda run: run["score"])["name"]
     for data in work.data:
-        if data.task.kind == "classify" and len(data.labels) <= MOST_CLASSES:
+        if kinds.get(data.task.kind).draws_confusion and len(data.labels) <= MOST_CLASSES:
             where = record.run_folder(folder, best) / "predictions"
             where = where / data.task.name if len(work.data) > 1 else where
             draw_confusion(

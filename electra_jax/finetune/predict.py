@@ -8,15 +8,15 @@ from typing import Any
 from electra_jax import files, remote
 from electra_jax.finetune import forward, majority, order, plan, record, scoring
 from electra_jax.finetune.export import choose_task
-from electra_jax.finetune.forward import Found
 from electra_jax.finetune.heads import HeadSpec
+from electra_jax.finetune.kinds import table as kinds
 from electra_jax.finetune.network import NetworkSpec
 from electra_jax.finetune.options import DataOptions, options
-from electra_jax.finetune.plan import Split
 from electra_jax.finetune.program import Notice, Program, StepSpec
+from electra_jax.finetune.rows import Found, Split
 from electra_jax.learn import arrays
 from electra_jax.learn import mesh as meshes
-from electra_jax.pretrain import program as programs
+from electra_jax.learn import program as programs
 from electra_jax.spec import UserError, from_config
 from electra_jax.tasks import task as tasks
 from electra_jax.tasks.task import Task
@@ -63,10 +63,10 @@ def _predict(
     found = record.read(workdir)
     name = choose_task(found, task)
     made = options(found["config"])
-    asked = DataOptions.of(made.data)
+    asked = made.data
     entry, labels = task_of(found, name, asked), tuple(found["labels"][name])
     if probabilities:
-        scoring.check_probabilities(entry, output)
+        kinds.get(entry.kind).check_probabilities(entry, output)
     scored = _with_range(entry, found["score_range"][name])
     words = tokenizers.load(workdir / "tokenizer")
     examples = entry.read(path, SPLIT, asked.carry_on)
@@ -77,7 +77,13 @@ def _predict(
         (task, from_config(HeadSpec, head, "head")) for task, head in found["heads"].items()
     )
     dims = record.dimensions(found)
-    spec = StepSpec(NetworkSpec(dims, heads), made.optim, 1.0, "mean", 1)
+    spec = StepSpec(
+        network=NetworkSpec(dims=dims, heads=heads),
+        optim=made.optim,
+        layer_decay=1.0,
+        reduction="mean",
+        steps=1,
+    )
     program = Program(spec, meshes.build(meshes.MeshSpec(-1, 1)), notice=Notice())
     batch = -(-made.eval.batch // program.mesh.size) * program.mesh.size
     price = order.PREDICTION_PRICE / len(runs)

@@ -14,26 +14,36 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
-from electra_jax.finetune import network, rates
+from electra_jax.finetune import network
+from electra_jax.finetune.learner import TaskLearner
 from electra_jax.finetune.network import NetworkSpec
 from electra_jax.finetune.options import OptimOptions
 from electra_jax.finetune.rows import Arrays
 from electra_jax.learn import mesh as meshes
-from electra_jax.learn import optim
+from electra_jax.learn import program as programs
+from electra_jax.learn import step as steps
+from electra_jax.learn.parts import Part
+from electra_jax.learn.step import State
+from electra_jax.learn.step import make_train_step as make_step
 from electra_jax.model import initial
 from electra_jax.model.electra import Params
-from electra_jax.ops import target
-from electra_jax.pretrain.program import place_array
-from electra_jax.pretrain.step import accumulate
+from electra_jax.ops import machine
 
-State = dict[str, Any]  # step, seed, peak_lr, params, opt_state, skipped {total, run}
+# What a step reports, by the names that metrics.jsonl has.
+REPORTED = {
+    "loss": "total_loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "skipped_total": "total",
+    "skipped_run": "run",
+}
 INIT, DROPOUT = 0, 1  # what a seed's keys are for
 # Of a CPU's micro-batch: tokens, and elements of their hidden states where the width is small. Measured for width 256
 # (docs/finetuning.md); with fewer tokens the weights, which every part reads anew, are what costs.
 MICRO_TOKENS, MICRO_ELEMENTS = 1024, 1024 * 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StepSpec:
     """What the step needs besides state and batch."""
 
@@ -44,72 +54,41 @@ class StepSpec:
     steps: int
     accumulation: int = 0  # micro-batches of a step; 0: `micro_batches`
 
+    def learner(self, task: str) -> TaskLearner:
+        """What a step of this task learns."""
+        return TaskLearner(
+            network=self.network,
+            task=task,
+            reduction=self.reduction,
+            layer_decay=self.layer_decay,
+            off_by_one=self.optim.layer_decay_off_by_one,
+            frozen_layers=self.optim.frozen_layers,
+        )
 
-def make_train_step(spec: StepSpec) -> Callable[[str, State, Any], tuple[State, Any]]:
-    """(task, state, batch) -> (state, {"loss", "grad_norm", "learning_rate", "skipped"...}); pure.
+    def parts(self) -> Sequence[Part]:
+        """Those of the parameters; the same for every task."""
+        whole = Part(optim=self.optim.spec(self.steps, 1.0), steps=self.steps)
+        return self.learner(self.network.heads[0][0]).parts(whole)
 
-    Dropout is addressed by the run's seed, the step, and the row's place in the batch, and the loss is divided by what
-    the whole batch holds: cutting it into micro-batches changes nothing but rounding. A step whose loss or gradient
-    is not finite leaves parameters and moments alone and is counted.
+
+def make_train_step(spec: StepSpec, task: str) -> Callable[[State, Any], tuple[State, Any]]:
+    """The train step of a task: (state, batch) -> (state, {"loss", "grad_norm", "learning_rate", "skipped"...}).
+
+    Dropout is addressed by the run's seed, the step, and the row's place in the batch.
     """
-    descent = spec.optim.spec(spec.steps, 1.0)
-    descend = optim.direction(descent)
-    dims = spec.network.dims.spec
 
-    def train_step(task: str, state: State, batch: Any) -> tuple[State, Any]:
-        key = jax.random.fold_in(
-            jax.random.fold_in(jax.random.key(state["seed"]), DROPOUT), state["step"]
-        )
-        head = spec.network.head(task)
-        drops = dims.dropout > 0 or dims.attention_dropout > 0 or head.dropout > 0
-        count = jnp.maximum(network.loss_count(head, batch), 1.0)
+    def keys(state: State) -> dict[str, jax.Array]:
+        of_run = jax.random.fold_in(jax.random.key(state["seed"]), DROPOUT)
+        return {"dropout": jax.random.fold_in(of_run, state["step"])}
 
-        def gradient(part: Any) -> tuple[jax.Array, Params]:
-            noise = network.dropout_noise(key, part, part["at"]) if drops else None
+    def accumulation(batch: Any) -> int:
+        return spec.accumulation or micro_batches(batch["ids"].shape, spec.network.dims.spec.width)
 
-            def loss(params: Params) -> jax.Array:
-                params = rates.stop_frozen(params, dims.layers, spec.optim.frozen_layers)
-                out = network.apply(spec.network, params, task, part, noise, training=True)
-                total = network.loss_sum(head, out, part)
-                return total if spec.reduction == "sum" else total / count
+    step = make_step(spec.learner(task), spec.parts(), keys=keys, accumulation=accumulation)
 
-            return jax.value_and_grad(loss)(state["params"])
-
-        parts = spec.accumulation or micro_batches(batch["ids"].shape, dims.width)
-        batch = batch | {"at": jnp.arange(batch["ids"].shape[0])}
-        value, grads = accumulate(gradient, batch, parts)
-        norm = optim.global_norm(grads)
-        rate = state["peak_lr"] * optim.learning_rate(descent, state["step"], spec.steps)
-        finite = jnp.isfinite(value) & jnp.isfinite(norm)
-        updates, opt_state = descend.update(
-            optim.clip(grads, norm, spec.optim.clip_norm),
-            state["opt_state"],
-            state["params"],
-            finite=finite,
-        )
-        factors = rates.multipliers(
-            state["params"],
-            dims.layers,
-            spec.layer_decay,
-            spec.optim.layer_decay_off_by_one,
-            spec.optim.frozen_layers,
-        )
-        params = jax.tree.map(
-            lambda p, u, f: p - (rate * f) * u if f else p, state["params"], updates, factors
-        )
-        keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
-        skipped = {
-            "total": state["skipped"]["total"] + ~finite,
-            "run": jnp.where(finite, 0, state["skipped"]["run"] + 1),
-        }
-        state = state | {
-            "step": state["step"] + 1,
-            "params": jax.tree.map(keep, params, state["params"]),
-            "opt_state": opt_state,
-            "skipped": skipped,
-        }
-        told = {"loss": value, "grad_norm": norm, "learning_rate": rate}
-        return state, told | {f"skipped_{name}": x for name, x in skipped.items()}
+    def train_step(state: State, batch: Any) -> tuple[State, Any]:
+        state, sums = step(state, batch)
+        return state, {ours: sums[f"step/{name}"] for ours, name in REPORTED.items()}
 
     return train_step
 
@@ -118,9 +97,9 @@ def micro_batches(shape: tuple[int, ...], width: int) -> int:
     """In how many parts a batch of rows [B, (C,) L] is best taken where no memory is short: 1, but on a CPU as many
     as leave about MICRO_TOKENS a part and device, for the caches' sake.
     """
-    if target.platform() != "cpu":
+    if machine.platform() != "cpu":
         return 1
-    rows = shape[0] // jax.sharding.get_abstract_mesh().size
+    rows = shape[0] // machine.devices()
     tokens = rows * math.prod(shape[1:])
     least = tokens / max(MICRO_TOKENS, MICRO_ELEMENTS / width)
     return next(n for n in range(1, rows + 1) if rows % n == 0 and (n >= least or n == rows))
@@ -130,16 +109,10 @@ def init_state(
     spec: StepSpec, encoder: Params | None, seed: jax.Array, peak_lr: jax.Array
 ) -> State:
     """The state before the first step: fresh heads by seed on the given encoder, or a fresh one too."""
-    params = network.init(spec.network, jax.random.fold_in(jax.random.key(seed), jnp.uint32(INIT)))
+    learner = spec.learner(spec.network.heads[0][0])
+    params = learner.init(jax.random.fold_in(jax.random.key(seed), jnp.uint32(INIT)))
     params = params | (encoder or {})
-    return {
-        "step": jnp.zeros((), jnp.int32),
-        "seed": seed,
-        "peak_lr": peak_lr,
-        "params": params,
-        "opt_state": optim.direction(spec.optim.spec(spec.steps, 1.0)).init(params),
-        "skipped": {"total": jnp.zeros((), jnp.int32), "run": jnp.zeros((), jnp.int32)},
-    }
+    return steps.init_state(learner, spec.parts(), params, seed=seed, peak_lr=peak_lr)
 
 
 class Notice:
@@ -180,23 +153,12 @@ class Program:
             jax.ShapeDtypeStruct((), jnp.uint32),
             jax.ShapeDtypeStruct((), jnp.float32),
         )
-        free = {name: NamedSharding(mesh, P()) for name in ("seed", "peak_lr")}
-        placed = free | meshes.place({k: v for k, v in shapes.items() if k not in free}, mesh)
-        self.abstract_state = jax.tree.map(self._abstract, shapes, placed)
-        self._shardings = jax.tree.map(lambda s: s.sharding, self.abstract_state)
-        self._rows = self._sharding(meshes.ROWS)
+        self.abstract_state = programs.abstract(shapes, mesh, runs)
+        self._shardings = programs.shardings(self.abstract_state)
+        self._rows = programs.rows(mesh, runs)
         self._init = self._jit_init()
         self._steps: dict[str, Any] = {}
         self._predictions: dict[str, Any] = {}
-
-    def _sharding(self, spec: P) -> NamedSharding:
-        return NamedSharding(self.mesh, P(None, *spec) if self.runs else spec)
-
-    def _abstract(self, shape: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
-        lead = (self.runs,) if self.runs else ()
-        return jax.ShapeDtypeStruct(
-            (*lead, *shape.shape), shape.dtype, sharding=self._sharding(sharding.spec)
-        )
 
     def _jit_init(self) -> Any:
         def init(encoder: Params | None, seed: jax.Array, peak_lr: jax.Array) -> State:
@@ -213,12 +175,9 @@ class Program:
     def jitted_step(self, task: str) -> Any:
         """(state, placed batch) -> (state, what it tells) for a task; the state is donated."""
         if task not in self._steps:
-            one = functools.partial(make_train_step(self.spec), task)
-            step = meshes.on_mesh(one, self.mesh)
-            self._steps[task] = jax.jit(
-                jax.vmap(step) if self.runs else step,
-                donate_argnums=0,
-                out_shardings=(self._shardings, None),
+            step = make_train_step(self.spec, task)
+            self._steps[task] = programs.jit_step(
+                step, self.mesh, self.abstract_state, runs=self.runs
             )
         return self._steps[task]
 
@@ -232,12 +191,15 @@ class Program:
         self._meet("prediction", task, batch)
         if task not in self._predictions:
             one = meshes.on_mesh(functools.partial(self._predict, task), self.mesh)
-            self._predictions[task] = jax.jit(jax.vmap(one, (0, None)) if self.runs else one)
+            self._predictions[task] = jax.jit(
+                jax.vmap(one, (0, None)) if self.runs else one,
+                out_shardings=NamedSharding(self.mesh, P()),  # for every process to read
+            )
         return self._predictions[task](
             params,
             self.place(
                 {name: batch[name] for name in network.TOKENS},
-                NamedSharding(self.mesh, meshes.ROWS),
+                programs.rows(self.mesh),
             ),
         )
 
@@ -253,8 +215,8 @@ class Program:
 
     def place(self, batch: Arrays, sharding: NamedSharding) -> dict[str, jax.Array]:
         """A batch of numpy arrays on its devices."""
-        return {name: place_array(x, sharding) for name, x in batch.items()}
+        return {name: programs.place_array(x, sharding) for name, x in batch.items()}
 
     def params(self, flat: Params) -> Params:
         """Host parameters of one run on their devices (of a program of one run)."""
-        return jax.tree.map(place_array, flat, self._shardings["params"])
+        return programs.place(flat, self._shardings["params"])

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from electra_jax.finetune.network import IGNORED
-from electra_jax.tasks.features import Features
+from electra_jax.tasks.features import IGNORE, Features
 
 Arrays = dict[str, np.ndarray]
+Found = dict[str, np.ndarray]  # a head's outputs for every example, by name
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,7 @@ class Rows:
     """Token rows one after the other, and what each example is labelled with.
 
     An example of a multiple-choice task is `choices` rows in a row; of any other task, one.
-    `labels` holds arrays by name: one value an example ("label"; "start", "end", "impossible"), or
-    for "tags" one a token, as long as `ids`.
+    `labels` holds arrays by name: one value an example, or for those in `per_token` one a token, as long as `ids`.
     """
 
     ids: np.ndarray  # int32 [tokens]
@@ -26,6 +26,7 @@ class Rows:
     labels: Mapping[str, np.ndarray]
     choices: int = 1
     pad: int = 0
+    per_token: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return (len(self.begin) - 1) // self.choices
@@ -55,8 +56,8 @@ class Rows:
             "weight": real_B.astype(np.float32),
         }
         for name, values in self.labels.items():
-            if name == "tags":
-                made["label"] = tokens(values, IGNORED)
+            if name in self.per_token:
+                made[name] = tokens(values, IGNORE)
             else:
                 made[name] = values[np.maximum(numbers_B, 0)]
         return made
@@ -65,23 +66,27 @@ class Rows:
         return x_BxCxL if self.choices > 1 else x_BxCxL[:, 0]
 
 
-def of_features(found: Features, pad: int, score_range: tuple[float, float] | None = None) -> Rows:
-    """A split's features as rows. Scores are scaled to [0, 1] by the task's range.
+@dataclass(frozen=True)
+class Split:
+    """One file of a task, encoded."""
+
+    where: str
+    examples: Sequence[Any]
+    features: Features
+    rows: Rows
+    labelled: bool
+
+
+def of_features(made: Features, labels: Mapping[str, np.ndarray], pad: int) -> Rows:
+    """A split's features as rows, with their labels as arrays (`Kind.labels`).
 
     Rows of no known label (class -1) may be predicted but not trained on.
     """
-    flat = (
-        np.concatenate(x) if len(x) else np.zeros(0, np.int32) for x in (found.ids, found.types)
+    ids, types = (
+        np.concatenate(x) if len(x) else np.zeros(0, np.int32) for x in (made.ids, made.types)
     )
-    ids, types = flat
-    begin = np.concatenate([[0], np.cumsum([len(row) for row in found.ids])]).astype(np.int64)
-    targets = dict(found.targets)
-    if found.kind == "tag":
-        targets["tags"] = np.concatenate(targets["tags"])
-    if found.kind == "regress":
-        low, high = score_range or (0.0, 1.0)
-        targets = {"label": ((targets["score"] - low) / (high - low)).astype(np.float32)}
-    return Rows(ids, types, begin, targets, found.group, pad)
+    begin = np.concatenate([[0], np.cumsum([len(row) for row in made.ids])]).astype(np.int64)
+    return Rows(ids, types, begin, labels, made.group, pad, made.per_token)
 
 
 def stack(batches: Sequence[Arrays]) -> Arrays:

@@ -1,5 +1,6 @@
 """Where an encoder comes from: a pretraining workdir, a Hugging Face folder, a fine-tuned workdir, or nowhere."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ from electra_jax import remote
 from electra_jax.convert import exportable, folder, names, pair
 from electra_jax.convert.folder import Model
 from electra_jax.finetune import record
-from electra_jax.finetune.options import EncoderSpec
+from electra_jax.finetune.options import ModelOptions
 from electra_jax.learn import arrays
 from electra_jax.model.electra import Dimensions
-from electra_jax.pretrain import start as workdir
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer as tokenizers
 from electra_jax.text.tokenizer import Tokenizer
 from electra_jax.workdir import away, imported
+from electra_jax.workdir.record import RECORD
 
 RANDOM = "random"
 # What tells an encoder's tensors from those of heads and poolers, and the prefix that most classes put before them.
@@ -39,8 +40,16 @@ class Start:
         """The parameters as nested dicts: embeddings, encoder."""
         return None if self.params is None else arrays.nest(self.params)
 
+    def digest(self) -> str:
+        """SHA-256 of the parameters; of none, of nothing."""
+        found = hashlib.sha256()
+        for name in sorted(self.params or {}):
+            found.update(name.encode())
+            found.update(np.ascontiguousarray(self.params[name]).tobytes())  # type: ignore[index]
+        return found.hexdigest()
 
-def read(init: str, spec: EncoderSpec, tokenizer: str = "") -> Start:
+
+def read(init: str, spec: ModelOptions, tokenizer: str = "") -> Start:
     """The encoder that `--init` names, with the dropouts and precision of `spec`.
 
     `tokenizer` is needed for "random" alone; where it is given otherwise it must be the encoder's.
@@ -62,11 +71,11 @@ def read(init: str, spec: EncoderSpec, tokenizer: str = "") -> Start:
         )
     if (path / record.RECORD).is_file():
         found = _finetuned(path)
-    elif ((path / workdir.RECORD).is_file() and (path / "checkpoints").is_dir()) or (
+    elif ((path / RECORD).is_file() and (path / "checkpoints").is_dir()) or (
         path / imported.RECORD
     ).is_file():
         found = _pretrained(path)
-    elif (path / folder.CONFIG).is_file():
+    elif folder.is_model(path):
         found = _hugging_face(path)
     else:
         inside = ", ".join(sorted(p.parent.name for p in path.glob(f"*/{folder.CONFIG}")))
@@ -83,6 +92,12 @@ def read(init: str, spec: EncoderSpec, tokenizer: str = "") -> Start:
             f"--init {init}: its tokenizer has {found.tokenizer.size} tokens, more than the "
             f"{found.dims.vocab_size} rows of its word table"
         )
+    for name, value in (found.params or {}).items():
+        if not np.isfinite(value).all():
+            raise UserError(
+                f"--init {init}: {name} holds numbers that are not finite; the encoder is damaged, or "
+                "its training had diverged; take an earlier checkpoint or another copy"
+            )
     dims = Dimensions(spec.applied(found.dims.spec), found.dims.vocab_size)
     return Start(dims, found.params, found.tokenizer, found.origin)
 
@@ -154,10 +169,9 @@ def _encoder(model: Model) -> dict[str, np.ndarray]:
 
 
 def _origin(model: Model) -> dict[str, Any]:
-    named = folder.architectures(model.path, folder.read_config(model.path))
     return {
         "kind": "hugging face",
-        "class": named[0] if named else folder.ANY,
+        "class": model.named or folder.ANY,
         "name": model.path.resolve().name,
         "sha256": model.digests,
     }

@@ -24,8 +24,9 @@ PLACEMENT = (
     (r"(^|/)word$", P("fsdp", None)),
     (r"/kernel$", P("fsdp", None)),
     (r"/(bias|scale|position|type)$", P()),
-    (r"^(step|share|skipped/(total|run))$", P()),
+    (r"^(step|share|seed|peak_lr|skipped/(total|run))$", P()),
     (r"/count$", P()),  # AdamW's step count
+    (r"^carried/", P()),
 )
 
 

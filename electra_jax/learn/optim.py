@@ -1,5 +1,6 @@
 """The original's optimizer (Adam without bias correction), AdamW and LAMB, schedule, clipping, decay mask."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -7,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from electra_jax.model.electra import Params
-from electra_jax.ops import target
+from electra_jax.ops.barrier import written
 from electra_jax.spec import UserError, check_choice
 
+Params = dict[str, Any]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class OptimSpec:
     """The config section `optim`."""
 
@@ -90,12 +92,7 @@ def scale_by_adam(
         keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
         mu = jax.tree.map(lambda m, g: keep(beta1 * m + (1 - beta1) * g, m), state.mu, grads)
         nu = jax.tree.map(lambda v, g: keep(beta2 * v + (1 - beta2) * g * g, v), state.nu, grads)
-        # What follows reads the new moments. Left to itself XLA computes them again from the old ones, and
-        # must copy those first, because the new ones take their place: half of the update's time on a CPU.
-        # A GPU's compiler writes moments and parameters in one kernel, which the barrier would make two.
-        if target.platform() != "gpu":
-            mu, nu = jax.lax.optimization_barrier((mu, nu))
-        moments = mu, nu
+        moments = mu, nu = written((mu, nu))
         if unbiased:
             count = keep(optax.safe_increment(state.count), state.count)
             mu = optax.tree.bias_correction(mu, beta1, count)
@@ -106,6 +103,18 @@ def scale_by_adam(
         return step, AdamMoments(*moments)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def with_moments(opt_state: Any, *, mu: Params, nu: Params, count: jax.Array) -> Any:
+    """An optimizer state with these moments, of a run that had done `count` steps, in place of its own."""
+
+    def replaced(node: Any) -> Any:
+        if isinstance(node, optax.ScaleByAdamState):
+            return optax.ScaleByAdamState(count, mu, nu)
+        return AdamMoments(mu, nu) if isinstance(node, AdamMoments) else node
+
+    is_adam = lambda node: isinstance(node, AdamMoments | optax.ScaleByAdamState)  # noqa: E731
+    return jax.tree.map(replaced, opt_state, is_leaf=is_adam)
 
 
 def decay_mask(params: Params) -> Any:
@@ -128,6 +137,11 @@ def global_norm(grads: Params) -> jax.Array:
     vectors = [x.ravel() for x in leaves if x.ndim < 2]
     arrays = [x for x in leaves if x.ndim > 1] + ([jnp.concatenate(vectors)] if vectors else [])
     return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in arrays))
+
+
+def together(norms: Sequence[jax.Array]) -> jax.Array:
+    """The norm of vectors of these norms taken as one."""
+    return norms[0] if len(norms) == 1 else jnp.sqrt(sum(jnp.square(norm) for norm in norms))
 
 
 def clip(grads: Params, norm: jax.Array, limit: float) -> Params:

@@ -7,9 +7,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from electra_jax.model.encoder import Encoder, EncoderSpec
+from electra_jax.model.backbone import Backbone, Embeddings, EmbeddingsSpec, Encoder, EncoderSpec
+from electra_jax.model.blocks import LayerSpec
 from electra_jax.model.heads import DiscriminatorHead, GeneratorHead
-from electra_jax.model.layers import Embeddings, LayerSpec, padded_vocab
+from electra_jax.model.layers import padded_vocab
+from electra_jax.model.tokens import Tokens
 from electra_jax.ops.noise import Noise
 from electra_jax.spec import UserError, check_choice
 
@@ -31,9 +33,9 @@ MOST_RATIO = 16.0  # of the generator's width and depth to the discriminator's
 REMATS = ("none", "attention", "layer")  # each keeps less than the one before
 
 
-@dataclass(frozen=True)
-class ModelSpec:
-    """The config section `model`: the discriminator's dimensions, the generator's as ratios of them."""
+@dataclass(frozen=True, kw_only=True)
+class EncoderOptions:
+    """What the config section `model` says of an encoder, in pretraining and fine-tuning alike."""
 
     layers: int  # layers of the discriminator's encoder
     width: int  # width of its hidden states
@@ -42,16 +44,24 @@ class ModelSpec:
     embedding: int  # width of the embeddings, which both networks share
     positions: int  # the longest row
     types: int  # kinds of segments that a row may have
-    # The generator's width as a ratio; its heads are width // 64, its feed-forward width 4 x width.
-    generator_size: float  # ratio of the generator's width to the discriminator's
-    generator_layers: float  # ratio of the generator's layers to the discriminator's
-    tying: str  # what the networks share: embeddings | none | all (one network serves both)
     dropout: float  # probability that a hidden number is dropped in training
     attention_dropout: float  # probability that an attention weight is dropped in training
     init_std: float  # standard deviation of fresh weights
     dtype: str  # type of matrix products: float32 | bfloat16
     residual_dtype: str  # type of the stream between layers: float32 | bfloat16
     remat: str  # what of each layer the backward pass computes again: none | attention | layer
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(EncoderOptions):
+    """The config section `model` of pretraining: the discriminator's encoder, and the generator's as ratios of it.
+
+    The generator's heads are width // 64, its feed-forward width 4 x width.
+    """
+
+    generator_size: float  # ratio of the generator's width to the discriminator's
+    generator_layers: float  # ratio of the generator's layers to the discriminator's
+    tying: str  # what the networks share: embeddings | none | all (one network serves both)
     vocab_rows: int = 0  # rows of the word table where it has more than tokens; 0: as many
 
     def __post_init__(self) -> None:
@@ -141,7 +151,9 @@ class Dimensions:
     def discriminator(self) -> EncoderSpec:
         """The full-size encoder."""
         s = self.spec
-        return self._encoder(s.layers, s.embedding, s.width, s.heads, s.ffn)
+        return self._encoder(
+            layers=s.layers, embedding=s.embedding, width=s.width, heads=s.heads, ffn=s.ffn
+        )
 
     @property
     def generator(self) -> EncoderSpec:
@@ -149,40 +161,42 @@ class Dimensions:
         width = self.generator_width
         if self.spec.tying == "all":
             return self.discriminator
-        layers = round(self.spec.generator_layers * self.spec.layers)
         return self._encoder(
-            layers, self.generator_embedding, width, max(1, width // 64), 4 * width
+            layers=round(self.spec.generator_layers * self.spec.layers),
+            embedding=self.generator_embedding,
+            width=width,
+            heads=max(1, width // 64),
+            ffn=4 * width,
         )
 
     def _encoder(
-        self, layers: int, embedding: int, width: int, heads: int, ffn: int
+        self, *, layers: int, embedding: int, width: int, heads: int, ffn: int
     ) -> EncoderSpec:
         s = self.spec
         layer = LayerSpec(
-            width,
-            heads,
-            ffn,
-            s.dropout,
-            s.attention_dropout,
-            s.init_std,
-            s.dtype,
-            s.residual_dtype,
-            s.remat == "attention",
+            width=width,
+            heads=heads,
+            ffn=ffn,
+            dropout=s.dropout,
+            attention_dropout=s.attention_dropout,
+            init_std=s.init_std,
+            dtype=s.dtype,
+            residual_dtype=s.residual_dtype,
+            recompute_attention=s.remat == "attention",
         )
-        return EncoderSpec(layers, embedding, layer, remat=s.remat == "layer")
+        return EncoderSpec(embedding=embedding, stack=(layer,) * layers, remat=s.remat == "layer")
 
-    def embeddings(self, width: int, name: str | None = None) -> Embeddings:
-        """The embedding module of this width."""
+    def embeddings(self, width: int) -> EmbeddingsSpec:
+        """The embeddings of this width."""
         s = self.spec
-        return Embeddings(
-            self.rows,
-            s.positions,
-            s.types,
-            width,
-            s.dropout,
-            s.init_std,
-            s.residual_dtype,
-            name=name,
+        return EmbeddingsSpec(
+            vocab_size=self.rows,
+            positions=s.positions,
+            types=s.types,
+            width=width,
+            dropout=s.dropout,
+            init_std=s.init_std,
+            dtype=s.residual_dtype,
         )
 
 
@@ -193,55 +207,38 @@ class Electra(nn.Module):
 
     def setup(self) -> None:
         d, s = self.dims, self.dims.spec
-        self.embeddings = d.embeddings(s.embedding)
+        self.embeddings = Embeddings(d.embeddings(s.embedding))
         self.discriminator = Encoder(d.discriminator)
-        self.discriminator_head = DiscriminatorHead(s.init_std, s.dtype)
+        self.discriminator_head = DiscriminatorHead(init_std=s.init_std, dtype=s.dtype)
         if s.tying != "all":
             self.generator = Encoder(d.generator)
         if s.tying == "none":
-            self.generator_embeddings = d.embeddings(d.generator_width)
-        self.generator_head = GeneratorHead(d.generator_embedding, d.rows, s.init_std, s.dtype)
+            self.generator_embeddings = Embeddings(d.embeddings(d.generator_width))
+        self.generator_head = GeneratorHead(
+            embedding=d.generator_embedding, vocab_size=d.rows, init_std=s.init_std, dtype=s.dtype
+        )
 
     def generate(
-        self,
-        ids_BxL: jax.Array,
-        types_BxL: jax.Array,
-        docs_BxL: jax.Array,
-        positions_BxL: jax.Array,
-        chosen_BxK: jax.Array,
-        noise: Noise | None = None,
+        self, tokens: Tokens, chosen_BxK: jax.Array, noise: Noise | None = None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The generator's (hidden [B, K, E], word table [V, E], bias [V]) at the chosen positions."""
         tying = self.dims.spec.tying
         embeddings = self.generator_embeddings if tying == "none" else self.embeddings
         encoder = self.discriminator if tying == "all" else self.generator
-        hidden_BxLxD = _encode(
-            embeddings, encoder, ids_BxL, types_BxL, docs_BxL, positions_BxL, noise
-        )
+        hidden_BxLxD = Backbone(embeddings, encoder)(tokens, noise)
         hidden_BxKxE, bias_V = self.generator_head(gather_positions(hidden_BxLxD, chosen_BxK))
         return hidden_BxKxE, embeddings.word, bias_V
 
-    def discriminate(
-        self,
-        ids_BxL: jax.Array,
-        types_BxL: jax.Array,
-        docs_BxL: jax.Array,
-        positions_BxL: jax.Array,
-        noise: Noise | None = None,
-    ) -> jax.Array:
+    def discriminate(self, tokens: Tokens, noise: Noise | None = None) -> jax.Array:
         """Logits [B, L] float32, positive where a token looks replaced."""
-        hidden_BxLxD = _encode(
-            self.embeddings, self.discriminator, ids_BxL, types_BxL, docs_BxL, positions_BxL, noise
-        )
-        return self.discriminator_head(hidden_BxLxD)
+        backbone = Backbone(self.embeddings, self.discriminator)
+        return self.discriminator_head(backbone(tokens, noise))
 
-    def __call__(self, ids_BxL: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Touches every parameter once, for `init`."""
-        zeros_BxL = jnp.zeros_like(ids_BxL)
-        hidden_BxKxE, _, _ = self.generate(
-            ids_BxL, zeros_BxL, zeros_BxL, zeros_BxL, zeros_BxL[:, :1]
-        )
-        return hidden_BxKxE, self.discriminate(ids_BxL, zeros_BxL, zeros_BxL, zeros_BxL)
+    def __call__(self) -> None:
+        """Uses every parameter, for `init`."""
+        tokens = Tokens.single()
+        self.generate(tokens, tokens.positions)
+        self.discriminate(tokens)
 
 
 class MaskedLM(nn.Module):
@@ -251,43 +248,24 @@ class MaskedLM(nn.Module):
 
     def setup(self) -> None:
         d, s = self.dims, self.dims.spec
-        self.embeddings = d.embeddings(s.embedding)
+        self.embeddings = Embeddings(d.embeddings(s.embedding))
         self.encoder = Encoder(d.discriminator)
-        self.head = GeneratorHead(s.embedding, d.rows, s.init_std, s.dtype)
+        self.head = GeneratorHead(
+            embedding=s.embedding, vocab_size=d.rows, init_std=s.init_std, dtype=s.dtype
+        )
 
     def generate(
-        self,
-        ids_BxL: jax.Array,
-        types_BxL: jax.Array,
-        docs_BxL: jax.Array,
-        positions_BxL: jax.Array,
-        chosen_BxK: jax.Array,
-        noise: Noise | None = None,
+        self, tokens: Tokens, chosen_BxK: jax.Array, noise: Noise | None = None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """(hidden [B, K, E], word table [V, E], bias [V]) at the chosen positions."""
-        hidden_BxLxD = _encode(
-            self.embeddings, self.encoder, ids_BxL, types_BxL, docs_BxL, positions_BxL, noise
-        )
+        hidden_BxLxD = Backbone(self.embeddings, self.encoder)(tokens, noise)
         hidden_BxKxE, bias_V = self.head(gather_positions(hidden_BxLxD, chosen_BxK))
         return hidden_BxKxE, self.embeddings.word, bias_V
 
-    def __call__(self, ids_BxL: jax.Array) -> jax.Array:
-        """Touches every parameter once, for `init`."""
-        zeros_BxL = jnp.zeros_like(ids_BxL)
-        return self.generate(ids_BxL, zeros_BxL, zeros_BxL, zeros_BxL, zeros_BxL[:, :1])[0]
-
-
-def _encode(
-    embeddings: Embeddings,
-    encoder: Encoder,
-    ids_BxL: jax.Array,
-    types_BxL: jax.Array,
-    docs_BxL: jax.Array,
-    positions_BxL: jax.Array,
-    noise: Noise | None,
-) -> jax.Array:
-    x_BxLxE = embeddings(ids_BxL, types_BxL, positions_BxL, noise and noise.at(0))
-    return encoder(x_BxLxE, docs_BxL, noise)
+    def __call__(self) -> None:
+        """Uses every parameter, for `init`."""
+        tokens = Tokens.single()
+        self.generate(tokens, tokens.positions)
 
 
 def gather_positions(h_BxLxD: jax.Array, chosen_BxK: jax.Array) -> jax.Array:

@@ -1,80 +1,83 @@
 """Fresh parameters: those of one shape are drawn together, because a GPU's compiler takes minutes for a draw each."""
 
 import collections
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.extend.core import get_opaque_trace_state
 
 UNTUNED = {"xla_gpu_autotune_level": 0}  # the compiler's options for a program that runs once
 
-Shape = tuple[int, ...]
-Draw = Callable[[jax.Array, Shape, float], jax.Array]
+
+class _Draw(NamedTuple):
+    """One parameter of a truncated normal distribution."""
+
+    key: jax.Array
+    shape: tuple[int, ...]
+    stddev: float
+    zeros: int  # rows of zeros below
+
+    def padded(self, value: jax.Array) -> jax.Array:
+        return jnp.pad(value, ((0, self.zeros), (0, 0))) if self.zeros else value
 
 
-def _draw(key: jax.Array, shape: Shape, stddev: float) -> jax.Array:
-    return jax.random.truncated_normal(key, -2, 2, shape, jnp.float32) * stddev
+# Within `fresh`: what stands in a parameter's place until it is drawn, and its draw.
+_placeholders: ContextVar[list[tuple[jax.Array, _Draw]] | None] = ContextVar(
+    "_placeholders", default=None
+)
 
 
-_drawing: ContextVar[Draw] = ContextVar("_drawing", default=_draw)
+def truncated_normal(stddev: float, zeros: int = 0) -> Callable[..., jax.Array]:
+    """Normal of this deviation cut at two deviations, without rescaling (TensorFlow's, used by the original).
 
+    `zeros` rows of zeros follow the rows [N, ...] that are asked for, whose numbers do not depend on them.
+    """
 
-def truncated_normal(stddev: float) -> Callable[..., jax.Array]:
-    """Normal of this deviation cut at two deviations, without rescaling (TensorFlow's, used by the original)."""
-
-    def init(key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
-        return _drawing.get()(key, shape, stddev).astype(dtype)
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        draw = _Draw(key, shape, stddev, zeros)
+        placeholders = _placeholders.get()
+        if placeholders is None:
+            return draw.padded(_normal(key, shape, stddev)).astype(dtype)
+        # Not a number, so that no parameter can stay undrawn unnoticed.
+        placeholder = draw.padded(jnp.full(shape, jnp.nan, dtype))
+        placeholders.append((placeholder, draw))
+        return placeholder
 
     return init
 
 
 def fresh(module: nn.Module, key: jax.Array, *arguments: Any, **options: Any) -> dict[str, Any]:
-    """What `module.init` gives, but for rounding: a first pass asks what is to be drawn, a second uses it."""
-    asked: list[tuple[jax.Array, Shape, float]] = []
-
-    def ask(key: jax.Array, shape: Shape, stddev: float) -> jax.Array:
-        asked.append((key, shape, stddev))
-        return jnp.zeros(shape)
-
-    with _drawn_by(ask):
-        module.init(key, *arguments, **options)
-    drawn = iter(_together(asked))
-    with _drawn_by(lambda *asked_again: next(drawn)):
-        return module.init(key, *arguments, **options)["params"]
-
-
-def _together(asked: list[tuple[jax.Array, Shape, float]]) -> list[jax.Array]:
-    """These draws, in their order."""
-    alike: dict[tuple[Shape, float], list[int]] = collections.defaultdict(list)
-    for i, (_, shape, stddev) in enumerate(asked):
-        alike[shape, stddev].append(i)
-    drawn: dict[int, jax.Array] = {}
-    for (shape, stddev), places in alike.items():
-        draw = functools.partial(_draw, shape=shape, stddev=stddev)
-        values = jax.vmap(draw)(jnp.stack([asked[i][0] for i in places]))
-        # Without the barrier XLA draws each by itself again.
-        drawn |= zip(places, jax.lax.optimization_barrier(values), strict=True)
-    return [drawn[i] for i in range(len(asked))]
-
-
-@contextlib.contextmanager
-def _drawn_by(draw: Draw) -> Iterator[None]:
-    """Within, `truncated_normal` draws by this function."""
-    here = get_opaque_trace_state(convention="flax")
-
-    def draw_here(key: jax.Array, shape: Shape, stddev: float) -> jax.Array:
-        # Of a parameter that a module has already, Flax has JAX find out the shape, in a trace of its own.
-        inside = get_opaque_trace_state(convention="flax") != here
-        return (_draw if inside else draw)(key, shape, stddev)
-
-    before = _drawing.set(draw_here)
+    """What `module.init` gives, but for rounding."""
+    placeholders: list[tuple[jax.Array, _Draw]] = []
+    before = _placeholders.set(placeholders)
     try:
-        yield
+        params = module.init(key, *arguments, **options)["params"]
     finally:
-        _drawing.reset(before)
+        _placeholders.reset(before)
+    # Others were asked for by Flax alone, which compares shapes where a module uses a parameter again.
+    inside = {id(x) for x in jax.tree.leaves(params)}
+    kept = [(id(x), draw) for x, draw in placeholders if id(x) in inside]
+    drawn = dict(zip([x for x, _ in kept], _together([d for _, d in kept]), strict=True))
+    return jax.tree.map(lambda x: drawn[id(x)].astype(x.dtype) if id(x) in drawn else x, params)
+
+
+def _normal(key: jax.Array, shape: tuple[int, ...], stddev: float) -> jax.Array:
+    return jax.random.truncated_normal(key, -2, 2, shape, jnp.float32) * stddev
+
+
+def _together(draws: Sequence[_Draw]) -> list[jax.Array]:
+    """The values of these draws, in their order."""
+    alike: dict[tuple[tuple[int, ...], float], list[int]] = collections.defaultdict(list)
+    for i, draw in enumerate(draws):
+        alike[draw.shape, draw.stddev].append(i)
+    values: dict[int, jax.Array] = {}
+    for (shape, stddev), places in alike.items():
+        normal = functools.partial(_normal, shape=shape, stddev=stddev)
+        together = jax.vmap(normal)(jnp.stack([draws[i].key for i in places]))
+        # Without the barrier XLA draws each by itself again.
+        values |= zip(places, jax.lax.optimization_barrier(together), strict=True)
+    return [draw.padded(values[i]) for i, draw in enumerate(draws)]

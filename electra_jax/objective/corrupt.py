@@ -12,7 +12,7 @@ from electra_jax.spec import UserError
 from electra_jax.text.tokenizer import SpecialIds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MaskOptions:
     """The config section `objective`: what is masked, shared by the objectives that mask."""
 

@@ -8,23 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from electra_jax.learn.learner import Batch, Context, Defaults, Keys, Sums
 from electra_jax.model import initial
 from electra_jax.model.electra import Dimensions, Electra, ModelSpec, Params
+from electra_jax.model.tokens import Tokens
 from electra_jax.objective import corrupt, losses
-from electra_jax.objective.protocol import Batch, Keys, Sums
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops.samplers import SAMPLERS
-from electra_jax.ops.vocab_head import HeadOutput, vocabulary_head
+from electra_jax.ops.vocabulary import SAMPLERS, HeadOutput, vocabulary_head
 from electra_jax.spec import UserError, check_choice, from_config
 from electra_jax.text.tokenizer import SpecialIds
 
-_GENERATOR, _DISCRIMINATOR = (
-    0,
-    1,
-)  # folded into the dropout key: the two networks drop independently
+# Folded into the dropout key: the two networks drop independently.
+_GENERATOR, _DISCRIMINATOR = 0, 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options(corrupt.MaskOptions):
     """The config section `objective` of ELECTRA."""
 
@@ -44,7 +42,7 @@ class Options(corrupt.MaskOptions):
 
 
 @dataclass(frozen=True)
-class ElectraObjective:
+class ElectraObjective(Defaults):
     """The joint objective, generator_weight x MLM + discriminator_weight x replaced-token detection."""
 
     options: Options
@@ -54,15 +52,13 @@ class ElectraObjective:
 
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters of both networks; float32."""
-        return initial.fresh(Electra(self.dims), key, jnp.zeros((1, 1), jnp.int32))
+        return initial.fresh(Electra(self.dims), key)
 
-    def extra(self) -> dict[str, Any]:
-        """Nothing besides the parameters."""
-        return {}
-
-    def corrupt(self, batch: Batch, key: jax.Array) -> Batch:
+    def prepare(self, batch: Batch, keys: Keys) -> Batch:
         """Adds chosen, weights [B, K] and masked [B, L]."""
-        return self.options.corrupt(batch, key, self.special, self.dims.vocab_size, self.slots)
+        return self.options.corrupt(
+            batch, keys["mask"], self.special, self.dims.vocab_size, self.slots
+        )
 
     def totals(self, batch: Batch) -> Sums:
         """Chosen positions and tokens that are not padding: the two denominators of the loss."""
@@ -71,31 +67,19 @@ class ElectraObjective:
             "valid": jnp.sum(batch["docs"] > 0).astype(jnp.float32),
         }
 
-    def loss(
-        self,
-        params: Params,
-        batch: Batch,
-        totals: Sums,
-        keys: Keys,
-        step: jax.Array,
-        extra: dict[str, Any],
-    ) -> tuple[jax.Array, Sums]:
+    def loss(self, context: Context) -> tuple[jax.Array, Sums]:
         """The joint loss with dropout, from one forward pass of each network (the samples come from that pass too)."""
-        del step, extra
-        sums, _ = self._forward(params, batch, keys["sample"], keys["dropout"])
-        mlm = sums["mlm_loss"] / (totals["masked"] + losses.EPSILON)
-        detection = sums["disc_loss"] / (totals["valid"] + losses.EPSILON)
+        sums, _ = self._forward(context, context.keys["dropout"])
+        mlm = sums["mlm_loss"] / (context.totals["masked"] + losses.EPSILON)
+        detection = sums["disc_loss"] / (context.totals["valid"] + losses.EPSILON)
         return (
             self.options.generator_weight * mlm + self.options.discriminator_weight * detection,
             sums,
         )
 
-    def evaluate(
-        self, params: Params, batch: Batch, keys: Keys, extra: dict[str, Any]
-    ) -> tuple[Sums, dict[str, jax.Array]]:
+    def evaluate(self, context: Context) -> tuple[Sums, dict[str, jax.Array]]:
         """The same without dropout; scores for the rank-exact AUC."""
-        del extra
-        return self._forward(params, batch, keys["sample"], None)
+        return self._forward(context, None)
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """The original's evaluation list, the replaced fraction and the generator's entropy."""
@@ -107,26 +91,26 @@ class ElectraObjective:
         return values
 
     def _forward(
-        self, params: Params, batch: Batch, sample_key: jax.Array, dropout_key: jax.Array | None
+        self, context: Context, dropout_key: jax.Array | None
     ) -> tuple[Sums, dict[str, jax.Array]]:
+        params, batch = context.params, context.batch
+
         def dropout_noise(net: int) -> noise_ops.Noise | None:
             if dropout_key is None:
                 return None
             return noise_ops.for_rows(jax.random.fold_in(dropout_key, net), batch["rows"])
 
-        context = (batch["types"], batch["docs"], batch["positions"])
-        generated = self._generate(params, batch, context, sample_key, dropout_noise(_GENERATOR))
+        tokens = Tokens.of(batch)
+        generated = self._generate(context, tokens, dropout_noise(_GENERATOR))
         # Corruption starts from the unmasked text: the discriminator sees [MASK] only if the generator drew it.
         fake_BxL = corrupt.splice(
             batch["ids"], batch["chosen"], batch["weights"], generated.sampled_BxK
         )
-        replaced_BxL = (fake_BxL != batch["ids"]).astype(
-            jnp.float32
-        )  # a correct guess counts as original
+        # A correct guess counts as original.
+        replaced_BxL = (fake_BxL != batch["ids"]).astype(jnp.float32)
         logit_BxL = Electra(self.dims).apply(
             {"params": params},
-            fake_BxL,
-            *context,
+            tokens._replace(ids=fake_BxL),
             dropout_noise(_DISCRIMINATOR),
             method=Electra.discriminate,
         )
@@ -147,21 +131,16 @@ class ElectraObjective:
         }
 
     def _generate(
-        self,
-        params: Params,
-        batch: Batch,
-        context: tuple[jax.Array, ...],
-        sample_key: jax.Array,
-        dropout: noise_ops.Noise | None,
+        self, context: Context, tokens: Tokens, dropout: noise_ops.Noise | None
     ) -> HeadOutput:
-        sample_noise = noise_ops.for_rows(sample_key, batch["rows"])
+        params, batch = context.params, context.batch
+        sample_noise = noise_ops.for_rows(context.keys["sample"], batch["rows"])
         targets_BxK = jnp.take_along_axis(batch["ids"], batch["chosen"], axis=1)
         if self.options.uniform_generator:
             return _uniform(sample_noise, targets_BxK, batch["weights"], self.dims.vocab_size)
         hidden_BxKxE, table_VxE, bias_V = Electra(self.dims).apply(
             {"params": params},
-            batch["masked"],
-            *context,
+            tokens._replace(ids=batch["masked"]),
             batch["chosen"],
             dropout,
             method=Electra.generate,

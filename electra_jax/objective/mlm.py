@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from electra_jax.learn.learner import Batch, Context, Defaults, Keys, Sums
 from electra_jax.model import initial
 from electra_jax.model.electra import Dimensions, MaskedLM, ModelSpec, Params
+from electra_jax.model.tokens import Tokens
 from electra_jax.objective import corrupt, losses
-from electra_jax.objective.protocol import Batch, Keys, Sums
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops.vocab_head import vocabulary_head
+from electra_jax.ops.vocabulary import vocabulary_head
 from electra_jax.spec import from_config
 from electra_jax.text.tokenizer import SpecialIds
 
@@ -21,7 +22,7 @@ Options = corrupt.MaskOptions  # the config section `objective`: what is masked,
 
 
 @dataclass(frozen=True)
-class MlmObjective:
+class MlmObjective(Defaults):
     """Masked-LM loss, a mean over the chosen positions of the batch."""
 
     options: Options
@@ -31,56 +32,38 @@ class MlmObjective:
 
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters, float32."""
-        return initial.fresh(MaskedLM(self.dims), key, jnp.zeros((1, 1), jnp.int32))
+        return initial.fresh(MaskedLM(self.dims), key)
 
-    def extra(self) -> dict[str, Any]:
-        """Nothing besides the parameters."""
-        return {}
-
-    def corrupt(self, batch: Batch, key: jax.Array) -> Batch:
+    def prepare(self, batch: Batch, keys: Keys) -> Batch:
         """Adds chosen, weights [B, K] and masked [B, L]."""
-        return self.options.corrupt(batch, key, self.special, self.dims.vocab_size, self.slots)
+        return self.options.corrupt(
+            batch, keys["mask"], self.special, self.dims.vocab_size, self.slots
+        )
 
     def totals(self, batch: Batch) -> Sums:
         """The number of chosen positions."""
         return {"masked": jnp.sum(batch["weights"])}
 
-    def loss(
-        self,
-        params: Params,
-        batch: Batch,
-        totals: Sums,
-        keys: Keys,
-        step: jax.Array,
-        extra: dict[str, Any],
-    ) -> tuple[jax.Array, Sums]:
+    def loss(self, context: Context) -> tuple[jax.Array, Sums]:
         """The masked-LM loss with dropout."""
-        del step, extra
-        dropout = noise_ops.for_rows(keys["dropout"], batch["rows"])
-        sums = self._forward(params, batch, keys["sample"], dropout)
-        return sums["mlm_loss"] / (totals["masked"] + losses.EPSILON), sums
+        dropout = noise_ops.for_rows(context.keys["dropout"], context.batch["rows"])
+        sums = self._forward(context, dropout)
+        return sums["mlm_loss"] / (context.totals["masked"] + losses.EPSILON), sums
 
-    def evaluate(
-        self, params: Params, batch: Batch, keys: Keys, extra: dict[str, Any]
-    ) -> tuple[Sums, dict[str, jax.Array]]:
+    def evaluate(self, context: Context) -> tuple[Sums, dict[str, jax.Array]]:
         """Metric sums without dropout; no scores."""
-        del extra
-        return self._forward(params, batch, keys["sample"], None), {}
+        return self._forward(context, None), {}
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """The generator's part of the metrics; there is no discriminator."""
         values = losses.generator_metrics(sums)
         return values | {"loss": values["mlm_loss"]}
 
-    def _forward(
-        self, params: Params, batch: Batch, sample_key: jax.Array, dropout: noise_ops.Noise | None
-    ) -> Sums:
+    def _forward(self, context: Context, dropout: noise_ops.Noise | None) -> Sums:
+        params, batch = context.params, context.batch
         hidden_BxKxE, table_VxE, bias_V = MaskedLM(self.dims).apply(
             {"params": params},
-            batch["masked"],
-            batch["types"],
-            batch["docs"],
-            batch["positions"],
+            Tokens.of(batch)._replace(ids=batch["masked"]),
             batch["chosen"],
             dropout,
             method=MaskedLM.generate,
@@ -92,7 +75,7 @@ class MlmObjective:
             jnp.take_along_axis(batch["ids"], batch["chosen"], axis=1),
             batch["weights"],
             vocab_size=self.dims.vocab_size,
-            noise=noise_ops.for_rows(sample_key, batch["rows"]),
+            noise=noise_ops.for_rows(context.keys["sample"], batch["rows"]),
         )
         return {
             "mlm_loss": head.loss,

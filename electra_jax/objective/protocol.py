@@ -1,4 +1,4 @@
-"""What the train step asks of an objective, and the registry of objectives by name."""
+"""What pretraining asks of an objective, and the objectives by name."""
 
 import dataclasses
 import importlib
@@ -9,61 +9,23 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from electra_jax.model.electra import ModelSpec, Params
+from electra_jax.learn.learner import Context, Learner, Sums
+from electra_jax.model.electra import ModelSpec
 from electra_jax.spec import UserError, unknown_name
 from electra_jax.text.tokenizer import SpecialIds
-
-Batch = dict[str, jax.Array]
-Sums = dict[str, jax.Array]  # metric name -> numerator, denominator or histogram, summed over rows
-Keys = dict[str, jax.Array]  # "mask", "sample", "dropout": typed keys of one step
 
 KNOWN = {"electra": "electra_jax.objective.electra", "mlm": "electra_jax.objective.mlm"}
 
 
-class Objective(Protocol):
-    """Pure functions of arrays; nothing here depends on how rows are split over devices or micro-batches.
+class Objective(Learner, Protocol):
+    """What pretraining learns: a learner that is also evaluated on held-out rows."""
 
-    A batch holds ids, types, docs, word_starts, positions (int32 [B, L]) and rows (int32 [B], the global row numbers
-    that address the noise). `corrupt` adds to it what the whole batch decides at once; `totals` are the denominators
-    of the loss, so that the gradients of micro-batches add up to the gradient of the whole batch.
-    """
-
-    def init(self, key: jax.Array) -> Params:
-        """Fresh parameters, float32."""
-        ...
-
-    def extra(self) -> dict[str, Any]:
-        """What is carried besides parameters (a frozen generator, a baseline); kept in the state and checkpoints."""
-        ...
-
-    def corrupt(self, batch: Batch, key: jax.Array) -> Batch:
-        """The batch with the positions to predict and the masked input."""
-        ...
-
-    def totals(self, batch: Batch) -> Sums:
-        """Denominators of the loss over these rows."""
-        ...
-
-    def loss(
-        self,
-        params: Params,
-        batch: Batch,
-        totals: Sums,
-        keys: Keys,
-        step: jax.Array,
-        extra: dict[str, Any],
-    ) -> tuple[jax.Array, Sums]:
-        """This part's share of the loss of the whole batch, and metric sums."""
-        ...
-
-    def evaluate(
-        self, params: Params, batch: Batch, keys: Keys, extra: dict[str, Any]
-    ) -> tuple[Sums, dict[str, jax.Array]]:
-        """Metric sums without dropout, and per-token arrays (ids, score, label, valid [B, L]) for rank statistics."""
+    def evaluate(self, context: Context) -> tuple[Sums, dict[str, jax.Array]]:
+        """Metric sums without dropout, and arrays [B, L] by token (ids, score, label, valid) for rank statistics."""
         ...
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Metric values from sums (on the host)."""
+        """Metric values from sums, on the host."""
         ...
 
 

@@ -7,7 +7,7 @@ import jax
 
 
 def by_hand(gradients: Callable[..., tuple[Any, ...]]) -> Callable[[Callable[..., Any]], Any]:
-    """Decorates a function with `gradients(arguments, slope)`, one for each argument; only the arguments are kept."""
+    """Decorates a function with `gradients(arguments, cotangent)`, one for each argument; only arguments are kept."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         differentiable = jax.custom_vjp(function)

@@ -117,7 +117,7 @@ def attention_helps(run: RunSpec, data: Prepared, devices: int, refusal: TooLarg
         return False
     dims = run.dimensions(data.vocab_size)
     pairs = run.train.batch // run.train.accumulation * data.seq_len**2 // devices
-    heads = sum(e.layers * e.layer.heads for e in (dims.generator, dims.discriminator))
+    heads = sum(x.heads for e in (dims.generator, dims.discriminator) for x in e.stack)
     return refusal.needed - refusal.limit < 9 * pairs * heads
 
 

@@ -14,9 +14,10 @@ import numpy as np
 from electra_jax.data.source import Prepared
 from electra_jax.host import resident
 from electra_jax.learn import hardware
+from electra_jax.learn.program import place_array
 from electra_jax.plan.cost import Machine
 from electra_jax.plan.step import Compiled
-from electra_jax.pretrain.program import FIELDS, place_array
+from electra_jax.pretrain.program import FIELDS
 
 STEPS = 3  # timed, after one that is not
 _LEAST_COPIED, _MOST_COPIED = 1 << 26, 1 << 30  # bytes, more than caches hold

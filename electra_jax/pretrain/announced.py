@@ -6,10 +6,10 @@ import jax
 from jax.sharding import Mesh
 
 from electra_jax.learn.report import Report, Silence
+from electra_jax.learn.step import State
 from electra_jax.model.electra import count_parameters
 from electra_jax.pretrain import budget
 from electra_jax.pretrain.start import Start
-from electra_jax.pretrain.step import State
 from electra_jax.workdir import imported
 
 

@@ -145,14 +145,14 @@ class Replacements(NamedTuple):
 
 
 def replacements(
-    compiled: Program, params: Any, extra: Any, source: loader.Rows, batch: int, batches: int
+    compiled: Program, params: Any, carried: Any, source: loader.Rows, batch: int, batches: int
 ) -> Replacements:
     """The replacements of held-out evaluation itself: its rows, masks and samples."""
     parts = []
     for number, rows in enumerate(
         loader.fixed_batches(source, batch, batches, compiled.batch_sharding)
     ):
-        _, tokens = compiled.eval_step(params, extra, rows, compiled.scalar(number * batch))
+        _, tokens = compiled.eval_step(params, carried, rows, compiled.scalar(number * batch))
         found = jax.device_get((rows["docs"], tokens["ids"], tokens["label"], tokens["score"]))
         parts.append(found)
     docs, fake, label, score = (np.concatenate(part) for part in zip(*parts, strict=True))

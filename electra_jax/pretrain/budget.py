@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from electra_jax.pretrain.step import SHARE, State
+from electra_jax.learn.step import SHARE, State
 
 READINGS = 1000  # of the clock in a whole budget, where steps are short
 

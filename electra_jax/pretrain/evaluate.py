@@ -13,14 +13,16 @@ from electra_jax.data import loader
 from electra_jax.data.baselines import Counted
 from electra_jax.data.source import Source
 from electra_jax.learn import checkpoint
+from electra_jax.learn import program as programs
 from electra_jax.learn.mesh import build as build_mesh
 from electra_jax.objective.losses import exact_auc
 from electra_jax.pretrain import baselines, program
-from electra_jax.pretrain import start as workdir
+from electra_jax.pretrain import start as starts
 from electra_jax.pretrain.options import check_length, run_spec
 from electra_jax.pretrain.program import Program
 from electra_jax.spec import UserError
 from electra_jax.workdir import away
+from electra_jax.workdir.record import read_record
 
 
 class Abandoned(Exception):
@@ -30,7 +32,7 @@ class Abandoned(Exception):
 def held_out(
     compiled: Program,
     params: Any,
-    extra: Any,
+    carried: Any,
     source: Source,
     batch: int,
     batches: int,
@@ -55,7 +57,7 @@ def held_out(
         if give_up():
             raise Abandoned
         # One batch ahead: the device works on this one while the host adds up the one before.
-        ahead = compiled.eval_step(params, extra, rows, compiled.scalar(number * batch))
+        ahead = compiled.eval_step(params, carried, rows, compiled.scalar(number * batch))
         if held is not None:
             _add(totals, scores, labels, ids, jax.device_get(held))
         held = ahead
@@ -102,7 +104,7 @@ def evaluate_workdir(
 
 
 def _evaluate(folder: Path, step: int | None, data: str | None) -> dict[str, Any]:
-    record = workdir.read_record(folder)
+    record = read_record(folder)
     run = run_spec(record["config"])
     prepared = run.data.open(data or "")
     if prepared.tokenizer_hash != record["data"]["tokenizer_hash"]:
@@ -114,16 +116,16 @@ def _evaluate(folder: Path, step: int | None, data: str | None) -> dict[str, Any
         raise UserError(
             f"{prepared.path} has no held-out rows; prepare it with --valid-fraction or --valid-input"
         )
-    program.use_compilation_cache()
+    programs.use_compilation_cache()
     mesh = build_mesh(program.choose_mesh(run, prepared))
     phase = run.phases(prepared)[-1]
     check_length(run, phase)
     compiled = program.build(run, phase, mesh)
-    step, params, extra = _restore(folder, step, compiled, record)
+    step, params, carried = _restore(folder, step, compiled, record)
     rows = min(prepared.rows["valid"], phase.batch * run.train.eval_batches)
     counted, source = counting.of(prepared), prepared.source("valid")
     values = held_out(
-        compiled, params, extra, source, phase.batch, run.train.eval_batches, counted=counted
+        compiled, params, carried, source, phase.batch, run.train.eval_batches, counted=counted
     )
     if counted is not None:
         values |= baselines.baselines_of(prepared, run.objective, rows, counted)
@@ -142,5 +144,5 @@ def _restore(
     folder: Path, step: int | None, compiled: Program, record: dict[str, Any]
 ) -> tuple[int, Any, Any]:
     found, params, meta = checkpoint.read_params(folder, step)
-    workdir.edited(folder, record, (found, meta))
-    return found, compiled.place_params(params), compiled.objective.extra()
+    starts.edited(folder, record, (found, meta))
+    return found, compiled.place_params(params), compiled.objective.carried(params)

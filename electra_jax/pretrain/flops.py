@@ -15,8 +15,8 @@ A row counts as full: padding is work the model is given, as in every published 
 """
 
 from electra_jax.learn.hardware import matmul_peak, peak, utilisation
+from electra_jax.model.backbone import EncoderSpec
 from electra_jax.model.electra import Dimensions
-from electra_jax.model.encoder import EncoderSpec
 from electra_jax.spec import check_choice
 
 __all__ = ["forward_flops_per_row", "matmul_peak", "peak", "train_flops_per_step", "utilisation"]
@@ -43,7 +43,7 @@ def forward_flops_per_row(
     if objective == "mlm":
         embedding = dims.spec.embedding
         return _encoder(dims.discriminator, seq_len) + predictions * _mlm_head(
-            dims.discriminator.layer.width, embedding, dims.vocab_size
+            dims.discriminator.width, embedding, dims.vocab_size
         )
     total = _encoder(dims.discriminator, seq_len) + seq_len * _rtd_head(dims.spec.width)
     if objective == "electra":
@@ -53,10 +53,10 @@ def forward_flops_per_row(
 
 
 def _encoder(spec: EncoderSpec, length: int) -> float:
-    width, ffn = spec.layer.width, spec.layer.ffn
-    layer = 8 * width**2 + 4 * width * ffn + 4 * length * width
+    width = spec.width
+    layers = sum(8 * width**2 + 4 * width * layer.ffn + 4 * length * width for layer in spec.stack)
     project = 2 * spec.embedding * width if spec.embedding != width else 0
-    return float(length * (project + spec.layers * layer))
+    return float(length * (project + layers))
 
 
 def _mlm_head(width: int, embedding: int, vocab_size: int) -> float:

@@ -2,51 +2,43 @@
 
 import contextlib
 import functools
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-from electra_jax.answers import BucketError
-from electra_jax.data import baselines as counting
 from electra_jax.data.loader import Loader
 from electra_jax.data.verify import Verification
 from electra_jax.host import preempt, processes
 from electra_jax.host.clock import Clock
-from electra_jax.learn import arrays, mesh
+from electra_jax.learn import arrays, mesh, optim
+from electra_jax.learn import program as programs
 from electra_jax.learn.checkpoint import Checkpoints
+from electra_jax.learn.learner import Batch
 from electra_jax.learn.mesh import MeshSpec
-from electra_jax.learn.report import Report, Silence, summary
-from electra_jax.objective.protocol import Batch, Sums
+from electra_jax.learn.report import Report, Silence
+from electra_jax.learn.step import State
 from electra_jax.pretrain import (
     announced,
-    baselines,
     budget,
     fit,
     forecast,
     options,
     program,
 )
-from electra_jax.pretrain import (
-    start as workdir,
-)
-from electra_jax.pretrain.budget import Budget, Unlimited
+from electra_jax.pretrain import start as starts
 from electra_jax.pretrain.datacheck import DataCheck
-from electra_jax.pretrain.evaluate import Abandoned, held_out
 from electra_jax.pretrain.options import Phase
 from electra_jax.pretrain.program import Program
+from electra_jax.pretrain.session import OneStepLate, Session
 from electra_jax.pretrain.speed import Speed
 from electra_jax.pretrain.start import Start
-from electra_jax.pretrain.step import State
 from electra_jax.spec import UserError, flat
 from electra_jax.workdir import away, imported
 from electra_jax.workdir.away import Home
-
-_LAST_SAVE_S = (5.0, 10.0, 30.0)  # pauses between the tries of a last save that a bucket refuses
+from electra_jax.workdir.record import versions
 
 
 def pretrain(
@@ -74,10 +66,10 @@ def _pretrain(
     name: str,
 ) -> bool:
     clock, folder = Clock(), home.folder
-    start = workdir.open_run(config, folder, overrides, allow_change)
+    start = starts.open_run(config, folder, overrides, allow_change)
     run, phases = start.run, start.run.phases(start.data)
     with clock.time("init"):
-        program.use_compilation_cache()
+        programs.use_compilation_cache()
         processes.agree("how it was started", _facts(start))
         chosen = program.choose_mesh(run, start.data)
         devices = mesh.build(
@@ -85,7 +77,7 @@ def _pretrain(
         )
         for phase in phases:
             options.check(run, phase, devices.size)
-        programs = [program.build(run, phase, devices) for phase in phases]
+        built = [program.build(run, phase, devices) for phase in phases]
     used = {phase.data.fingerprint: phase.data for phase in phases}
     # The lock makes the folder, so only now.
     with (
@@ -97,7 +89,7 @@ def _pretrain(
         processes.by_first("taking the workdir", lambda: held.enter_context(home.held()))
         data_check = DataCheck(verification, checkpoints)
         processes.by_first("looking at checkpoints", data_check.reject_unknown)
-        done, state = initial_state(start, programs[0], checkpoints)
+        done, state = initial_state(start, built[0], checkpoints)
         if done > run.train.steps:
             raise UserError(
                 f"train.steps={run.train.steps}, but {folder} has a checkpoint of step {done}; "
@@ -105,37 +97,51 @@ def _pretrain(
             )
         processes.by_first("writing the record", lambda: _begin(home, start, done))
         with _report(start, done) as report:
-            spent = budget.spent(state) >= 1
             announced.begin(report, start, devices, done, state)
-            if done < run.train.steps and not spent and (told := forecast.least(run, phases, done)):
-                report.say(told)
-            record = workdir.data_record(start.data, run)
+            record = starts.data_record(start.data, run)
             ahead = forecast.Forecast(run, phases, report.say)
             session = Session(start, record, home, checkpoints, report, clock, data_check, ahead)
-            for phase, compiled in zip(phases, programs, strict=True):
-                last = min(phase.last, run.train.ends_at)
-                if done < last and not spent:
-                    done, state, spent = _train(session, phase, compiled, done, last, state)
-                    if done < last and not spent:
-                        checkpoints.wait()
-                        data_check.look()
-                        report.say(
-                            f"told to leave: stopped after step {done}; to go on: {announced.command(name)}"
-                        )
-                        return False
-            data_check.finish(report.say)
-            if spent:
-                report.say(f"train.budget={run.train.budget} is spent: ended after step {done}")
-            elif done < run.train.steps:
+            return _train_phases(session, list(zip(phases, built, strict=True)), done, state, name)
+
+
+def _train_phases(
+    session: Session,
+    phases: Sequence[tuple[Phase, Program]],
+    done: int,
+    state: State,
+    name: str,
+) -> bool:
+    """The phases from step `done` on, one after the other; False when it was told to leave."""
+    run, report = session.start.run, session.report
+    spent = budget.spent(state) >= 1
+    if done < run.train.steps and not spent:
+        told = forecast.least(run, [phase for phase, _ in phases], done)
+        if told:
+            report.say(told)
+    for phase, compiled in phases:
+        last = min(phase.last, run.train.ends_at)
+        if done < last and not spent:
+            done, state, spent = _train(session, phase, compiled, done, last, state)
+            if done < last and not spent:
+                session.checkpoints.wait()
+                session.data_check.look()
                 report.say(
-                    f"train.stop_at={run.train.stop_at} is reached; to go on, raise it or set it to 0: "
-                    f"{announced.command(name)} --config.train.stop_at=0"
+                    f"told to leave: stopped after step {done}; to go on: {announced.command(name)}"
                 )
+                return False
+    session.data_check.finish(report.say)
+    if spent:
+        report.say(f"train.budget={run.train.budget} is spent: ended after step {done}")
+    elif done < run.train.steps:
+        report.say(
+            f"train.stop_at={run.train.stop_at} is reached; to go on, raise it or set it to 0: "
+            f"{announced.command(name)} --config.train.stop_at=0"
+        )
     return True
 
 
 def _begin(home: Home, start: Start, done: int) -> None:
-    workdir.begin(start, done)
+    starts.begin(start, done)
     home.send()
 
 
@@ -143,11 +149,10 @@ def _facts(start: Start) -> dict[str, Any]:
     """What all processes of a run must have in common; the data's place may differ."""
     config = flat(start.config)
     del config["data.path"]
-    versions = {name: v for name, v in workdir.versions().items() if name != "python"}
     return {
         "config": config,
-        "data": workdir.data_record(start.data, start.run),
-        "versions": versions,
+        "data": starts.data_record(start.data, start.run),
+        "versions": {name: v for name, v in versions().items() if name != "python"},
     }
 
 
@@ -159,112 +164,28 @@ def _report(start: Start, done: int) -> Report | Silence:
     return Report(start.folder, done, total, r.tensorboard, r.wandb, start.config)
 
 
-@dataclass(frozen=True)
-class Session:
-    """One start of a run: what every phase of it writes to."""
-
-    start: Start
-    data: dict[str, Any]  # their record
-    home: Home
-    checkpoints: Checkpoints
-    report: Report | Silence
-    clock: Clock
-    data_check: DataCheck
-    forecast: forecast.Forecast
-    counted: dict[str, counting.Counted | None] = field(default_factory=dict)  # by fingerprint
-
-    def save(self, done: int, state: State, last: bool = False) -> None:
-        """A checkpoint, after everything logged so far is on disk; unconfirmed while the data are being checked.
-
-        A bucket that refuses does not end the run: a line says so, and the next save tries again. The `last` save is
-        tried several times, and then BucketError is raised.
-        """
-        with self.clock.time("checkpoint"):
-            pending = self.data_check.pending()
-            self.report.flush()
-            meta = {"config": self.start.config, "data": self.data}
-            for pause in (*(_LAST_SAVE_S if last else ()), None):
-                try:
-                    self.home.send()
-                    self.checkpoints.save(done, state, meta, pending)
-                    if last:
-                        self.checkpoints.wait()
-                    return
-                except BucketError as error:
-                    # One of several processes cannot go on alone: the others are in the save.
-                    if jax.process_count() > 1 or (last and pause is None):
-                        raise
-                    then = "training goes on, and the next save tries again"
-                    if pause is not None:
-                        then = f"it is tried again in {pause:.0f} s"
-                    self.report.say(f"step {done} is not saved: {error}; {then}")
-                    time.sleep(pause or 0)
-
-    def timer(self, compiled: Program, done: int, state: State) -> Unlimited | Budget:
-        """The time that is left to the run."""
-        seconds = self.start.run.train.budget_s
-        if seconds is None:
-            return Unlimited()
-
-        def record(step: int, share: float) -> None:
-            if not self.report.has(step, "budget"):  # a resumed run begins with the share it saved
-                self.report.write(step, "budget", {"share": share})
-
-        return Budget(seconds, state, done, compiled.share, record)
-
-    def evaluate(
-        self, done: int, state: State, phase: Phase, compiled: Program, final: bool
-    ) -> None:
-        """Held-out metrics, once per step; nothing where the data have no held-out rows."""
-        valid = phase.data.source("valid")
-        if not len(valid) or processes.same(self.report.has(done, "valid")):
-            return
-        with self.clock.time("evaluate"):
-            t = self.start.run.train
-            # The last one is not given up: no later start would make up for it.
-            give_up = (lambda: False) if final else preempt.heard
-            counted = self._counted(phase)
-            try:
-                values = held_out(
-                    compiled,
-                    state["params"],
-                    state["extra"],
-                    valid,
-                    phase.batch,
-                    t.eval_batches,
-                    give_up,
-                    counted,
-                )
-            except Abandoned:
-                return  # the next start makes up for it
-            if counted is not None:
-                rows = phase.batch * t.eval_batches
-                objective = self.start.run.objective
-                values |= baselines.baselines_of(phase.data, objective, rows, counted)
-            self.report.write(done, "valid", values)
-            self.report.say(f"step {done} held-out  {summary(values)}")
-            if final and (told := baselines.worse(values)):
-                self.report.say(told)
-
-    def _counted(self, phase: Phase) -> counting.Counted | None:
-        """What counting tokens achieves on the held-out rows, for the process that reports."""
-        name = phase.data.fingerprint
-        if processes.is_first() and name not in self.counted:
-            self.counted[name] = counting.of(phase.data)
-        return self.counted.get(name)
-
-
 def initial_state(start: Start, compiled: Program, checkpoints: Checkpoints) -> tuple[int, State]:
-    """(steps done, state): of the newest good checkpoint, else imported weights, else fresh parameters."""
+    """(steps done, state): of the newest good checkpoint, else imported weights, else fresh parameters.
+
+    An import that brought its run's moments and step goes on with that run.
+    """
     restored = checkpoints.restore(compiled.abstract_state)
     if restored is not None:
         step, state, _ = restored
         return step, state
     state = compiled.init()
     found = imported.read(start.folder)
-    if found is not None:
-        state["params"] = compiled.place_params(arrays.nest(found.params))
-    return 0, state
+    if found is None:
+        return 0, state
+    state["params"] = compiled.place_params(arrays.nest(found.params))
+    if found.moments is None:
+        return 0, state
+    done = compiled.scalar(found.step)
+    moments = {
+        name: compiled.place_params(arrays.nest(flat)) for name, flat in found.moments.items()
+    }
+    opt_state = optim.with_moments(state["opt_state"], **moments, count=done)
+    return found.step, state | {"opt_state": opt_state, "step": done}
 
 
 def _train(
@@ -326,51 +247,3 @@ def _waiting(batches: Loader, clock: Clock) -> Iterator[tuple[int, Batch]]:
         if item is None:
             return
         yield item
-
-
-class OneStepLate:
-    """Reads the metrics of step n - 1 while step n runs, so that the device never waits for the log."""
-
-    def __init__(self, session: Session, compiled: Program, speed: Speed) -> None:
-        self._start = session.start
-        self._report, self._t = session.report, session.start.run.train
-        self._compiled, self._speed = compiled, speed
-        self._data_check = session.data_check
-        self._held: tuple[int, Sums] | None = None
-        self._forecast = session.forecast
-
-    def push(self, done: int, sums: Sums) -> None:
-        """Takes the sums of the step that was just started; logs those of the step before."""
-        self.flush()
-        self._held = done, sums
-
-    def flush(self) -> None:
-        """Logs what is held. Raises UserError after too many steps in a row that were not finite."""
-        self._data_check.look()
-        if self._held is None:
-            return
-        (done, sums), self._held = self._held, None
-        skipped = int(jax.device_get(sums["step/run"]))
-        due = processes.is_first() and (done % self._t.log_every == 0 or done == self._t.steps)
-        if due:
-            values = self._values(done, jax.device_get(sums))
-            self._report.write(done, "train", values)
-        self._report.progress(done, summary(values) if due else "")
-        if skipped and done == 1:
-            raise UserError(announced.not_finite_at_first(self._start))
-        self._forecast.after(done)
-        if skipped > self._t.max_skipped:
-            raise UserError(
-                f"loss or gradient was not finite in {skipped} steps in a row, the last of them step {done}; "
-                "lower --config.optim.peak_lr or lengthen --config.optim.warmup, and start from an earlier checkpoint "
-                "or another --workdir"
-            )
-
-    def _values(self, done: int, sums: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-        step = {name.removeprefix("step/"): sums[name] for name in sums if name.startswith("step/")}
-        return (
-            self._compiled.objective.metrics(sums)
-            | {"grad_norm": float(step["grad_norm"]), "learning_rate": float(step["learning_rate"])}
-            | {"skipped": int(step["total"])}
-            | self._speed.since_last(done)
-        )

@@ -17,7 +17,7 @@ from electra_jax.spec import UserError, from_config, seconds_of, unknown_name
 SECTIONS = ("model", "objective", "optim", "train", "data", "mesh", "report")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PhaseSpec:
     """An entry of `train.phases`; what it leaves out is the run's."""
 
@@ -42,7 +42,7 @@ class PhaseSpec:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainSpec:
     """The config section `train`; counts are steps unless said otherwise."""
 
@@ -103,7 +103,7 @@ class TrainSpec:
         return min(self.stop_at or self.steps, self.steps)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataSpec:
     """The config section `data`."""
 
@@ -123,7 +123,7 @@ class DataSpec:
         return open_prepared(path or self.path, whole=not self.window)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReportSpec:
     """The config section `report`."""
 
@@ -176,7 +176,7 @@ class Phase:
         return made[seed]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunSpec:
     """A whole run; `objective` stays a section, since each objective declares its own options."""
 

@@ -1,20 +1,13 @@
-"""What a workdir knows of its run: the resolved config, the data it was started on, where it began.
+"""The start of a run: its resolved config, the data it is trained on, what has changed since the last start."""
 
-config.json     config, data fingerprint and versions of the last start; every change since the first, with its step
-tokenizer/      copied from the prepared data
-checkpoints/    metrics.jsonl    tensorboard/    evaluate-<step>.json
-"""
-
-import importlib.metadata
 import json
-import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from electra_jax import __version__, files, records
+from electra_jax import files
 from electra_jax.data.source import Prepared
 from electra_jax.learn import checkpoint
 from electra_jax.pretrain import sensible
@@ -22,24 +15,7 @@ from electra_jax.pretrain.options import RunSpec, complete, run_spec
 from electra_jax.spec import UserError, overridden
 from electra_jax.workdir import changes, imported
 from electra_jax.workdir.changes import Change
-
-RECORD = "config.json"
-FORMAT = "electra_jax run 1"
-_RESTORE = "restore it or start another workdir"
-_FIELDS = {
-    "config": dict[str, Any],
-    "data": dict[str, Any],
-    "versions": dict[str, str],
-    "changes": list[dict[str, Any]] | None,
-}
-_DATA_FIELDS = {
-    "phases": list[str] | None,
-    "fingerprint": str,
-    "tokenizer_hash": str,
-    "vocab_size": records.Whole(1),
-    "seq_len": records.Whole(1),
-    "rows": dict[str, records.Whole()],  # type: ignore[misc]
-}
+from electra_jax.workdir.record import FORMAT, RECORD, read_record, versions
 
 
 @dataclass(frozen=True)
@@ -157,33 +133,6 @@ def data_record(data: Prepared, run: RunSpec | None = None) -> dict[str, Any]:
         "seq_len": data.seq_len,
         "rows": dict(data.rows),
     }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes the numbers."""
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    return {
-        "electra_jax": __version__,
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
-    }
-
-
-def read_record(folder: str | Path) -> dict[str, Any]:
-    """The content of config.json; UserError when it is missing, damaged or of another format."""
-    path = Path(folder) / RECORD
-    if not path.exists():
-        raise UserError(
-            f"{folder} is not a workdir: it has no {RECORD}; start a run with electra-jax pretrain"
-        )
-    record = records.read(path, _RESTORE)
-    if record.get("format") != FORMAT:
-        raise UserError(
-            f"{path} was not written by this version of electra-jax (expected format {FORMAT!r})"
-        )
-    records.check(record, _FIELDS, path, _RESTORE)
-    records.check(record["data"], _DATA_FIELDS, f"{path}, data", _RESTORE)
-    return record
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,16 @@ class TextExample:
     pair: str | None = None
     label: str | float | None = None
 
+    @property
+    def labelled(self) -> bool:
+        """Whether it says what is right."""
+        return self.label is not None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class it names, if it does."""
+        return (self.label,) if isinstance(self.label, str) else ()
+
 
 @dataclasses.dataclass(frozen=True)
 class TagExample:
@@ -29,6 +39,16 @@ class TagExample:
     words: tuple[str, ...]
     tags: tuple[str, ...] | None = None
     entities: tuple[Span, ...] | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it says what is right."""
+        return self.tags is not None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Its tags."""
+        return self.tags or ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +69,16 @@ class QaExample:
     references: tuple[str, ...] = ()
 
     @property
+    def labelled(self) -> bool:
+        """Whether it says what is right."""
+        return self.impossible or bool(self.golds)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """None: an answer is a text."""
+        return ()
+
+    @property
     def golds(self) -> tuple[str, ...]:
         """Every reference answer; none for an impossible question."""
         return self.references or tuple(text for text, _ in self.answers)
@@ -62,6 +92,16 @@ class ChoiceExample:
     context: str
     choices: tuple[str, ...]
     label: int | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it says what is right."""
+        return self.label is not None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """None: a choice is a number."""
+        return ()
 
 
 Example = TextExample | TagExample | QaExample | ChoiceExample

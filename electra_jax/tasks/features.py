@@ -9,7 +9,6 @@ import numpy as np
 from electra_jax.spec import UserError
 from electra_jax.tasks import windows
 from electra_jax.tasks.examples import ChoiceExample, QaExample, TagExample, TextExample
-from electra_jax.tasks.task import Task
 from electra_jax.text.tokenizer import Tokenizer
 
 IGNORE = -100  # the target of a position that has none
@@ -18,37 +17,44 @@ UNKNOWN = -1  # the class, position or choice of an example without a label
 Ints = np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Room:
+    """How much of a text goes into a row."""
+
+    max_len: int  # tokens of a row, special ones among them
+    doc_stride: int = windows.DOC_STRIDE  # tokens from one window of a long context to the next
+    max_question: int = windows.MAX_QUESTION  # tokens of a question
+
+    def __post_init__(self) -> None:
+        if self.max_len < 8:
+            raise UserError(f"max_len {self.max_len} leaves no room for a text; expected 8 or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Features:
     """The rows of a split. Everything is ragged: a batch is padded to its own longest row.
 
     `ids` and `types`: int32 [l] a row, special tokens included. A row is [CLS] A [SEP], type 0, or
     [CLS] A [SEP] B [SEP], type 1 from B on.
 
-    `group` rows in a row make one unit of a batch: the choices of an example (choice), else 1.
+    `group` rows in a row make one unit of a batch: the choices of an example, else 1.
     `lengths` int32 [units]: the longest row of each. `example` int32 [units]: which example it
     comes from; several units may come from one (long questions, long tagged sentences), and they
     are neighbours.
 
-    `targets`, by kind, each with one entry a unit:
-      classify  label int32 (UNKNOWN where there is none)
-      regress   score float32, in the task's own range (nan where there is none)
-      tag       tags: int32 [l] a row, the class at the first token of a word, else IGNORE
-      qa        start, end int32: tokens of the row, both 0 where this window does not hold the
-                answer or there is none, UNKNOWN where the file has none; impossible int32
-      choice    label int32: which of the group's rows is right (UNKNOWN where there is none)
+    `targets`: what is right, by name, with one entry a unit; for those in `per_token` one int32 [l] a row.
 
-    `words` (tag only): int32 [w] a row, the positions of the first tokens of its words;
+    `words` (of tagging): int32 [w] a row, the positions of the first tokens of its words;
     `first_word` int32 [units]: which word of the example the first of them is.
-    `windows` (qa only): where tokens stand in the context, for `answers.decode`.
+    `windows` (of questions): where tokens stand in the context, for `answers.decode`.
     """
 
-    kind: str
     ids: list[Ints]
     types: list[Ints]
     lengths: Ints
     example: Ints
     targets: Mapping[str, Any]
+    per_token: tuple[str, ...] = ()
     group: int = 1
     words: list[Ints] | None = None
     first_word: Ints | None = None
@@ -58,75 +64,51 @@ class Features:
         return len(self.lengths)
 
 
-def build(
-    task: Task,
-    examples: Sequence[Any],
-    tokenizer: Tokenizer,
-    max_len: int,
-    labels: Sequence[str] = (),
-    training: bool = False,
-    doc_stride: int = windows.DOC_STRIDE,
-    max_question: int = windows.MAX_QUESTION,
+def of_texts(
+    examples: Sequence[TextExample], tokenizer: Tokenizer, room: Room, targets: Mapping[str, Ints]
 ) -> Features:
-    """The features of `examples` (of the task's kind), rows of at most `max_len` tokens.
-
-    `labels`: the classes in order, of `tasks.labels_of`. `training`: questions whose answer is not
-    where the file says give no rows; nothing else depends on it. Raises UserError for a `max_len`
-    without room, and for labels that are not among `labels`.
-    """
-    if max_len < 8:
-        raise UserError(f"max_len {max_len} leaves no room for a text; expected 8 or more")
-    ids = {label: number for number, label in enumerate(labels)}
-    if task.kind == "tag":
-        return _tagged(examples, tokenizer, max_len, ids)
-    if task.kind == "qa":
-        return _questions(examples, tokenizer, max_len, training, doc_stride, max_question)
-    if task.kind == "choice":
-        return _choices(examples, tokenizer, max_len)
-    return _texts(task, examples, tokenizer, max_len, ids)
+    """A row a text or pair."""
+    rows, types = _rows([(e.text, e.pair) for e in examples], tokenizer, room.max_len)
+    return Features(
+        ids=rows,
+        types=types,
+        lengths=_lengths(rows),
+        example=np.arange(len(rows), dtype=np.int32),
+        targets=targets,
+    )
 
 
-def _texts(
-    task: Task,
-    examples: Sequence[TextExample],
-    tokenizer: Tokenizer,
-    max_len: int,
-    classes: Mapping[str, int],
-) -> Features:
-    rows, types = _rows([(e.text, e.pair) for e in examples], tokenizer, max_len)
-    targets: dict[str, Any]
-    if task.kind == "regress":
-        scores = [np.nan if e.label is None else e.label for e in examples]
-        targets = {"score": np.array(scores, np.float32)}
-    else:
-        targets = {"label": np.array([_class(e.id, e.label, classes) for e in examples], np.int32)}
-    count = np.arange(len(rows), dtype=np.int32)
-    return Features(task.kind, rows, types, _lengths(rows), count, targets)
-
-
-def _choices(examples: Sequence[ChoiceExample], tokenizer: Tokenizer, max_len: int) -> Features:
+def of_choices(examples: Sequence[ChoiceExample], tokenizer: Tokenizer, room: Room) -> Features:
+    """A group of rows an example: its context with each choice; "label" is the number of the right one, or UNKNOWN."""
     group = len(examples[0].choices) if examples else 1
     pairs: list[tuple[str, str | None]] = [(e.context, c) for e in examples for c in e.choices]
     if len(pairs) != group * len(examples):
         raise UserError("the examples have different numbers of choices; expected one number")
-    rows, types = _rows(pairs, tokenizer, max_len)
+    rows, types = _rows(pairs, tokenizer, room.max_len)
     label = np.array([UNKNOWN if e.label is None else e.label for e in examples], np.int32)
     lengths = _lengths(rows).reshape(-1, group).max(1, initial=0)
-    count = np.arange(len(examples), dtype=np.int32)
-    return Features("choice", rows, types, lengths, count, {"label": label}, group)
+    return Features(
+        ids=rows,
+        types=types,
+        lengths=lengths,
+        example=np.arange(len(examples), dtype=np.int32),
+        targets={"label": label},
+        group=group,
+    )
 
 
-def _tagged(
-    examples: Sequence[TagExample],
-    tokenizer: Tokenizer,
-    max_len: int,
-    classes: Mapping[str, int],
+def of_words(
+    examples: Sequence[TagExample], tokenizer: Tokenizer, room: Room, labels: Sequence[str]
 ) -> Features:
-    """A row holds whole words. A sentence that does not fit goes on in the next row.
+    """Rows of whole words; "label" is the class at the first token of a word, else IGNORE.
+
+    A sentence that does not fit goes on in the next row.
 
     A word that gives no token (white space, characters that cleaning removes) becomes [UNK], so
     that every word has its place; one of more tokens than a row has is cut.
     """
+    max_len = room.max_len
+    numbers = {label: number for number, label in enumerate(labels)}
     cls, sep, unk = tokenizer.special.cls, tokenizer.special.sep, tokenizer.special.unk
     all_words = [word for example in examples for word in example.words]
     flat, counts = tokenizer.encode_flat(all_words)
@@ -142,7 +124,7 @@ def _tagged(
         taken += len(example.words)
         tags = [UNKNOWN] * len(words)
         if example.tags is not None:
-            tags = [_class(example.id, tag, classes) for tag in example.tags]
+            tags = [class_number(example.id, tag, numbers) for tag in example.tags]
         at = 0
         while at < len(words):
             row, starts = [cls], []
@@ -165,34 +147,41 @@ def _tagged(
             first_word.append(begun)
     types = [np.zeros(len(row), np.int32) for row in rows]
     return Features(
-        "tag",
-        rows,
-        types,
-        _lengths(rows),
-        np.array(example_of, np.int32),
-        {"tags": targets},
+        ids=rows,
+        types=types,
+        lengths=_lengths(rows),
+        example=np.array(example_of, np.int32),
+        targets={"label": targets},
+        per_token=("label",),
         words=places,
         first_word=np.array(first_word, np.int32),
     )
 
 
-def _questions(
-    examples: Sequence[QaExample],
-    tokenizer: Tokenizer,
-    max_len: int,
-    training: bool,
-    doc_stride: int,
-    max_question: int,
+def of_questions(
+    examples: Sequence[QaExample], tokenizer: Tokenizer, room: Room, training: bool
 ) -> Features:
-    made = windows.build(examples, tokenizer, max_len, doc_stride, max_question, training)
+    """A row a window of a context.
+
+    "start" and "end" are tokens of the row, both 0 where this window does not hold the answer or there is none,
+    UNKNOWN where the file has none; "impossible" says that there is none. `training`: questions whose answer is not
+    where the file says give no rows.
+    """
+    made = windows.build(
+        examples, tokenizer, room.max_len, room.doc_stride, room.max_question, training
+    )
     types = [
         (np.arange(len(row)) >= first).astype(np.int32)
         for row, first in zip(made.ids, made.windows.first, strict=True)
     ]
     targets = {"start": made.start, "end": made.end, "impossible": made.impossible}
-    example = made.windows.example
     return Features(
-        "qa", made.ids, types, _lengths(made.ids), example, targets, windows=made.windows
+        ids=made.ids,
+        types=types,
+        lengths=_lengths(made.ids),
+        example=made.windows.example,
+        targets=targets,
+        windows=made.windows,
     )
 
 
@@ -238,13 +227,25 @@ def _encoded(tokenizer: Tokenizer, texts: list[str]) -> list[Ints]:
     return np.split(flat, np.cumsum(counts)[:-1])
 
 
-def _class(where: str, label: str | float | None, classes: Mapping[str, int]) -> int:
+def class_numbers(
+    examples: Sequence[Any], labels: Sequence[str], given: Sequence[str | float | None]
+) -> list[int]:
+    """The number of every class given; UNKNOWN for None. UserError for one that is none of `labels`."""
+    numbers = {label: number for number, label in enumerate(labels)}
+    return [
+        class_number(example.id, label, numbers)
+        for example, label in zip(examples, given, strict=True)
+    ]
+
+
+def class_number(where: str, label: str | float | None, numbers: Mapping[str, int]) -> int:
+    """The number of a class; UNKNOWN for None. UserError for one that has none."""
     if label is None:
         return UNKNOWN
-    if label not in classes:
-        shown = ", ".join(map(str, classes))
+    if label not in numbers:
+        shown = ", ".join(map(str, numbers))
         raise UserError(f"example {where}: label {label!r} is none of the model's: {shown}")
-    return classes[str(label)]
+    return numbers[str(label)]
 
 
 def _lengths(rows: Sequence[Ints]) -> Ints:

@@ -17,48 +17,51 @@ Surface = tuple[str, str]  # an entity's type and text
 OFFICIAL = "cluener_official"
 
 
-def score(
+def of_answers(
     task: Task,
     references: Sequence[Any],
-    predictions: Any,
+    predictions: Mapping[str, str],
     null_odds: Mapping[str, float] | None = None,
     null_threshold: float = qa_metrics.NULL_THRESHOLD,
 ) -> Scores:
-    """The task's scores of predictions for labelled examples.
+    """The scores of texts by question id. `null_odds` and `null_threshold`: see `qa_metrics.squad2`.
 
-    `predictions`: one an example, in their order: the class (classify), a number (regress), the
-    number of the choice (choice), as many tags as words (tag); for qa a mapping from the ids to
-    texts. `null_odds` and `null_threshold`: see `qa_metrics.squad2`. Keys: those of the task's
-    metrics; tagging adds "types", questions "total" and what the official script reports.
+    Keys: those of the task's metrics, "total", and what the official script reports.
     """
-    if task.kind == "qa":
-        golds = {example.id: example.golds for example in references}
-        if task.metrics[0] == "squad2":
-            return qa_metrics.squad2(golds, predictions, null_odds, null_threshold)
-        return _QA[task.metrics[0]](golds, predictions)
+    golds = {example.id: example.golds for example in references}
+    if task.metrics[0] == "squad2":
+        return qa_metrics.squad2(golds, predictions, null_odds, null_threshold)
+    return _QA[task.metrics[0]](golds, predictions)
+
+
+def of_tags(
+    task: Task, references: Sequence[TagExample], predictions: Sequence[Sequence[str]]
+) -> Scores:
+    """The scores of as many tags as words: of entities, with those by "types", or the accuracy of the tags."""
     _check_count(task, references, predictions)
-    if task.kind == "tag":
-        gold = [example.tags for example in references]
-        for example, tagged in zip(references, predictions, strict=True):
-            if len(tagged) != len(example.words):
-                raise UserError(
-                    f"sentence {example.id}: found {len(tagged)} tags for {len(example.words)} words"
-                )
-        if task.metrics[0] != "entities":
-            return {"accuracy": token_accuracy(gold, predictions)}
-        found = entities(gold, predictions)
-        if OFFICIAL in task.metrics:
-            guesses = [
-                surfaces(example.words, tags.spans(tagged))
-                for example, tagged in zip(references, predictions, strict=True)
-            ]
-            found[OFFICIAL] = cluener_official(task, references, guesses)
-        return found
-    labels = [example.label for example in references]
-    found = {}
-    for name in task.metrics:
-        found[name] = METRICS[name](task, labels, list(predictions))
+    gold: list[Any] = [example.tags for example in references]
+    for example, tagged in zip(references, predictions, strict=True):
+        if len(tagged) != len(example.words):
+            raise UserError(
+                f"sentence {example.id}: found {len(tagged)} tags for {len(example.words)} words"
+            )
+    if task.metrics[0] != "entities":
+        return {"accuracy": token_accuracy(gold, predictions)}
+    found = entities(gold, predictions)
+    if OFFICIAL in task.metrics:
+        guesses = [
+            surfaces(example.words, tags.spans(tagged))
+            for example, tagged in zip(references, predictions, strict=True)
+        ]
+        found[OFFICIAL] = cluener_official(task, references, guesses)
     return found
+
+
+def of_labels(task: Task, references: Sequence[Any], predictions: Sequence[Any]) -> Scores:
+    """The task's metrics of a class, a number or a choice an example."""
+    _check_count(task, references, predictions)
+    labels = [example.label for example in references]
+    return {name: METRICS[name](task, labels, list(predictions)) for name in task.metrics}
 
 
 def is_score(name: str, value: Any) -> bool:

@@ -45,17 +45,13 @@ def leaderboard(
 ) -> Path | None:
     """Writes the split's file for the task's leaderboard, under its official name; None if it has none.
 
-    Scores are held inside the task's range, classes called as the leaderboard calls them.
+    `predictions` are as the leaderboard takes them (`Kind.for_leaderboard`).
     """
     board = task.leaderboard
     if board is None or split not in board.files:
         return None
     path = Path(folder) / board.files[split]
-    if task.kind == "regress":
-        low, high = task.score_range or (-float("inf"), float("inf"))
-        labels(path, ids, [float(min(max(score, low), high)) for score in predictions])
-    else:
-        labels(path, ids, [board.names.get(name, name) for name in predictions])
+    labels(path, ids, predictions)
     return path
 
 

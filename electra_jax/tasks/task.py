@@ -10,15 +10,14 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from electra_jax.spec import UserError, check_choice
+from electra_jax.spec import UserError
 from electra_jax.tasks import tags
-from electra_jax.tasks.examples import Example, QaExample, TagExample, TextExample
+from electra_jax.tasks.examples import Example, TextExample
 from electra_jax.tasks.files import parquetfiles, tables
 from electra_jax.tasks.files.tagfiles import Conll, TagLists
 from electra_jax.tasks.files.wanted import Wanted, unknown_label
 from electra_jax.text.sources import datasets
 
-KINDS = ("classify", "regress", "tag", "qa", "choice")
 # A split whose name begins so need not have labels.
 _UNLABELLED = ("test", "diagnostic", "predict")
 _PACKED = ("", ".gz", ".bz2", ".zst")
@@ -54,12 +53,13 @@ class Leaderboard:
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
     """One task. Adding one is an entry in glue.py, sentences.py or spans.py.
 
     kind: classify (one label of `labels`), regress (a number in `score_range`), tag (a tag a
-    word), qa (a span of a context) or choice (one of a few texts).
+    word), qa (a span of a context), choice (one of a few texts), or one of the user's own.
+    numbers: labels are numbers, not classes.
     files: split -> names a file may have, each also compressed, in one of `folders` of --data-dir
     or in it. layout: how files read; `test_layout` where the test file reads otherwise.
     labels: the classes in the order of the head's outputs; None: those of the training data.
@@ -82,6 +82,7 @@ class Task:
     test_layout: Layout | None = None
     labels: tuple[str, ...] | None = None
     score_range: tuple[float, float] | None = None
+    numbers: bool = False
     positive: str | None = None
     negative: str | None = None
     epochs: float = 3.0
@@ -94,8 +95,20 @@ class Task:
     tfds_layout: Layout | None = None
     tfds_splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        check_choice("kind", self.kind, KINDS)
+    def with_range_of(self, labels: Sequence[Any]) -> "Task":
+        """The task with the range of these labels where it has none of its own. UserError where they are all one."""
+        if self.score_range is not None:
+            return self
+        low, high = min(labels), max(labels)
+        if low == high:
+            raise UserError(
+                f"task {self.name}: every training label is {low}; nothing can be learned"
+            )
+        return dataclasses.replace(self, score_range=(float(low), float(high)))
+
+    def without_range(self) -> "Task":
+        """The task with labels of any size."""
+        return dataclasses.replace(self, score_range=None)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -150,7 +163,7 @@ class Task:
             elif self.test_layout is not None and not wanted.labelled and self._is_test(path):
                 layout = self.test_layout
         found = list(layout.read(path, wanted))
-        unknown = sum(not _is_labelled(example) for example in found)
+        unknown = sum(not example.labelled for example in found)
         if 0 < unknown < len(found):
             wanted.notes.append(
                 f"{path}: {unknown} of {len(found)} examples have no label, so it is not scored"
@@ -173,7 +186,7 @@ class Task:
         return Wanted(
             labelled=not split.startswith(_UNLABELLED),
             labels=self.labels,
-            regress=self.kind == "regress",
+            regress=self.numbers,
             scores=self.score_range,
             impossible=self.impossible,
             carry_on=carry_on,
@@ -201,37 +214,11 @@ class Task:
         return name
 
 
-def get(name: str) -> Task:
-    """The task of this name, or of one of its other names. UserError with the nearest for none."""
-    from electra_jax.tasks.known import catalog
-
-    return catalog.get(name)
-
-
-def names() -> tuple[str, ...]:
-    """The names of all tasks, in the order of the catalog."""
-    from electra_jax.tasks.known import catalog
-
-    return tuple(catalog.TASKS)
-
-
-def custom(kind: str, **columns: Any) -> Task:
-    """A task over the user's own files, by column names: see `custom.make`."""
-    from electra_jax.tasks import custom as own
-
-    return own.make(kind, **columns)
-
-
 def labels_of(task: Task, examples: Sequence[Any]) -> tuple[str, ...]:
     """The classes: the task's, or those that the training examples have, sorted (numbers as such)."""
     if task.labels is not None:
         return task.labels
-    found: set[str] = set()
-    for example in examples:
-        if isinstance(example, TagExample):
-            found |= set(example.tags or ())
-        elif isinstance(example, TextExample) and isinstance(example.label, str):
-            found.add(example.label)
+    found = {label for example in examples for label in example.classes}
     if len(found) < 2:
         raise UserError(
             f"task {task.name}: the training data have {len(found)} classes "
@@ -250,7 +237,7 @@ def with_labels(task: Task, labels: Sequence[str]) -> Task:
 def for_tags(task: Task, found: Iterable[str]) -> Task:
     """The task; where it is to find entities, but the tags mark none, it reads them as they are and
     its score is their accuracy."""
-    if task.kind != "tag" or "entities" not in task.metrics or tags.mark_entities(found):
+    if "entities" not in task.metrics or tags.mark_entities(found):
         return task
     return dataclasses.replace(
         task,
@@ -258,6 +245,12 @@ def for_tags(task: Task, found: Iterable[str]) -> Task:
         metrics=("token_accuracy",),
         main_metric="accuracy",
     )
+
+
+def tags_as_written(task: Task) -> Task:
+    """The task with its tags as they are written, and any of them."""
+    layout = as_written(task.layout)
+    return task if layout == task.layout else dataclasses.replace(task, layout=layout, labels=None)
 
 
 def as_written(layout: Any) -> Any:
@@ -273,12 +266,7 @@ def check_labels(where: str, examples: Sequence[Example], labels: Sequence[str])
     """Raises UserError for the first label that is none of `labels` (those of the training data)."""
     known = set(labels)
     for number, example in enumerate(examples):
-        said: tuple[Any, ...] = ()
-        if isinstance(example, TagExample):
-            said = example.tags or ()
-        elif isinstance(example, TextExample) and isinstance(example.label, str):
-            said = (example.label,)
-        for label in said:
+        for label in example.classes:
             if label not in known:
                 place = f"{where}: example {number + 1} (id {example.id})"
                 raise unknown_label(place, label, labels)
@@ -296,12 +284,4 @@ def both_orders(examples: Sequence[TextExample]) -> list[TextExample]:
 
 def labelled(examples: Sequence[Example]) -> bool:
     """Whether every example says what is right, so that predictions can be scored."""
-    return all(map(_is_labelled, examples))
-
-
-def _is_labelled(example: Example) -> bool:
-    if isinstance(example, TagExample):
-        return example.tags is not None
-    if isinstance(example, QaExample):
-        return example.impossible or bool(example.golds)
-    return example.label is not None
+    return all(example.labelled for example in examples)

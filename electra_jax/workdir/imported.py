@@ -2,6 +2,7 @@
 
 - import.json: model section, vocabulary size, objective, and where they came from
 - imported/params.safetensors: our parameters by path ("discriminator/layer_0/query/kernel")
+- imported/moments.safetensors: Adam's moments by path ("mu/discriminator/..."), where the model's own run goes on
 - tokenizer/: the tokenizer that belongs to them
 """
 
@@ -18,6 +19,7 @@ from electra_jax.model.electra import Dimensions, ModelSpec
 from electra_jax.spec import UserError, from_config, to_dict
 
 RECORD, PARAMS = "import.json", "imported/params.safetensors"
+MOMENTS = "imported/moments.safetensors"
 SCHEMA = 1
 _AGAIN = "import into a new workdir"
 _FIELDS = {
@@ -27,6 +29,8 @@ _FIELDS = {
     "vocab_size": records.Whole(1),
     "source": dict[str, Any],
     "params_sha256": str,
+    "moments_sha256": str | None,
+    "step": int | None,
 }
 
 
@@ -38,6 +42,8 @@ class Imported:
     objective: str  # electra | mlm
     params: dict[str, np.ndarray]
     record: dict[str, Any]
+    moments: dict[str, dict[str, np.ndarray]] | None = None  # "mu", "nu" -> by path
+    step: int = 0  # that its own run had done
 
 
 def write(
@@ -46,24 +52,40 @@ def write(
     objective: str,
     params: Mapping[str, np.ndarray],
     source: Mapping[str, Any],
+    moments: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    step: int = 0,
 ) -> None:
-    """Writes the parameters and then import.json, which says `source` was their source."""
-    from safetensors.numpy import save_file
+    """Writes the parameters and then import.json, which says `source` was their source.
 
+    `moments` and `step` are those of the run that the model comes from, which training then goes on with.
+    """
     folder = Path(folder)
-    path = folder / PARAMS
-    files.make_folder(path.parent)
-    with files.new_file(path) as temporary:
-        save_file({name: np.ascontiguousarray(params[name]) for name in sorted(params)}, temporary)
+    _save(folder / PARAMS, params)
+    going_on = {}
+    if moments is not None:
+        flat = {f"{name}/{path}": x for name, tree in moments.items() for path, x in tree.items()}
+        _save(folder / MOMENTS, flat)
+        going_on = {"moments_sha256": files.sha256(folder / MOMENTS), "step": step}
     record = {
         "schema": SCHEMA,
         "objective": objective,
         "model": to_dict(dims.spec),
         "vocab_size": dims.vocab_size,
         "source": dict(source),
-        "params_sha256": files.sha256(path),
+        "params_sha256": files.sha256(folder / PARAMS),
+        **going_on,
     }
     files.write_json(folder / RECORD, record)
+
+
+def _save(path: Path, arrays_: Mapping[str, np.ndarray]) -> None:
+    from safetensors.numpy import save_file
+
+    files.make_folder(path.parent)
+    with files.new_file(path) as temporary:
+        save_file(
+            {name: np.ascontiguousarray(arrays_[name]) for name in sorted(arrays_)}, temporary
+        )
 
 
 def read_record(workdir: str | Path) -> tuple[Dimensions, dict[str, Any]] | None:
@@ -87,15 +109,25 @@ def read(workdir: str | Path) -> Imported | None:
     found = read_record(workdir)
     if found is None:
         return None
+    dims, record = found
+    params = _load(Path(workdir) / PARAMS, record["params_sha256"])
+    if record.get("moments_sha256") is None:
+        return Imported(dims, record["objective"], params, record)
+    moments: dict[str, dict[str, np.ndarray]] = {}
+    for name, value in _load(Path(workdir) / MOMENTS, record["moments_sha256"]).items():
+        moment, _, path = name.partition("/")
+        moments.setdefault(moment, {})[path] = value
+    return Imported(dims, record["objective"], params, record, moments, record.get("step") or 0)
+
+
+def _load(path: Path, sha256: str) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
-    dims, record = found
-    path = Path(workdir) / PARAMS
     if not path.is_file():
         raise UserError(f"{path} is missing; import into a new workdir")
-    if files.sha256(path) != record["params_sha256"]:
+    if files.sha256(path) != sha256:
         raise UserError(f"{path} has changed since it was imported; import into a new workdir")
-    return Imported(dims, record["objective"], load_file(path), record)
+    return load_file(path)
 
 
 def as_tree(found: Imported, expected: Any) -> dict[str, Any]:
@@ -127,7 +159,7 @@ def _numbers(dims: Dimensions, objective: str) -> dict[str, Any]:
     numbers = {f"model.{field}": getattr(dims.spec, field) for field in fields}
     if objective == "electra":
         numbers["model.tying"] = dims.spec.tying
-        numbers["generator width (model.generator_size)"] = dims.generator.layer.width
+        numbers["generator width (model.generator_size)"] = dims.generator.width
         numbers["generator depth (model.generator_layers)"] = dims.generator.layers
     return numbers | {
         "model.vocab_rows": dims.spec.vocab_rows,

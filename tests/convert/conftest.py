@@ -74,8 +74,7 @@ def initial() -> Callable[..., dict[str, np.ndarray]]:
     """
 
     def init(dims: Dimensions, seed: int = 0, module: type = Electra) -> dict[str, np.ndarray]:
-        ids = jax.ShapeDtypeStruct((1, 1), np.int32)
-        shapes = jax.eval_shape(module(dims).init, jax.random.key(0), ids)["params"]
+        shapes = jax.eval_shape(module(dims).init, jax.random.key(0))["params"]
         rng = np.random.default_rng(seed)
         flat = {}
         for name, x in arrays.flatten(shapes).items():

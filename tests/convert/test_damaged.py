@@ -111,7 +111,7 @@ def test_integers_are_no_weights(made: Path, tmp_path: Path):
     tensors = load_file(made / "model.safetensors")
     table = next(name for name in tensors if name.endswith("word_embeddings.weight"))
     save_file(tensors | {table: tensors[table].astype(np.int8)}, made / "model.safetensors")
-    assert f"1 tensors hold int8 instead of floats, the first is {table}" in refused(made, tmp_path)
+    assert f"{table} holds int8 instead of floats" in refused(made, tmp_path)
 
 
 def test_weights_have_the_umasks_mode(made: Path):

@@ -19,7 +19,7 @@ from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.learn import arrays, checkpoint
 from electra_jax.model.electra import Dimensions, ModelSpec
 from electra_jax.pretrain import loop
-from electra_jax.pretrain import start as workdir
+from electra_jax.pretrain import start as starts
 from electra_jax.spec import UserError, load_config
 from electra_jax.text.tokenizer import Tokenizer
 from electra_jax.workdir import imported
@@ -60,12 +60,12 @@ def finished(
     """A workdir as `pretrain` leaves it, without the training."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     config = load_config("tiny", [f"data.path={prepared.path}", "model.dropout=0.2"])
-    start = workdir.open_run(config, folder)
-    workdir.begin(start)
+    start = starts.open_run(config, folder)
+    starts.begin(start)
     with checkpoint.Checkpoints(folder, keep_last=2) as checkpoints:
         for step, params in trees.items():
             state = jax.tree.map(jnp.asarray, {"params": arrays.nest(params)})
-            checkpoints.save(step, state, {"data": workdir.data_record(prepared)})
+            checkpoints.save(step, state, {"data": starts.data_record(prepared)})
             checkpoints.wait()
     lines: list[dict[str, Any]] = [
         {"step": 10, "split": "valid", "mlm_loss": 5.5, "disc_auc": 0.6},

@@ -25,6 +25,7 @@ from transformers import (
 from electra_jax.convert import hf
 from electra_jax.learn import arrays
 from electra_jax.model.electra import Dimensions, Electra, MaskedLM
+from electra_jax.model.tokens import Tokens
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer, vocab
 from electra_jax.text.tokenizer import Tokenizer
@@ -84,16 +85,16 @@ def our_logits(
     dims: Dimensions, params: dict, batch: dict[str, np.ndarray], masked: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Discriminator logits [B, L] on `batch` and generator logits [B, L, V] on `masked`."""
-    context = (batch["types"], batch["docs"], batch["positions"])
-    everywhere = batch["positions"]
+    tokens = Tokens.of(batch)
 
     def run(params: dict) -> tuple[jax.Array, jax.Array]:
-        def apply(*args: np.ndarray, method: Callable) -> Any:
+        def apply(*args: Any, method: Callable) -> Any:
             return Electra(dims).apply({"params": params}, *args, method=method)
 
-        hidden, table, bias = apply(masked, *context, everywhere, method=Electra.generate)
+        partly_masked = tokens._replace(ids=masked)
+        hidden, table, bias = apply(partly_masked, tokens.positions, method=Electra.generate)
         logits = jax.numpy.einsum("ble,ve->blv", hidden, table) + bias[None, None]
-        found = apply(batch["ids"], *context, method=Electra.discriminate)
+        found = apply(tokens, method=Electra.discriminate)
         return found, logits[..., : dims.vocab_size]
 
     return compiled(run, params)
@@ -192,9 +193,9 @@ def test_the_mlm_objective_exports_one_model(
     params = arrays.nest(imported.read(workdir).params)
 
     def run(params: dict) -> jax.Array:
-        args = (batch[k] for k in ("ids", "types", "docs", "positions", "positions"))
+        tokens = Tokens.of(batch)
         hidden, table, bias = MaskedLM(dims).apply(
-            {"params": params}, *args, method=MaskedLM.generate
+            {"params": params}, tokens, tokens.positions, method=MaskedLM.generate
         )
         return jax.numpy.einsum("ble,ve->blv", hidden, table) + bias[None, None]
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -26,8 +25,7 @@ def tables(dims: Dimensions) -> list[list[names.Entry]]:
 
 
 def our_shapes(dims: Dimensions, module: type = Electra) -> dict[str, tuple[int, ...]]:
-    ids = jnp.zeros((1, 1), jnp.int32)
-    tree = jax.eval_shape(module(dims).init, jax.random.key(0), ids)["params"]
+    tree = jax.eval_shape(module(dims).init, jax.random.key(0))["params"]
     return {name: x.shape for name, x in arrays.flatten(tree).items()}
 
 

@@ -9,6 +9,7 @@ import pytest
 from electra_jax.convert import hf
 from electra_jax.learn import arrays
 from electra_jax.model.electra import Electra
+from electra_jax.model.tokens import Tokens
 from electra_jax.workdir import imported
 
 
@@ -37,14 +38,14 @@ def test_logits_are_those_of_the_originals_graph(checkpoints: Path, tmp_path: Pa
     )
     ids = given["input_ids"].astype(np.int32)
     docs = given["attention_mask"].astype(np.int32)
-    positions = np.broadcast_to(np.arange(ids.shape[1], dtype=np.int32), ids.shape)
-    context = (given["token_type_ids"].astype(np.int32), docs, positions)
+    types = given["token_type_ids"].astype(np.int32)
     params = {"params": arrays.nest(found.params)}
     model = Electra(found.dims)
 
     def logits(params, ids):
-        replaced = model.apply(params, ids, *context, method=Electra.discriminate)
-        hidden, table, bias = model.apply(params, ids, *context, positions, method=Electra.generate)
+        tokens = Tokens.of({"ids": ids, "types": types, "docs": docs})
+        replaced = model.apply(params, tokens, method=Electra.discriminate)
+        hidden, table, bias = model.apply(params, tokens, tokens.positions, method=Electra.generate)
         return replaced, hidden @ table.T + bias
 
     ours = jax.device_get(jax.jit(logits)(params, ids))

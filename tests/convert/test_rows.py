@@ -57,7 +57,7 @@ def test_there_and_back(made: Path, tmp_path: Path):
 def test_a_run_goes_on_from_it_with_any_recipe(made: Path, tmp_path: Path):
     """Catches an import that no recipe fits, since none knows of further rows."""
     from electra_jax.data.prepare import build
-    from electra_jax.pretrain import start as workdir
+    from electra_jax.pretrain import start as starts
     from electra_jax.spec import load_config
 
     hf.import_(made / "discriminator", made / "generator", tmp_path / "run")
@@ -66,11 +66,11 @@ def test_a_run_goes_on_from_it_with_any_recipe(made: Path, tmp_path: Path):
     changes = ["layers=1", "width=8", "ffn=32", "embedding=4", "positions=12"]
     config = load_config("tiny", [f"model.{change}" for change in changes])
     config.data.path = str(tmp_path / "data")
-    start = workdir.open_run(config, tmp_path / "run")
+    start = starts.open_run(config, tmp_path / "run")
     dims = start.run.dimensions(start.data.vocab_size)
     assert (dims.vocab_size, dims.rows) == (9, 16)
-    workdir.begin(start)
-    assert workdir.open_run(config, tmp_path / "run").changes == ()
+    starts.begin(start)
+    assert starts.open_run(config, tmp_path / "run").changes == ()
 
 
 def test_fewer_rows_than_tokens():

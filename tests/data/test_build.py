@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from electra_jax.data import examples, record, source
-from electra_jax.data.prepare import build, deal, shards, work
+from electra_jax.data import record, source
+from electra_jax.data.prepare import build, shards
 from electra_jax.data.prepare import corpus as corpora
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer
@@ -39,16 +39,15 @@ def stream(prepared: source.Prepared, split: str) -> list[int]:
 def test_bytes_depend_on_nothing_but_inputs_and_options(
     folder, corpus, vocab, tmp_path, monkeypatch
 ):
-    """Catches rows that depend on the number of workers or on the blocks dealt to them, results
-    taken out of order, and paths or times in the files."""
+    """Catches rows that depend on the blocks dealt to workers, results taken out of order, and paths or
+    times in the files. Numbers of workers: test_processes.py."""
     monkeypatch.setattr(corpora, "_BLOCK", 5000)
     moved = tmp_path / "elsewhere"
     moved.mkdir()
     inputs = [shutil.copy(path, moved) for path in corpus]
-    for workers in (2, 3):
-        other = tmp_path / f"rows{workers}"
-        build.prepare(inputs, vocab, 32, other, valid_fraction=0.1, workers=workers)
-        assert digests(other) == digests(folder)
+    other = tmp_path / "rows2"
+    build.prepare(inputs, vocab, 32, other, valid_fraction=0.1, workers=2)
+    assert digests(other) == digests(folder)
     for path in folder.rglob("*"):
         if path.is_file():
             assert str(folder.parent).encode() not in path.read_bytes()
@@ -235,44 +234,6 @@ def test_a_disk_that_refuses_is_one_error_and_leaves_nothing(corpus, vocab, tmp_
     assert not list(tmp_path.iterdir())
 
 
-class Deadly:
-    """A document that ends the process which unpickles it, as the kernel ends one for its memory."""
-
-    def __reduce__(self):
-        import os
-
-        return os._exit, (9,)
-
-
-def test_an_error_of_a_worker_arrives_as_itself(vocab):
-    """Catches a worker's reason lost in a broken pool, and a worker's death without a reason."""
-    loaded = tokenizer.load(vocab)
-    job = work.Job(loaded, examples.Plan(32), 0, segmenter="none such")
-    block = work.Block(0, [0], [["the text"]], [False], [0], {})
-    with pytest.raises(UserError, match="none such"):
-        list(deal.made(iter([block] * 9), job, workers=2))
-    job = work.Job(loaded, examples.Plan(32), 0, segmenter=None)
-    with pytest.raises(UserError, match="memory"):
-        list(deal.made(iter([block, block._replace(documents=[Deadly()])]), job, workers=1 + 1))
-
-
-def test_dealing_does_not_run_ahead(vocab):
-    """Catches a corpus read into memory as fast as the disk gives it."""
-    read = []
-
-    def endless():
-        while True:
-            read.append(len(read))
-            yield work.Block(0, [len(read)], [["the text"]], [False], [0], {})
-
-    job = work.Job(tokenizer.load(vocab), examples.Plan(32), 0, segmenter=None)
-    results = deal.made(endless(), job, workers=2)
-    for taken in range(20):
-        next(results)
-        assert len(read) <= taken + 6
-    results.close()
-
-
 def test_chinese_without_a_segmenter_is_mentioned(vocab, tmp_path, capsys):
     """Catches masking by character that nobody was told about."""
     text = tmp_path / "zh.txt"
@@ -297,14 +258,14 @@ def test_an_input_that_changes_is_refused(corpus, vocab, tmp_path, monkeypatch):
     """Catches a fingerprint that describes bytes which were never read."""
     text = tmp_path / "a.txt"
     shutil.copy(corpus[0], text)
-    made = build.deal.made
+    write = build.processes.write
 
     def replaced(*arguments):
         shutil.copy(corpus[1], tmp_path / "new")
         (tmp_path / "new").replace(text)
-        return made(*arguments)
+        return write(*arguments)
 
-    monkeypatch.setattr(build.deal, "made", replaced)
+    monkeypatch.setattr(build.processes, "write", replaced)
     with pytest.raises(UserError, match=r"a\.txt was replaced or written to while it was read"):
         build.prepare([str(text)], vocab, 32, tmp_path / "rows", workers=1)
     assert sorted(tmp_path.iterdir()) == [text]

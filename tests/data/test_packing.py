@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from electra_jax.data import packing, source
 from electra_jax.data.prepare import build
 from electra_jax.model.electra import Dimensions, Electra
+from electra_jax.model.tokens import Tokens
 from electra_jax.pretrain.options import run_spec
 from electra_jax.spec import load_config
 
@@ -65,17 +66,17 @@ def test_a_packed_document_is_computed_as_if_alone():
     packed = packing.pack(apart, 0)
     model = run_spec(load_config("tiny").to_dict()).model
     electra = Electra(Dimensions(model, 1000))
-    params = electra.init(jax.random.key(0), np.zeros((1, 1), np.int32))
+    params = electra.init(jax.random.key(0))
 
     @jax.jit
-    def run(ids, types, docs, at):
-        chosen = np.broadcast_to(np.arange(LENGTH), ids.shape)
-        logits = electra.apply(params, ids, types, docs, at, method=Electra.discriminate)
-        hidden, _, _ = electra.apply(params, ids, types, docs, at, chosen, method=Electra.generate)
+    def run(tokens):
+        chosen = np.broadcast_to(np.arange(LENGTH), tokens.ids.shape)
+        logits = electra.apply(params, tokens, method=Electra.discriminate)
+        hidden, _, _ = electra.apply(params, tokens, chosen, method=Electra.generate)
         return logits, hidden
 
     def outputs(x: np.ndarray) -> dict[int, list[np.ndarray]]:
-        found = run(x[:, 0], x[:, 1], x[:, 2], packing.positions(x[:, 2]))
+        found = run(Tokens(x[:, 0], x[:, 1], x[:, 2], packing.positions(x[:, 2])))
         by_document = {}
         for r, row in enumerate(x):
             for number in range(1, row[2].max() + 1):

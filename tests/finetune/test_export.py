@@ -10,14 +10,29 @@ import pytest
 from electra_jax import files, remote
 from electra_jax.finetune import export, network, record, start
 from electra_jax.finetune.heads import HeadSpec
+from electra_jax.finetune.kinds import table as kinds
 from electra_jax.finetune.network import NetworkSpec
-from electra_jax.finetune.options import EncoderSpec
+from electra_jax.finetune.options import ModelOptions
 from electra_jax.learn import arrays
 from electra_jax.model.electra import Dimensions
 from electra_jax.spec import UserError, to_dict
 from electra_jax.text import tokenizer as tokenizers
 
-ENCODER = EncoderSpec(2, 16, 2, 32, 8, 24, 2, 0.5, 0.1, 0.1, "float32", "float32", "none")
+ENCODER = ModelOptions(
+    layers=2,
+    width=16,
+    heads=2,
+    ffn=32,
+    embedding=8,
+    positions=24,
+    types=2,
+    init_std=0.5,
+    dropout=0.1,
+    attention_dropout=0.1,
+    dtype="float32",
+    residual_dtype="float32",
+    remat="none",
+)
 VOCAB = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh")
 LABELS = {"classify": ["no", "maybe", "yes"], "tag": ["O", "B-X", "I-X"]}
 RANGE = (1.0, 5.0)
@@ -34,8 +49,10 @@ def workdir(folder: Path, kind: str, style: str = "hf") -> tuple[NetworkSpec, di
     """A fine-tuned workdir with random parameters; returns its network and parameters."""
     dims = Dimensions(ENCODER.random(), len(VOCAB))
     outputs = {"regress": 1, "choice": 1, "qa": 2}.get(kind, 3)
-    head = HeadSpec(kind, style, outputs, 0.1, 0.5, "float32")
-    spec = NetworkSpec(dims, (("task", head),))
+    head = HeadSpec(
+        kind=kind, style=style, outputs=outputs, dropout=0.1, init_std=0.5, dtype="float32"
+    )
+    spec = NetworkSpec(dims=dims, heads=(("task", head),))
     params = randomly(spec)
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
@@ -79,14 +96,14 @@ def batch(choices: int = 0) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("kind", export.CLASSES)
+@pytest.mark.parametrize("kind", kinds.KINDS)
 def test_transformers_loads_it_and_gives_the_same_logits(kind, tmp_path):
     """Catches a transposed kernel, a head under another name, a regression left in [0, 1]."""
     import torch
     import transformers
 
     spec, params = workdir(tmp_path / "ft", kind)
-    assert export.export(tmp_path / "ft", tmp_path / "hf") == export.CLASSES[kind]
+    assert export.export(tmp_path / "ft", tmp_path / "hf") == kinds.get(kind).hf_class
     auto = {
         "classify": transformers.AutoModelForSequenceClassification,
         "regress": transformers.AutoModelForSequenceClassification,

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from electra_jax.finetune import heads
-from electra_jax.finetune.heads import EXCLUDED, HeadSpec
+from electra_jax.finetune.heads import HeadSpec
+from electra_jax.finetune.kinds import table as kinds
+from electra_jax.finetune.kinds.qa import EXCLUDED
 
 B, L, D = 2, 9, 8
 BATCH = {
@@ -17,11 +18,13 @@ HIDDEN = jnp.asarray(np.random.default_rng(0).standard_normal((B, L, D)), jnp.fl
 
 
 def spec(kind: str, style: str, **changes: object) -> HeadSpec:
-    return HeadSpec(kind, style, 2, 0.1, 0.02, "float32", **changes)
+    return HeadSpec(
+        kind=kind, style=style, outputs=2, dropout=0.1, init_std=0.02, dtype="float32", **changes
+    )
 
 
 def run(head: HeadSpec, hidden: jax.Array = HIDDEN, training: bool = False):
-    module = heads.make(head)
+    module = kinds.get(head.kind).head(head)
     draw = np.random.default_rng(1)
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(1), HIDDEN, None, BATCH, True))
     params = jax.tree.map(lambda s: 0.3 * draw.standard_normal(s.shape, np.float32), shapes)
@@ -38,7 +41,7 @@ def test_the_beam_holds_the_best_starts_and_the_best_ends_of_each():
         assert list(found["start_top"][b]) == list(np.argsort(-start[b], kind="stable")[:3])
     for k in range(3):
         batch = BATCH | {"start": found["start_top"][:, k]}
-        said = heads.make(head).apply(params, HIDDEN, None, batch, True)["end"]
+        said = kinds.get(head.kind).head(head).apply(params, HIDDEN, None, batch, True)["end"]
         end = np.asarray(jax.nn.log_softmax(said))
         for b in range(B):
             best = np.argsort(-end[b], kind="stable")[:3]

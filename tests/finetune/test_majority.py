@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from electra_jax.finetune import majority
-from electra_jax.finetune.network import IGNORED
-from electra_jax.tasks import task as tasks
 from electra_jax.tasks.examples import ChoiceExample, QaExample, TagExample, TextExample
+from electra_jax.tasks.features import IGNORE
+from electra_jax.tasks.known import catalog
 
 
 def data(name, labels, **trained):
     rows = SimpleNamespace(labels={key: np.array(value) for key, value in trained.items()})
-    return SimpleNamespace(task=tasks.get(name), labels=labels, train=rows)
+    return SimpleNamespace(task=catalog.get(name), labels=labels, train=rows)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def data(name, labels, **trained):
             0,
         ),
         (
-            data("ner", ("O", "B-PER", "I-PER"), tags=[IGNORED, 1, 1, 0]),
+            data("ner", ("O", "B-PER", "I-PER"), label=[IGNORE, 1, 1, 0]),
             [TagExample("0", ("a", "b", "c"), ("O", "O", "B-PER"))],
             "O",
             "no entity",
@@ -71,5 +71,5 @@ def test_by_hand(given, examples, answer, told, metric, value):
 
 def test_tags_without_an_outside():
     """Catches parts of speech all called by the first class, or padding counted as a tag."""
-    given = data("ner", ("DT", "NN"), tags=[IGNORED, IGNORED, 1, 1, 0])
+    given = data("ner", ("DT", "NN"), label=[IGNORE, IGNORE, 1, 1, 0])
     assert majority.answer(given) == "NN"

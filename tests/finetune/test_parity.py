@@ -12,17 +12,31 @@ import transformers
 from electra_jax.convert import names, pair
 from electra_jax.finetune import rows, start
 from electra_jax.finetune.heads import HeadSpec
+from electra_jax.finetune.kinds import table as kinds
 from electra_jax.finetune.network import NetworkSpec
-from electra_jax.finetune.options import EncoderSpec, OptimOptions
+from electra_jax.finetune.options import ModelOptions, OptimOptions
 from electra_jax.finetune.program import Program, StepSpec
 from electra_jax.learn import arrays
 from electra_jax.learn import mesh as meshes
 from electra_jax.model.layers import padded_vocab
-from electra_jax.tasks import features
 from electra_jax.tasks import task as tasks
+from electra_jax.tasks.known import catalog
 
 STEPS, BATCH, LENGTH, PEAK = 20, 8, 32, 1e-3
-OPTIM = OptimOptions("adamw", None, None, False, 0.1, 1.0, 0.9, 0.999, 1e-6, 0.0, 1.0, 0)
+OPTIM = OptimOptions(
+    name="adamw",
+    peak_lr=None,
+    layer_decay=None,
+    layer_decay_off_by_one=False,
+    warmup=0.1,
+    lr_power=1.0,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-6,
+    weight_decay=0.0,
+    clip_norm=1.0,
+    frozen_layers=0,
+)
 TASKS = {
     "sst2": (transformers.ElectraForSequenceClassification, "glue"),
     "ner": (transformers.ElectraForTokenClassification, "tagging"),
@@ -87,27 +101,54 @@ def torch_losses(model, batches) -> list[float]:
 def test_twenty_steps_follow_pytorch(name, shared, vocab, tmp_path):
     """Catches any difference in head, loss, gradient, clipping, schedule or optimizer."""
     kind, where = TASKS[name]
-    task = tasks.get(name)
+    task = catalog.get(name)
     examples = task.read(shared / where, "dev")[:600]
     labels = tasks.labels_of(task, examples) if task.kind in ("classify", "tag") else ()
     model = hugging_face(tmp_path, vocab, kind, len(labels) or 2)
-    encoder = EncoderSpec(1, 1, 1, 1, 1, 1, 1, 0.02, 0.0, 0.0, "float32", "float32", "none")
+    encoder = ModelOptions(
+        layers=1,
+        width=1,
+        heads=1,
+        ffn=1,
+        embedding=1,
+        positions=1,
+        types=1,
+        init_std=0.02,
+        dropout=0.0,
+        attention_dropout=0.0,
+        dtype="float32",
+        residual_dtype="float32",
+        remat="none",
+    )
     found = start.read(str(tmp_path), encoder)
-    made = features.build(task, examples, found.tokenizer, LENGTH, labels, training=True)
-    data = rows.of_features(made, 0)
+    made = kinds.features(task, examples, found.tokenizer, LENGTH, labels, training=True)
+    data = rows.of_features(made, kinds.get(task.kind).labels(task, made), 0)
     # transformers' span loss counts padding as positions, so its rows have none.
     usable = np.flatnonzero(data.lengths == LENGTH) if task.kind == "qa" else np.arange(len(data))
     order = np.random.default_rng(0).permutation(usable)[: STEPS * BATCH].reshape(STEPS, BATCH)
     batches = [data.batch(numbers, LENGTH) for numbers in order]
 
-    head = HeadSpec(task.kind, "hf", len(labels) or 2, 0.0, 0.02, "float32")
+    head = HeadSpec(
+        kind=task.kind,
+        style="hf",
+        outputs=len(labels) or 2,
+        dropout=0.0,
+        init_std=0.02,
+        dtype="float32",
+    )
     shape = pair.shape_of(found.dims, found.dims.discriminator)
-    table = names.encoder_only(shape) + names.task_head(
-        task.kind, shape, head.outputs, f"heads_{name}"
+    table = names.encoder_only(shape) + kinds.get(task.kind).border(
+        shape, head.outputs, f"heads_{name}"
     )
     weights = {key: value.numpy() for key, value in model.state_dict().items()}
     flat = names.import_(weights, table, padded_vocab(found.dims.vocab_size), "transformers")
-    spec = StepSpec(NetworkSpec(found.dims, ((name, head),)), OPTIM, 1.0, "mean", STEPS)
+    spec = StepSpec(
+        network=NetworkSpec(dims=found.dims, heads=((name, head),)),
+        optim=OPTIM,
+        layer_decay=1.0,
+        reduction="mean",
+        steps=STEPS,
+    )
     program = Program(spec, meshes.build(meshes.MeshSpec(-1, 1), jax.devices()[:1]))
     state = program.init(None, [0], [PEAK])
     state["params"] = program.params(arrays.nest(flat))

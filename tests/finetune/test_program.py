@@ -5,25 +5,61 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh
 
 from electra_jax.finetune import order, rows
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.network import NetworkSpec
-from electra_jax.finetune.options import EncoderSpec, OptimOptions
+from electra_jax.finetune.options import ModelOptions, OptimOptions
 from electra_jax.finetune.program import Program, StepSpec, micro_batches
 from electra_jax.learn import arrays
 from electra_jax.learn import mesh as meshes
 from electra_jax.model.electra import Dimensions
 
 STEPS, SEEDS, RATES = 20, (3, 4), (1e-3, 2e-3)
-ENCODER = EncoderSpec(1, 16, 2, 32, 16, 16, 2, 0.02, 0.1, 0.1, "float32", "float32", "none")
-OPTIM = OptimOptions("adam", None, None, False, 0.1, 1.0, 0.9, 0.999, 1e-6, 0.0, 1.0, 0)
+ENCODER = ModelOptions(
+    layers=1,
+    width=16,
+    heads=2,
+    ffn=32,
+    embedding=16,
+    positions=16,
+    types=2,
+    init_std=0.02,
+    dropout=0.1,
+    attention_dropout=0.1,
+    dtype="float32",
+    residual_dtype="float32",
+    remat="none",
+)
+OPTIM = OptimOptions(
+    name="adam",
+    peak_lr=None,
+    layer_decay=None,
+    layer_decay_off_by_one=False,
+    warmup=0.1,
+    lr_power=1.0,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-6,
+    weight_decay=0.0,
+    clip_norm=1.0,
+    frozen_layers=0,
+)
 
 
 def make_spec(**optim: object) -> StepSpec:
-    head = HeadSpec("classify", "hf", 3, 0.1, 0.02, "float32")
-    network = NetworkSpec(Dimensions(ENCODER.random(), 50), (("task", head),))
-    return StepSpec(network, OptimOptions(**(vars(OPTIM) | optim)), 0.8, "mean", STEPS)
+    head = HeadSpec(
+        kind="classify", style="hf", outputs=3, dropout=0.1, init_std=0.02, dtype="float32"
+    )
+    network = NetworkSpec(dims=Dimensions(ENCODER.random(), 50), heads=(("task", head),))
+    return StepSpec(
+        network=network,
+        optim=dataclasses.replace(OPTIM, **optim),
+        layer_decay=0.8,
+        reduction="mean",
+        steps=STEPS,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +150,9 @@ def test_micro_batches_for_a_cpu(shape, width, devices, parts):
     """Catches parts that do not divide the rows of a device, and those of an accelerator cut too."""
     on_cpu = meshes.build(meshes.MeshSpec(-1, 1), jax.devices()[:devices])
     assert meshes.on_mesh(micro_batches, on_cpu)(shape, width) == parts
-    assert micro_batches(shape, width) == 1
+    chip = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
+    with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("data",), abstract_device=chip)):
+        assert micro_batches(shape, width) == 1
 
 
 def test_frozen_layers_keep_their_values(data, mesh, ordered):
@@ -132,16 +170,10 @@ def test_frozen_layers_keep_their_values(data, mesh, ordered):
 def test_padding_and_empty_rows_change_nothing(data, mesh):
     """Catches a loss that is divided by the size of a batch that is not full."""
     spec = make_spec()
-    network = NetworkSpec(
-        Dimensions(
-            ENCODER.__class__(
-                **(vars(ENCODER) | {"dropout": 0.0, "attention_dropout": 0.0})
-            ).random(),
-            50,
-        ),
-        (("task", HeadSpec("classify", "hf", 3, 0.0, 0.02, "float32")),),
-    )
-    program = Program(StepSpec(network, spec.optim, 0.8, "mean", STEPS), mesh)
+    still = dataclasses.replace(ENCODER, dropout=0.0, attention_dropout=0.0)
+    head = dataclasses.replace(spec.network.head("task"), dropout=0.0)
+    network = NetworkSpec(dims=Dimensions(still.random(), 50), heads=(("task", head),))
+    program = Program(dataclasses.replace(spec, network=network), mesh)
     short = np.flatnonzero(data.lengths <= 8)[:8]
     half = np.concatenate([short, np.full(8, order.FILLER)])
     losses = []

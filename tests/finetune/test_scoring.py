@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from electra_jax.finetune import scoring
+from electra_jax.finetune.kinds import table as kinds
 from electra_jax.spec import UserError
-from electra_jax.tasks import task as tasks
 from electra_jax.tasks.examples import ChoiceExample, TagExample, TextExample
+from electra_jax.tasks.known import catalog
 
 
 def data(name, labels=()):
-    return SimpleNamespace(task=tasks.get(name), labels=labels, head=None)
+    return SimpleNamespace(task=catalog.get(name), labels=labels, head=None)
 
 
 def test_classes_have_names(tmp_path):
@@ -68,4 +69,4 @@ def test_numbers_keep_every_digit(tmp_path):
 def test_probabilities_that_cannot_be(name, path, said):
     """Catches minutes of predicting before a refusal."""
     with pytest.raises(UserError, match=said):
-        scoring.check_probabilities(tasks.get(name), path)
+        kinds.get(catalog.get(name).kind).check_probabilities(catalog.get(name), path)

@@ -11,14 +11,28 @@ import pytest
 from electra_jax.convert import folder, names
 from electra_jax.convert.names import Shape
 from electra_jax.finetune import start
-from electra_jax.finetune.options import EncoderSpec
+from electra_jax.finetune.options import ModelOptions
 from electra_jax.learn import arrays
 from electra_jax.model.electra import Dimensions, Electra, MaskedLM
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer
 from electra_jax.workdir import imported
 
-SPEC = EncoderSpec(1, 8, 2, 16, 4, 12, 2, 0.02, 0.2, 0.3, "float32", "float32", "none")
+SPEC = ModelOptions(
+    layers=1,
+    width=8,
+    heads=2,
+    ffn=16,
+    embedding=4,
+    positions=12,
+    types=2,
+    init_std=0.02,
+    dropout=0.2,
+    attention_dropout=0.3,
+    dtype="float32",
+    residual_dtype="float32",
+    remat="none",
+)
 SHAPE = Shape(vocab=9, embedding=4, width=8, heads=2, ffn=16, layers=1, positions=12, types=2)
 VOCAB = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "d")
 
@@ -71,8 +85,7 @@ def test_the_encoder_of_every_class_is_taken_and_its_head_left(architecture, tmp
 def test_a_pretraining_workdir_gives_its_encoder(objective, module, encoder, tmp_path):
     """Catches the generator in place of the discriminator, and a masked LM that is not taken at all."""
     dims = Dimensions(dataclasses.replace(SPEC.random(), tying="embeddings"), len(VOCAB))
-    ids = jax.ShapeDtypeStruct((1, 1), np.int32)
-    shapes = jax.eval_shape(module(dims).init, jax.random.key(0), ids)["params"]
+    shapes = jax.eval_shape(module(dims).init, jax.random.key(0))["params"]
     draw = np.random.default_rng(0)
     params = {
         name: draw.standard_normal(x.shape, np.float32)

@@ -30,7 +30,7 @@ def make_state(seed=0):
         "step": jnp.int32(seed),
         "params": {"layer": {"kernel": kernel, "bias": jnp.arange(96.0)}},
         "opt_state": ({"mu": kernel.astype(jnp.bfloat16)}, ()),
-        "extra": {},
+        "carried": {},
     }
 
 

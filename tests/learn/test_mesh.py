@@ -16,11 +16,12 @@ from jax.sharding import PartitionSpec as P
 
 from electra_jax.data.source import Prepared
 from electra_jax.learn import mesh as meshes
+from electra_jax.learn import step
 from electra_jax.learn.arrays import flatten
 from electra_jax.learn.mesh import PLACEMENT, ROWS, MeshSpec
 from electra_jax.objective.corrupt import MaskOptions
 from electra_jax.plan import weighed
-from electra_jax.pretrain import program, step
+from electra_jax.pretrain import program
 from electra_jax.pretrain.options import run_spec
 from electra_jax.pretrain.program import Program
 from electra_jax.spec import UserError, load_config
@@ -295,7 +296,7 @@ def test_collectives_are_those_of_the_formula(text, data: int, fsdp: int):
 @pytest.mark.parametrize("whole_word", [False, True])
 def test_masking_moves_no_rows(whole_word: bool):
     """Catches sorts, scans and scatters over a split batch that first bring all of it together."""
-    options = MaskOptions(0.15, (0.8, 0.1, 0.1), whole_word)
+    options = MaskOptions(mask_prob=0.15, mask_split=(0.8, 0.1, 0.1), whole_word=whole_word)
     rows = NamedSharding(mesh(8, 1), ROWS)
     batch = {
         name: jax.ShapeDtypeStruct((16, 24), jnp.int32, sharding=rows)

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -58,8 +57,7 @@ def tiny(dims) -> SimpleNamespace:
 
 def initial(dims: Dimensions, module: type = Electra) -> dict[str, Any]:
     """Random parameters, so large that every part matters to the output, biases and scales too."""
-    ids = jnp.zeros((1, 1), jnp.int32)
-    shapes = jax.eval_shape(lambda: module(dims).init(jax.random.key(0), ids))["params"]
+    shapes = jax.eval_shape(lambda: module(dims).init(jax.random.key(0)))["params"]
     draw = np.random.default_rng(1)
 
     def filled(path: tuple[Any, ...], shape: jax.ShapeDtypeStruct) -> np.ndarray:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,12 +16,12 @@ from electra_jax.model.electra import (
     count_parameters,
     is_vocabulary,
 )
+from electra_jax.model.tokens import Tokens
 from electra_jax.spec import UserError, from_config, load_config
 
 
 def shapes(dims: Dimensions, module: type = Electra) -> dict[str, Any]:
-    ids = jnp.zeros((1, 1), jnp.int32)
-    return jax.eval_shape(lambda: module(dims).init(jax.random.key(0), ids))["params"]
+    return jax.eval_shape(lambda: module(dims).init(jax.random.key(0)))["params"]
 
 
 @pytest.mark.parametrize(
@@ -85,17 +84,17 @@ def test_trees_of_the_tying_modes(dims):
 def test_the_generators_dimensions(dims):
     """Catches heads = ratio x heads, a truncated width, and a depth that ignores its ratio."""
     base = Dimensions(from_config(ModelSpec, load_config("base").model.to_dict(), "model"), 30522)
-    layer = base.generator.layer
+    layer = base.generator.stack[0]
     assert (layer.width, layer.ffn, layer.heads) == (256, 1024, 4)
     small = dims(width=256, heads=4, generator_size=0.25, generator_layers=0.5, layers=12)
-    assert (small.generator.layer.heads, small.generator.layers) == (1, 6)
+    assert (small.generator.stack[0].heads, small.generator.layers) == (1, 6)
 
 
 @pytest.fixture(scope="module")
 def fresh(dims) -> dict[str, np.ndarray]:
     """Parameters by path as training starts with them, wide enough to measure."""
     d = dims(layers=1, width=128, ffn=256, embedding=64, positions=64)
-    init = jax.jit(lambda: Electra(d).init(jax.random.key(0), jnp.zeros((1, 1), "int32")))
+    init = jax.jit(lambda: Electra(d).init(jax.random.key(0)))
     return {name: np.asarray(x) for name, x in flatten(init()["params"]).items()}
 
 
@@ -121,9 +120,8 @@ def test_initialisers(fresh):
 
 
 def discriminate(tiny, params, **changes) -> jax.Array:
-    b = tiny.batch | changes
-    at = (b["ids"], b["types"], b["docs"], b["positions"])
-    return Electra(tiny.dims).apply({"params": params}, *at, method=Electra.discriminate)
+    tokens = Tokens.of(tiny.batch | changes)
+    return Electra(tiny.dims).apply({"params": params}, tokens, method=Electra.discriminate)
 
 
 def test_nothing_crosses_documents_or_comes_from_pads(tiny):

@@ -9,8 +9,9 @@ import pytest
 from scipy import special
 
 from electra_jax.learn.arrays import flatten
+from electra_jax.model.backbone import Encoder
 from electra_jax.model.electra import Dimensions, Electra, MaskedLM
-from electra_jax.model.encoder import Encoder
+from electra_jax.model.tokens import Tokens
 from electra_jax.ops import noise as noise_ops
 
 Params = dict[str, Any]
@@ -52,13 +53,11 @@ def encode(embeddings: Params, encoder: Params, batch: dict, heads: int) -> np.n
 
 
 def apply(dims: Dimensions, params: Params, tiny, noise=None, module=Electra) -> tuple:
-    b = tiny.batch
-    at = (b["ids"], b["types"], b["docs"], b["positions"])
-    model = module(dims)
-    made = model.apply({"params": params}, *at, tiny.chosen, noise, method=module.generate)
+    tokens, model = Tokens.of(tiny.batch), module(dims)
+    made = model.apply({"params": params}, tokens, tiny.chosen, noise, method=module.generate)
     if module is MaskedLM:
         return made
-    return made, model.apply({"params": params}, *at, noise, method=Electra.discriminate)
+    return made, model.apply({"params": params}, tokens, noise, method=Electra.discriminate)
 
 
 @pytest.mark.parametrize("tying", ["embeddings", "none", "all"])
@@ -94,7 +93,8 @@ def test_remat_changes_nothing(tiny, dims, policy):
     def loss(params: Params, remat: str, rate: float) -> jax.Array:
         d = dims(remat=remat, dropout=rate, attention_dropout=rate, layers=1)
         noise = noise_ops.for_rows(jax.random.key(0), jnp.arange(2))
-        out = Encoder(d.discriminator).apply({"params": params}, x, tiny.batch["docs"], noise)
+        tokens = Tokens.of(tiny.batch)
+        out = Encoder(d.discriminator).apply({"params": params}, x, tokens, noise)
         return jnp.sum(out**3)
 
     both = jax.jit(jax.value_and_grad(loss), static_argnums=(1, 2))
@@ -130,7 +130,7 @@ def test_bfloat16_is_close_and_leaves_the_rest_in_float32(tiny, dims):
         encoder = Encoder(d.discriminator)
         x = jnp.zeros((2, 10, 12), residual)
         weights = {"params": params["discriminator"]}
-        return jax.eval_shape(lambda: encoder.apply(weights, x, tiny.batch["docs"], None))
+        return jax.eval_shape(lambda: encoder.apply(weights, x, Tokens.of(tiny.batch), None))
 
     assert stream("float32").dtype == jnp.float32
     assert stream("bfloat16").dtype == jnp.bfloat16

@@ -7,6 +7,9 @@ import pytest
 from scipy import stats
 
 from electra_jax.model import layers
+from electra_jax.model.backbone import Embeddings, EmbeddingsSpec
+from electra_jax.model.initial import truncated_normal
+from electra_jax.model.tokens import Tokens
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-4])
@@ -46,7 +49,7 @@ def _plain(width: int) -> dict:
 def test_truncated_normal_is_tensorflows():
     """Catches a plain normal, and a cut that is followed by rescaling to the full deviation: cut at
     two deviations, the deviation is 0.8796 of what was asked."""
-    init = layers.truncated_normal(0.02)
+    init = truncated_normal(0.02)
     x = np.asarray(init(jax.random.key(0), (512, 512)), np.float64).ravel()
     assert np.abs(x).max() <= 0.04
     assert np.abs(x).max() > 0.0399
@@ -68,12 +71,22 @@ def test_padded_vocabulary():
 def test_real_rows_do_not_depend_on_the_padding():
     """Catches a table drawn with its padding: runs would differ in every row with the multiple, and
     the padding must be zero to stay out of exports and norms."""
-    table = layers.Embeddings(40, 4, 2, 8, 0.0, 0.02, "float32")
-    at = (jnp.zeros((1, 1), jnp.int32),) * 3
-    word = np.asarray(table.init(jax.random.key(0), *at, None)["params"]["word"])
+
+    def words(vocab_size: int) -> np.ndarray:
+        spec = EmbeddingsSpec(
+            vocab_size=vocab_size,
+            positions=4,
+            types=2,
+            width=8,
+            dropout=0.0,
+            init_std=0.02,
+            dtype="float32",
+        )
+        made = Embeddings(spec).init(jax.random.key(0), Tokens.single(), None)
+        return np.asarray(made["params"]["word"])
+
+    word = words(40)
     assert word.shape == (128, 8)
     assert np.all(word[40:] == 0)
     assert np.all(word[:40].std(axis=1) > 0)
-    full = layers.Embeddings(128, 4, 2, 8, 0.0, 0.02, "float32")
-    other = np.asarray(full.init(jax.random.key(0), *at, None)["params"]["word"])
-    assert not np.any(np.all(other == 0, axis=1))
+    assert not np.any(np.all(words(128) == 0, axis=1))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from electra_jax.learn.learner import Context
 from electra_jax.model.electra import ModelSpec
 from electra_jax.objective import protocol
 from electra_jax.text.tokenizer import SpecialIds
@@ -119,9 +120,10 @@ def evaluated(batch, keys, random_params) -> Callable[[Any], dict[str, Any]]:
     @functools.cache
     def compiled(objective: Any) -> Any:
         def both(params: Any) -> Any:
-            corrupted = objective.corrupt(jax.tree.map(jnp.asarray, batch), keys["mask"])
-            sums, tokens = objective.evaluate(params, corrupted, keys, {})
-            return corrupted, objective.totals(corrupted), sums, tokens
+            corrupted = objective.prepare(jax.tree.map(jnp.asarray, batch), keys)
+            totals = objective.totals(corrupted)
+            context = Context(params, corrupted, totals, keys, jnp.int32(0), {})
+            return corrupted, totals, *objective.evaluate(context)
 
         return jax.jit(both)
 

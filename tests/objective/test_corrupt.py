@@ -132,7 +132,7 @@ def test_rows_without_candidates_are_left_alone():
     """Catches an empty row, or one of specials, whose padding is masked."""
     ids, docs = rows([0, 3, 4])
     ids[2, 1] = 7
-    options = MaskOptions(0.15, (1.0, 0.0, 0.0), False)
+    options = MaskOptions(mask_prob=0.15, mask_split=(1.0, 0.0, 0.0), whole_word=False)
     batch = {
         "ids": jnp.asarray(ids),
         "docs": jnp.asarray(docs),
@@ -194,7 +194,7 @@ def test_splice_writes_and_restores():
 def test_masks_belong_to_the_row_not_to_its_place():
     """Catches masks that change with the micro-batch: rows in another order keep theirs."""
     ids, docs = rows([128, 90, 60, 30])
-    options = MaskOptions(0.15, (0.4, 0.3, 0.3), True)
+    options = MaskOptions(mask_prob=0.15, mask_split=(0.4, 0.3, 0.3), whole_word=True)
 
     @jax.jit
     def corrupted(batch):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from electra_jax.learn.arrays import flatten
+from electra_jax.learn.learner import Context
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops import samplers
+from electra_jax.ops.vocabulary import samplers
 
 VOCAB = 40
 
@@ -81,7 +82,7 @@ def test_denominators(plain):
 
 def parts_of(objective, batch, keys, part):
     """The corrupted rows `part`, and the totals of the whole batch."""
-    whole = objective.corrupt(jax.tree.map(jnp.asarray, batch), keys["mask"])
+    whole = objective.prepare(jax.tree.map(jnp.asarray, batch), keys)
     return {name: x[part] for name, x in whole.items()}, objective.totals(whole)
 
 
@@ -94,7 +95,7 @@ def losses(make_objective, batch, keys, random_params):
         out = []
         for part in (slice(None), slice(0, None, 2), slice(1, None, 2)):
             rows, totals = parts_of(objective, batch, keys, part)
-            out.append(objective.loss(params, rows, totals, keys, jnp.int32(0), {}))
+            out.append(objective.loss(Context(params, rows, totals, keys, jnp.int32(0), {})))
         return out
 
     return jax.device_get(jax.jit(three)(random_params(objective)))
@@ -128,8 +129,9 @@ def gradients(make_objective, batch, keys, random_params):
         out = []
         for objective in objectives:
             rows, totals = parts_of(objective, batch, keys, slice(None))
-            grad = jax.grad(objective.loss, has_aux=True)
-            out.append(grad(params, rows, totals, keys, jnp.int32(0), {})[0])
+            rest = (rows, totals, keys, jnp.int32(0), {})
+            grad = jax.grad(lambda p, o=objective, r=rest: o.loss(Context(p, *r)), has_aux=True)
+            out.append(grad(params)[0])
         return out
 
     return [flatten(x) for x in jax.device_get(jax.jit(both)(random_params(objectives[0])))]
@@ -162,11 +164,13 @@ def test_uniform_generator(make_objective, batch, keys, random_params):
 
     @jax.jit
     def run(params):
-        corrupted = objective.corrupt(jax.tree.map(jnp.asarray, batch), keys["mask"])
+        corrupted = objective.prepare(jax.tree.map(jnp.asarray, batch), keys)
         totals = objective.totals(corrupted)
-        step = jnp.zeros((), jnp.int32)
-        grad = jax.value_and_grad(objective.loss, has_aux=True)
-        return grad(params, corrupted, totals, keys, step, {})
+        grad = jax.value_and_grad(
+            lambda p: objective.loss(Context(p, corrupted, totals, keys, jnp.int32(0), {})),
+            has_aux=True,
+        )
+        return grad(params)
 
     (_, sums), gradient = jax.device_get(run(random_params(objective)))
     values = objective.metrics(sums)
@@ -209,7 +213,11 @@ def test_evaluation_has_no_dropout(make_objective, batch, keys, random_params):
     for rate in (0.0, 0.5):
         objective = make_objective(model={"dropout": rate, "attention_dropout": rate})
         rows, _ = parts_of(objective, batch, keys, slice(None))
-        run = jax.jit(lambda params, o=objective, r=rows: o.evaluate(params, r, keys, {}))
+        run = jax.jit(
+            lambda params, o=objective, r=rows: o.evaluate(
+                Context(params, r, o.totals(r), keys, jnp.int32(0), {})
+            )
+        )
         texts.append(run.lower(random_params(objective)).as_text())
     assert texts[0] == texts[1]
 
@@ -227,9 +235,9 @@ def test_the_networks_drop_independently(make_objective, batch, keys, random_par
     monkeypatch.setattr(noise_ops, "dropout", recorded)
 
     def sites(params):
-        corrupted = objective.corrupt(jax.tree.map(jnp.asarray, batch), keys["mask"])
+        corrupted = objective.prepare(jax.tree.map(jnp.asarray, batch), keys)
         totals = objective.totals(corrupted)
-        objective.loss(params, corrupted, totals, keys, jnp.zeros((), jnp.int32), {})
+        objective.loss(Context(params, corrupted, totals, keys, jnp.int32(0), {}))
         return seen
 
     drawn = np.array(jax.jit(sites)(params))  # [sites, 2, B]

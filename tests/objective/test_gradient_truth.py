@@ -32,13 +32,16 @@ from electra_jax.convert import folder, names, pair
 from electra_jax.data.prepare import build
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.learn import arrays
+from electra_jax.learn.learner import Context
 from electra_jax.learn.optim import OptimSpec, direction
+from electra_jax.learn.parts import Part
+from electra_jax.learn.step import make_train_step, step_keys
 from electra_jax.model.electra import Dimensions, Electra, ModelSpec
 from electra_jax.model.layers import padded_vocab
+from electra_jax.model.tokens import Tokens
 from electra_jax.objective import protocol
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops.vocab_head import vocabulary_head
-from electra_jax.pretrain.step import make_train_step, step_keys
+from electra_jax.ops.vocabulary import vocabulary_head
 from electra_jax.spec import from_config, load_config
 
 pytestmark = pytest.mark.torch
@@ -144,16 +147,16 @@ def weights(objective: Any) -> dict[str, Any]:
 def corrupted(objective: Any, rows: Batch, step: int | jax.Array) -> dict[str, jax.Array]:
     """The batch as the train step corrupts it at `step`."""
     batch = {name: jnp.asarray(value) for name, value in rows.items()} | {"rows": jnp.arange(ROWS)}
-    return objective.corrupt(batch, step_keys(SEED, jnp.asarray(step, jnp.int32))["mask"])
+    return objective.prepare(batch, step_keys(SEED, jnp.asarray(step, jnp.int32)))
 
 
 def samples(
     objective: Any, params: dict[str, Any], batch: dict[str, jax.Array], step: int | jax.Array
 ) -> jax.Array:
     """The generator's replacements [B, K] at `step`."""
-    context = (batch[name] for name in ("types", "docs", "positions", "chosen"))
+    tokens = Tokens.of(batch)._replace(ids=batch["masked"])
     hidden, table, bias = Electra(objective.dims).apply(
-        {"params": params}, batch["masked"], *context, method=Electra.generate
+        {"params": params}, tokens, batch["chosen"], method=Electra.generate
     )
     head = vocabulary_head(
         hidden,
@@ -184,8 +187,9 @@ def cases(prepared: Prepared, rows: Batch) -> Callable[[str], Case]:
         @jax.jit
         def run(params: dict[str, Any]) -> Any:
             batch = corrupted(objective, rows, 0)
+            totals = objective.totals(batch)
             loss = lambda p: objective.loss(  # noqa: E731
-                p, batch, objective.totals(batch), keys, jnp.int32(0), {}
+                Context(p, batch, totals, keys, jnp.int32(0), {})
             )
             (value, _), grads = jax.value_and_grad(loss, has_aux=True)(params)
             return value, grads, batch | {"sampled": samples(objective, params, batch, 0)}
@@ -365,7 +369,13 @@ def test_ten_steps(cases: Callable[[str], Case], rows: Batch, tying: str) -> Non
     """Bias correction, a decayed bias, decay before clipping, the warmup of BERT, a step off by one."""
     case = cases(tying)
     objective, theirs = case.objective, Theirs(case.objective.dims, case.params, Truth())
-    train_step = jax.jit(make_train_step(objective, OPTIM, TOTAL_STEPS, 1, SEED))
+    train_step = jax.jit(
+        make_train_step(
+            objective,
+            [Part(optim=OPTIM, steps=TOTAL_STEPS)],
+            keys=lambda state: step_keys(SEED, state["step"]),
+        )
+    )
 
     @jax.jit
     def corrupt(params: dict[str, Any], step: jax.Array) -> dict[str, jax.Array]:
@@ -377,7 +387,7 @@ def test_ten_steps(cases: Callable[[str], Case], rows: Batch, tying: str) -> Non
         "params": jax.tree.map(jnp.asarray, case.params),
         "opt_state": direction(OPTIM).init(case.params),
         "skipped": {"total": jnp.int32(0), "run": jnp.int32(0)},
-        "extra": objective.extra(),
+        "carried": {},
     }
     moments: dict[str, list[torch.Tensor]] = {}
     norms = []

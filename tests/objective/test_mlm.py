@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from electra_jax.learn.arrays import flatten
+from electra_jax.learn.learner import Context
 
 
 @pytest.fixture(scope="module")
@@ -14,11 +15,13 @@ def found(make_objective, batch, keys, random_params):
 
     @jax.jit
     def run(params):
-        corrupted = objective.corrupt(jax.tree.map(jnp.asarray, batch), keys["mask"])
+        corrupted = objective.prepare(jax.tree.map(jnp.asarray, batch), keys)
         totals = objective.totals(corrupted)
-        step = jnp.zeros((), jnp.int32)
-        grad = jax.value_and_grad(objective.loss, has_aux=True)
-        return corrupted, totals, grad(params, corrupted, totals, keys, step, {})
+        grad = jax.value_and_grad(
+            lambda p: objective.loss(Context(p, corrupted, totals, keys, jnp.int32(0), {})),
+            has_aux=True,
+        )
+        return corrupted, totals, grad(params)
 
     corrupted, totals, ((loss, sums), gradient) = jax.device_get(run(random_params(objective)))
     return objective, corrupted, totals, loss, sums, flatten(gradient)
@@ -48,6 +51,6 @@ def test_every_parameter_learns(found):
 def test_masks_as_electra_does(make_objective, batch, keys, found):
     """Catches another split than 85/15/0, and masks that differ between objectives."""
     joint = make_objective()
-    corrupted = jax.jit(lambda b: joint.corrupt(b, keys["mask"]))(batch)
+    corrupted = jax.jit(lambda b: joint.prepare(b, keys))(batch)
     for name in ("chosen", "weights", "masked"):
         assert np.array_equal(corrupted[name], found[1][name])

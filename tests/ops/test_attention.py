@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from electra_jax.ops import attention as attention_ops
 from electra_jax.ops import noise as noise_ops
+from electra_jax.ops.attention import Mask, Rotation, plain, self_attention
 
-attention = jax.jit(attention_ops.attention, static_argnames=("dropout", "window", "causal"))
+attention = jax.jit(plain.attention, static_argnames="dropout")
 
 B, L, H, C = 2, 12, 2, 4
 DOCS = np.array([[1] * 5 + [2] * 4 + [0] * 3, [1] * 12], np.int32)
+MASK = Mask(DOCS)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +49,48 @@ def visible(window: int | None = None, causal: bool = False) -> np.ndarray:
 def test_equals_softmax_written_out(qkv, options):
     """Catches a missing scale, a mask of the wrong side or width, mixed heads, and pads seen."""
     q, k, v = qkv
-    out = attention(q, k, v, jnp.asarray(DOCS), **options)
+    out = attention(q, k, v, Mask(DOCS, **options))
     expected = np.einsum("bhlm,bmhc->blhc", weights(q, k, visible(**options)), v)
     assert np.abs(np.asarray(out) - expected).max() < 2e-6
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"causal": True}, {"window": 2}, {"causal": True, "window": 3}],
+    ids=str,
+)
+def test_rotation_is_by_the_difference_of_positions(options):
+    """Catches a rotation before the bias, of values or of neighbouring channels, angles of another base, and a mask
+    that the seam does not hand on. Positions begin anew in every document, as packed rows have it."""
+    draw = np.random.default_rng(2)
+    qkv, bias = draw.normal(size=(B, L, 3 * H * C)), draw.normal(size=3 * H * C)
+    positions = np.array([[*range(5), *range(4), *range(3)], range(12)])
+    q, k, v = np.moveaxis((qkv + bias).reshape(B, L, 3, H, C), 2, 0)
+
+    def turned(x: np.ndarray) -> np.ndarray:
+        """Pairs of channels as complex numbers, times e^(i angle)."""
+        angles = positions[..., None] / 100.0 ** (2 * np.arange(C // 2) / C)
+        pairs = (x[..., : C // 2] + 1j * x[..., C // 2 :]) * np.exp(1j * angles)[:, :, None]
+        return np.concatenate([pairs.real, pairs.imag], axis=-1)
+
+    actual = self_attention(
+        jnp.asarray(qkv, jnp.float32),
+        jnp.asarray(bias, jnp.float32),
+        Mask(jnp.asarray(DOCS), **options),
+        heads=H,
+        rotation=Rotation.of(jnp.asarray(positions), C, base=100.0),
+    )
+    expected = np.einsum("bhlm,bmhc->blhc", weights(turned(q), turned(k), visible(**options)), v)
+    np.testing.assert_allclose(actual, expected.reshape(B, L, -1), atol=2e-5)
+    # Only the difference counts.
+    moved = Rotation.of(jnp.asarray(positions + 100), C, base=100.0)
+    again = self_attention(
+        *(jnp.asarray(x, jnp.float32) for x in (qkv, bias)),
+        Mask(DOCS, **options),
+        heads=H,
+        rotation=moved,
+    )
+    np.testing.assert_allclose(again, actual, atol=2e-4)
 
 
 def test_documents_and_pads_are_isolated_exactly(qkv):
@@ -59,21 +99,21 @@ def test_documents_and_pads_are_isolated_exactly(qkv):
     q, k, v = qkv
 
     def output(q, k, v):
-        return attention(q, k, v, jnp.asarray(DOCS))[0, :, 0, 0]
+        return attention(q, k, v, MASK)[0, :, 0, 0]
 
     for jacobian in jax.jit(jax.jacrev(output, argnums=(0, 1, 2)))(q, k, v):
-        found_LxL = np.abs(np.asarray(jacobian)[:, 0]).max(axis=(-1, -2))
+        actual_LxL = np.abs(np.asarray(jacobian)[:, 0]).max(axis=(-1, -2))
         other = DOCS[0][:, None] != DOCS[0][None, :]
-        assert found_LxL[other].max() == 0
-        assert np.isfinite(found_LxL).all()
-        assert found_LxL[~other].max() > 0
+        assert actual_LxL[other].max() == 0
+        assert np.isfinite(actual_LxL).all()
+        assert actual_LxL[~other].max() > 0
 
 
 def test_a_row_of_pads_is_finite(qkv):
     """Catches 0 / 0 in the empty rows that fill up the last held-out batch."""
     q, k, v = qkv
-    docs = jnp.zeros((B, L), jnp.int32)
-    out, gradient = jax.value_and_grad(lambda q: attention(q, k, v, docs).sum())(q)
+    mask = Mask(jnp.zeros((B, L), jnp.int32))
+    out, gradient = jax.value_and_grad(lambda q: attention(q, k, v, mask).sum())(q)
     assert np.isfinite(out)
     assert np.isfinite(gradient).all()
 
@@ -83,9 +123,9 @@ def test_low_precision_inputs_still_have_a_float32_softmax(qkv):
     than bfloat16 can count over many keys."""
     q, k, _ = (jnp.asarray(x, jnp.bfloat16) for x in qkv)
     ones = jnp.ones((B, L, H, C), jnp.bfloat16)
-    out = attention(q, k, ones, jnp.asarray(DOCS))
+    out = attention(q, k, ones, MASK)
     assert out.dtype == jnp.bfloat16
-    text = str(jax.make_jaxpr(attention)(q, k, ones, jnp.asarray(DOCS)))
+    text = str(jax.make_jaxpr(attention)(q, k, ones, MASK))
     exponentials = [line for line in text.splitlines() if " exp " in line]
     assert exponentials
     assert all("f32[" in line.split("=")[0] for line in exponentials)
@@ -95,14 +135,14 @@ def test_dropout_is_on_the_weights_and_unbiased():
     """Catches dropout of the output instead of the weights, a softmax after it, one mask for all
     heads, and a missing 1 / (1 - rate)."""
     rows, length, rate = 64, 16, 0.25
-    docs = jnp.ones((rows, length), jnp.int32)
+    mask = Mask(jnp.ones((rows, length), jnp.int32))
     draw = np.random.default_rng(1)
     q, k = draw.normal(size=(2, rows, length, H, length)).astype(np.float32)
     # Values that are unit vectors make the output the weights themselves.
     v = np.broadcast_to(np.eye(length, dtype=np.float32)[:, None], (rows, length, H, length))
     noise = noise_ops.for_rows(jax.random.key(0), jnp.arange(rows))
-    full = np.asarray(attention(q, k, v, docs))
-    out = np.asarray(attention(q, k, v, docs, dropout=rate, noise=noise))
+    full = np.asarray(attention(q, k, v, mask))
+    out = np.asarray(attention(q, k, v, mask, dropout=rate, noise=noise))
     kept = out != 0
     assert np.abs(out[kept] * (1 - rate) - full[kept]).max() < 1e-6
     n = kept.size
@@ -111,22 +151,22 @@ def test_dropout_is_on_the_weights_and_unbiased():
     for other in (kept[:, :, ::-1], np.roll(kept, 1, axis=1), np.roll(kept, 1, axis=0)):
         agree = (kept == other).mean()
         assert abs(agree - (1 - 2 * rate * (1 - rate))) < 0.02
-    assert np.array_equal(np.asarray(attention(q, k, v, docs, dropout=rate, noise=None)), full)
+    assert np.array_equal(np.asarray(attention(q, k, v, mask, dropout=rate, noise=None)), full)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_gradients_of_scores_are_those_of_the_einsum(dtype):
-    """Catches heads, keys or channels exchanged in the keys' gradient, and slopes rounded before their product."""
+    """Catches heads, keys or channels exchanged in the keys' gradient, and cotangents rounded before their product."""
     draw = np.random.default_rng(0)
     q, k = (jnp.asarray(draw.normal(size=(2, length, 3, 5)), dtype) for length in (6, 8))
-    slope = jnp.asarray(draw.normal(size=(2, 3, 6, 8)), jnp.float32)
+    cotangent = jnp.asarray(draw.normal(size=(2, 3, 6, 8)), jnp.float32)
 
-    def plain(q: jax.Array, k: jax.Array) -> jax.Array:
+    def einsum(q: jax.Array, k: jax.Array) -> jax.Array:
         return jnp.einsum("blhc,bmhc->bhlm", q, k, preferred_element_type=jnp.float32)
 
-    _, of_expected = jax.vjp(plain, q, k)
-    _, of_found = jax.vjp(attention_ops._scores, q, k)
-    for mine, other in zip(of_found(slope), of_expected(slope), strict=True):
+    _, expected = jax.vjp(einsum, q, k)
+    _, by_hand = jax.vjp(plain._SCORES, q, k)
+    for mine, other in zip(by_hand(cotangent), expected(cotangent), strict=True):
         assert mine.dtype == other.dtype
         np.testing.assert_allclose(
             mine.astype("float32"), other.astype("float32"), rtol=1e-5, atol=1e-5

@@ -82,5 +82,5 @@ def test_fresh_parameters_are_a_short_program(devices):
 @pytest.mark.parametrize("runs", [0, 2])
 def test_fine_tuning_has_the_kernels(runs, devices, fine_tuning):
     """Catches kernels that cannot be vectorised over several runs in one program."""
-    found = set(kernels(fine_tuning(devices, runs)))
-    assert {"attention_forward", "attention_keys", "residual_norm", "gelu_backward"} <= found
+    actual = set(kernels(fine_tuning(devices, runs)))
+    assert {"attention_forward", "attention_keys", "residual_norm", "gelu_backward"} <= actual

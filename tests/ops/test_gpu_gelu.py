@@ -10,37 +10,38 @@ import pytest
 from jax.sharding import AbstractDevice, AxisType
 from scipy import special, stats
 
-from electra_jax.ops import feedforward, target
-from electra_jax.ops.gelu import gelu
-from electra_jax.ops.gpu import gelu as gelu_gpu
+from electra_jax.ops import kernel, machine
+from electra_jax.ops.gelu import bias_gelu, gelu
+from electra_jax.ops.gelu import hopper as gelu_gpu
+from electra_jax.ops.gelu.inputs import Inputs
 
 HOPPER = "NVIDIA H100 80GB HBM3"
 
 
 def drawn(length: int, width: int, dtype: str) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """h, bias, and a slope of the result."""
+    """h, bias, and a cotangent of the result."""
     draw = np.random.default_rng(0)
-    h, slope = (jnp.asarray(draw.normal(size=(2, length, width)) * 2, dtype) for _ in range(2))
-    return h, jnp.asarray(draw.normal(size=width), jnp.float32), slope
+    h, cotangent = (jnp.asarray(draw.normal(size=(2, length, width)) * 2, dtype) for _ in range(2))
+    return h, jnp.asarray(draw.normal(size=width), jnp.float32), cotangent
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def gradients(f, h, bias, slope) -> tuple[jax.Array, ...]:
+def gradients(f, h, bias, cotangent) -> tuple[jax.Array, ...]:
     """The result and the gradients of h and bias."""
     out, back = jax.vjp(f, h, bias)
-    return out, *back(slope)
+    return out, *back(cotangent)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_plain_version_is_the_module_to_the_bit(dtype):
     """Catches a bias added in another dtype than nn.Dense's."""
     inner, bias, _ = drawn(8, 256, dtype)
-    kernel = jnp.asarray(np.random.default_rng(1).normal(size=(256, 256)), jnp.float32)
-    params = {"params": {"kernel": kernel, "bias": bias}}
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=(256, 256)), jnp.float32)
+    params = {"params": {"kernel": weights, "bias": bias}}
     expected = gelu(nn.Dense(256, dtype=dtype).apply(params, inner))
-    found = feedforward.bias_gelu(jnp.dot(inner, kernel.astype(dtype)), bias)
-    assert found.dtype == expected.dtype == dtype
-    assert (found == expected).all()
+    actual = bias_gelu(jnp.dot(inner, weights.astype(dtype)), bias)
+    assert actual.dtype == expected.dtype == dtype
+    assert (actual == expected).all()
 
 
 X = np.concatenate([np.linspace(-12, 12, 20001), [-1e3, 1e3, 0, 1e-20]]).astype(np.float32)
@@ -54,10 +55,10 @@ def test_gelu_by_definition():
     assert (error <= 1e-7 + 1e-7 * np.abs(exact)).all()
 
 
-def test_steepness_by_definition():
+def test_derivative_by_definition():
     """Catches a sign lost where the derivative is taken from that at -x, and NaN far out."""
     exact = special.ndtr(WIDE) + WIDE * stats.norm.pdf(WIDE)
-    assert np.abs(gelu_gpu._steepness(jnp.asarray(X), True) - exact).max() < 3e-7
+    assert np.abs(gelu_gpu._derivative(jnp.asarray(X), True) - exact).max() < 3e-7
 
 
 @pytest.mark.parametrize(
@@ -66,11 +67,16 @@ def test_steepness_by_definition():
 def test_kernel_equals_the_plain_version(monkeypatch, width, dtype):
     """Catches columns mixed up, blocks that programs leave out or take twice, and partial sums that are lost."""
     monkeypatch.setattr(gelu_gpu, "_PROGRAMS", 3 * width // 256)
-    h, bias, slope = drawn(20, width, dtype)  # five blocks of rows for three programs
-    kernel = functools.partial(gelu_gpu.bias_gelu, interpret=True)
-    wide = [a.astype(jnp.float32) for a in (h, bias, slope)]
-    expected = gradients(feedforward._bias_gelu, *wide)
-    for f, e, like in zip(gradients(kernel, h, bias, slope), expected, (h, h, bias), strict=True):
+    h, bias, cotangent = drawn(20, width, dtype)  # five blocks of rows for three programs
+
+    def interpreted(h, bias):
+        return gelu_gpu.run(Inputs(h, bias), interpret=True)
+
+    wide = [a.astype(jnp.float32) for a in (h, bias, cotangent)]
+    expected = gradients(bias_gelu, *wide)
+    for f, e, like in zip(
+        gradients(interpreted, h, bias, cotangent), expected, (h, h, bias), strict=True
+    ):
         assert f.dtype == like.dtype
         bound = 2e-6 if f.dtype == jnp.float32 else 2**-8
         assert np.abs(f - e).max() < bound * np.abs(e).max()
@@ -78,15 +84,15 @@ def test_kernel_equals_the_plain_version(monkeypatch, width, dtype):
 
 def test_devices_take_their_own_rows(monkeypatch):
     """Catches gradients of the bias that are not added up."""
-    monkeypatch.setattr(target, "on_hopper", lambda: True)
-    kernel = functools.partial(gelu_gpu.bias_gelu, interpret=True)
-    monkeypatch.setattr(gelu_gpu, "bias_gelu", kernel)
+    monkeypatch.setattr(machine, "card", lambda: machine.HOPPER)
+    monkeypatch.setattr(gelu_gpu, "run", functools.partial(gelu_gpu.run, interpret=True))
     arrays = drawn(8, 256, "float32")
     mesh = jax.make_mesh((2, 1), ("data", "fsdp"), (AxisType.Auto,) * 2, devices=jax.devices()[:2])
-    with jax.set_mesh(mesh):
-        results = gradients(feedforward.bias_gelu, *arrays)
-    for found, expected in zip(results, gradients(feedforward._bias_gelu, *arrays), strict=True):
-        assert np.abs(found - expected).max() < 2e-6 * np.abs(expected).max()
+    with jax.set_mesh(mesh), kernel.recorded() as taken:
+        results = gradients(bias_gelu, *arrays)
+    assert "bias_gelu/hopper" in taken
+    for actual, expected in zip(results, gradients(bias_gelu, *arrays), strict=True):
+        assert np.abs(actual - expected).max() < 2e-6 * np.abs(expected).max()
 
 
 def traced(shape: tuple[int, int, int], kind: str = HOPPER, dtype=jnp.bfloat16) -> str:
@@ -101,15 +107,15 @@ def traced(shape: tuple[int, int, int], kind: str = HOPPER, dtype=jnp.bfloat16) 
     h = jax.ShapeDtypeStruct(shape, dtype)
     bias = jax.ShapeDtypeStruct(shape[-1:], jnp.float32)
     with jax.sharding.use_abstract_mesh(mesh):
-        return str(jax.make_jaxpr(functools.partial(gradients, feedforward.bias_gelu))(h, bias, h))
+        return str(jax.make_jaxpr(functools.partial(gradients, bias_gelu))(h, bias, h))
 
 
 def test_a_gpu_takes_the_kernel_and_says_what_it_cannot(capfd):
-    """Catches a fallback nobody is told of, one told of at every layer, and kernels on other platforms."""
-    target.tell.cache_clear()
+    """Catches a fallback that is not reported, one reported at every layer, and kernels on other platforms."""
+    kernel.report.cache_clear()
     for width in (256, 1024, 3072, 4096):
-        made = traced((4, 128, width))
-        assert "name=gelu\n" in made and "name=gelu_backward\n" in made
+        program = traced((4, 128, width))
+        assert "name=gelu\n" in program and "name=gelu_backward\n" in program
     for kind in ("cpu", "tpu", "NVIDIA A100-SXM4-80GB"):
         assert "pallas_call" not in traced((4, 128, 256), kind)
     assert capfd.readouterr().err == ""

@@ -10,11 +10,12 @@ import pytest
 from jax.sharding import AbstractDevice, AxisType
 
 from electra_jax.model.layers import layer_norm
+from electra_jax.ops import kernel, machine
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops import residual, target
-from electra_jax.ops.gpu import norm as norm_gpu
-from electra_jax.ops.gpu import residual as residual_gpu
-from electra_jax.ops.gpu import rows as rows_gpu
+from electra_jax.ops.norm import hopper as norm_gpu
+from electra_jax.ops.norm import hopper_residual as residual_gpu
+from electra_jax.ops.norm import hopper_rows as rows_gpu
+from electra_jax.ops.norm import norm, plain, residual_norm
 
 B = 2
 RATE = 0.1
@@ -24,11 +25,11 @@ HOPPER = "NVIDIA H100 80GB HBM3"
 def drawn(
     length: int, width: int, x_dtype: str, h_dtype: str
 ) -> tuple[list[jax.Array], tuple[jax.Array, jax.Array]]:
-    """The arguments of `residual_norm`, and slopes of its results."""
+    """The arguments of `residual_norm`, and cotangents of its results."""
     draw = np.random.default_rng(0)
-    x, h, *slopes = (draw.normal(size=(B, length, width)) for _ in range(4))
+    x, h, *cotangents = (draw.normal(size=(B, length, width)) for _ in range(4))
     params = [jnp.asarray(draw.normal(size=width), jnp.float32) for _ in range(3)]
-    of_y, of_operand = map(jnp.asarray, slopes, (x_dtype, h_dtype))
+    of_y, of_operand = map(jnp.asarray, cotangents, (x_dtype, h_dtype))
     return [jnp.asarray(x, x_dtype), jnp.asarray(h, h_dtype), *params], (of_y, of_operand)
 
 
@@ -55,16 +56,16 @@ class Modules(nn.Module):
 def test_plain_version_is_the_modules_to_the_bit(monkeypatch, platform, x_dtype):
     """Catches a bias added after rounding to another dtype, a sum that is not rounded to the stream's dtype, and the
     other formula of the variance."""
-    monkeypatch.setattr(target, "platform", lambda: platform)
+    monkeypatch.setattr(machine, "platform", lambda: platform)
     (x, inner, bias, scale, shift), _ = drawn(16, 64, x_dtype, "bfloat16")
-    kernel = jnp.asarray(np.random.default_rng(1).normal(size=(64, 64)), jnp.float32)
-    h = jnp.dot(inner, kernel.astype(inner.dtype))
-    params = {"dense": {"kernel": kernel, "bias": bias}, "norm": {"scale": scale, "bias": shift}}
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=(64, 64)), jnp.float32)
+    h = jnp.dot(inner, weights.astype(inner.dtype))
+    params = {"dense": {"kernel": weights, "bias": bias}, "norm": {"scale": scale, "bias": shift}}
     modules = Modules(x_dtype, "bfloat16", RATE)
     expected = modules.apply({"params": params}, x, inner, noise())
-    found, operand = residual.residual_norm(x, h, bias, scale, shift, dropout=RATE, noise=noise())
-    assert found.dtype == expected.dtype == x_dtype
-    assert (found == expected).all()
+    actual, operand = residual_norm(x, h, bias, scale, shift, dropout=RATE, noise=noise())
+    assert actual.dtype == expected.dtype == x_dtype
+    assert (actual == expected).all()
     assert operand.dtype == h.dtype
     assert (operand == expected.astype(h.dtype)).all()
 
@@ -73,24 +74,24 @@ def test_plain_version_is_the_modules_to_the_bit(monkeypatch, platform, x_dtype)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_plain_norm_is_the_module_to_the_bit(monkeypatch, platform, dtype):
     """Catches dropout before a result is rounded to its dtype, and the other formula of the variance."""
-    monkeypatch.setattr(target, "platform", lambda: platform)
+    monkeypatch.setattr(machine, "platform", lambda: platform)
     (x, _, _, scale, shift), _ = drawn(16, 64, "float32", "float32")
     params = {"params": {"scale": scale, "bias": shift}}
     expected = noise_ops.dropout(layer_norm(dtype).apply(params, x), RATE, noise())
-    found = residual.norm(x, scale, shift, dropout=RATE, noise=noise(), dtype=dtype)
-    assert found.dtype == expected.dtype == dtype
-    assert (found == expected).all()
+    actual = norm(x, scale, shift, dropout=RATE, noise=noise(), dtype=dtype)
+    assert actual.dtype == expected.dtype == dtype
+    assert (actual == expected).all()
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_gradients_by_hand_are_those_of_autodiff(monkeypatch, dtype):
     """Catches a term of the norm's gradient that is missing, sums over another axis, and another dtype."""
-    (x, _, _, scale, shift), (slope, _) = drawn(16, 64, dtype, dtype)
+    (x, _, _, scale, shift), (cotangent, _) = drawn(16, 64, dtype, dtype)
     results = {}
     for platform in ("cpu", "gpu"):  # by hand; by automatic differentiation
-        monkeypatch.setattr(target, "platform", lambda platform=platform: platform)
-        y, pull = jax.vjp(lambda *a: residual._layer_norm(*a, dtype), x, scale, shift)
-        results[platform] = (y, *pull(slope))
+        monkeypatch.setattr(machine, "platform", lambda platform=platform: platform)
+        y, pull = jax.vjp(lambda *a: plain.layer_norm(*a, dtype), x, scale, shift)
+        results[platform] = (y, *pull(cotangent))
     for mine, other in zip(results["cpu"], results["gpu"], strict=True):
         assert mine.dtype == other.dtype
         tolerance = 1e-4 if mine.dtype == "float32" else 0.02
@@ -115,20 +116,24 @@ def test_gradients_by_hand_are_those_of_autodiff(monkeypatch, dtype):
 )
 def test_kernels_equal_the_plain_version(monkeypatch, length, width, x_dtype, h_dtype, dropout):
     """Catches another mask of dropout than `noise.dropout`'s, columns beyond the width in a mean, blocks that programs
-    leave out or take twice, partial sums that are lost, one gradient for x and h where they differ, and a slope that is
-    left out where the result is used twice."""
+    leave out or take twice, partial sums that are lost, one gradient for x and h where they differ, and a cotangent
+    that is left out where the result is used twice."""
     three_programs(monkeypatch, residual_gpu, (B, length, width))
-    arrays, slopes = drawn(length, width, x_dtype, h_dtype)
-    kernels = functools.partial(residual_gpu.residual_norm, interpret=True)
-    results = gradients(kernels, arrays, slopes, dropout)
-    wide = jax.tree.map(lambda a: a.astype(jnp.float32), (arrays, slopes))
-    dtypes = [a.dtype for a in (*slopes, *arrays)]
-    for found, expected, dtype in zip(
-        results, gradients(residual._plain, *wide, dropout), dtypes, strict=True
+    arrays, cotangents = drawn(length, width, x_dtype, h_dtype)
+
+    def kernels(*arrays, noise, dropout):
+        inputs = plain.Residual(*arrays, noise if dropout else None)
+        return residual_gpu.run(inputs, dropout=dropout, interpret=True)
+
+    results = gradients(kernels, arrays, cotangents, dropout)
+    wide = jax.tree.map(lambda a: a.astype(jnp.float32), (arrays, cotangents))
+    dtypes = [a.dtype for a in (*cotangents, *arrays)]
+    for actual, expected, dtype in zip(
+        results, gradients(residual_norm, *wide, dropout), dtypes, strict=True
     ):
-        assert found.dtype == dtype
+        assert actual.dtype == dtype
         bound = 2e-6 if dtype == jnp.float32 else 2**-8
-        assert np.abs(found - expected).max() < bound * np.abs(expected).max()
+        assert np.abs(actual - expected).max() < bound * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(
@@ -146,70 +151,62 @@ def test_kernels_equal_the_plain_version(monkeypatch, length, width, x_dtype, h_
 def test_kernels_of_the_norm_alone_equal_it(monkeypatch, length, width, x_dtype, dtype, dropout):
     """Catches dropout before the norm instead of after it, its gradient without the mask, and the other dtype."""
     three_programs(monkeypatch, norm_gpu, (B, length, width))
-    (x, _, _, scale, shift), (_, slope) = drawn(length, width, x_dtype, dtype)
+    (x, _, _, scale, shift), (_, cotangent) = drawn(length, width, x_dtype, dtype)
     arrays = (x, scale, shift)
 
-    def kernels(*a):
-        return norm_gpu.norm(*a, jnp.dtype(dtype), interpret=True)
+    in_float32 = functools.partial(norm, dtype="float32")
 
-    def plain(*a):
-        return residual._plain_norm(*a, jnp.float32)
+    def kernels(*arrays, noise, dropout):
+        inputs = plain.Normed(*arrays, noise if dropout else None)
+        return norm_gpu.run(inputs, dropout=dropout, dtype=jnp.dtype(dtype), interpret=True)
 
-    results = gradients(kernels, arrays, slope, dropout)
-    wide = [a.astype(jnp.float32) for a in (*arrays, slope)]
-    for found, expected, wanted in zip(
+    results = gradients(kernels, arrays, cotangent, dropout)
+    wide = [a.astype(jnp.float32) for a in (*arrays, cotangent)]
+    for actual, expected, wanted in zip(
         results,
-        gradients(plain, wide[:-1], wide[-1], dropout),
+        gradients(in_float32, wide[:-1], wide[-1], dropout),
         (dtype, x_dtype, "float32", "float32"),
         strict=True,
     ):
-        assert found.dtype == wanted
+        assert actual.dtype == wanted
         bound = 2e-6 if wanted == "float32" else 2**-8
-        assert np.abs(found - expected).max() < bound * np.abs(expected).max()
+        assert np.abs(actual - expected).max() < bound * np.abs(expected).max()
 
 
 def three_programs(monkeypatch, kernels, shape: tuple[int, int, int]) -> None:
     """Has the kernels run as three programs, whose numbers of blocks differ."""
     for fitting in ("_FORWARD", "_BACKWARD"):
         monkeypatch.setattr(kernels, fitting, {1: 3, 3: 3})
-    monkeypatch.setattr(rows_gpu, "_CORES", 1)
+    monkeypatch.setattr(machine, "HOPPER", machine.Card(multiprocessors=1))
     cut = rows_gpu.shape_of(shape, kernels._BACKWARD, 0.0)
     assert cut.programs == 3 and cut.blocks % 3
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
-def gradients(f, arrays, slope, dropout) -> tuple[jax.Array, ...]:
+def gradients(f, arrays, cotangent, dropout) -> tuple[jax.Array, ...]:
     """The results and the gradients of all arguments."""
-    out, back = jax.vjp(lambda *a: f(*a, noise(), dropout), *arrays)
-    return *jax.tree.leaves(out), *back(slope)
+    out, back = jax.vjp(lambda *a: f(*a, noise=noise(), dropout=dropout), *arrays)
+    return *jax.tree.leaves(out), *back(cotangent)
 
 
 def test_devices_take_their_own_rows(monkeypatch):
     """Catches keys of noise that stay behind when rows are split, and gradients of parameters that are not added up."""
-    monkeypatch.setattr(target, "on_hopper", lambda: True)
-    for module, name in ((residual_gpu, "residual_norm"), (norm_gpu, "norm")):
-        kernels = functools.partial(getattr(module, name), interpret=True)
-        monkeypatch.setattr(module, name, kernels)
-    arrays, slopes = drawn(4, 256, "float32", "float32")
-
-    def residual_norm(*arrays):
-        return residual.residual_norm(*arrays[:-2], noise=arrays[-2], dropout=arrays[-1])
-
-    def norm(*arrays):
-        return residual.norm(*arrays[:-2], noise=arrays[-2], dropout=arrays[-1], dtype="float32")
-
-    def plain_norm(*arrays):
-        return residual._plain_norm(*arrays, jnp.float32)
+    monkeypatch.setattr(machine, "card", lambda: machine.HOPPER)
+    for module in (residual_gpu, norm_gpu):
+        monkeypatch.setattr(module, "run", functools.partial(module.run, interpret=True))
+    arrays, cotangents = drawn(4, 256, "float32", "float32")
 
     mesh = jax.make_mesh((2, 1), ("data", "fsdp"), (AxisType.Auto,) * 2, devices=jax.devices()[:2])
-    for split, plain, some, slope in (
-        (residual_norm, residual._plain, arrays, slopes),
-        (norm, plain_norm, [arrays[0], *arrays[3:]], slopes[0]),
+    in_float32 = functools.partial(norm, dtype="float32")
+    for split, some, cotangent in (
+        (residual_norm, arrays, cotangents),
+        (in_float32, [arrays[0], *arrays[3:]], cotangents[0]),
     ):
-        with jax.set_mesh(mesh):
-            results = gradients(split, some, slope, RATE)
-        for found, expected in zip(results, gradients(plain, some, slope, RATE), strict=True):
-            assert np.abs(found - expected).max() < 2e-6 * np.abs(expected).max()
+        with jax.set_mesh(mesh), kernel.recorded() as taken:
+            results = gradients(split, some, cotangent, RATE)
+        assert taken <= {"residual_norm/hopper_residual", "norm/hopper"} and taken
+        for actual, expected in zip(results, gradients(split, some, cotangent, RATE), strict=True):
+            assert np.abs(actual - expected).max() < 2e-6 * np.abs(expected).max()
 
 
 def traced(shape: tuple[int, int, int], kind: str = HOPPER, **options) -> tuple[str, str]:
@@ -224,31 +221,31 @@ def traced(shape: tuple[int, int, int], kind: str = HOPPER, **options) -> tuple[
     x = jax.ShapeDtypeStruct(shape, options.pop("dtype", jnp.bfloat16))
     params = [jax.ShapeDtypeStruct(shape[-1:], jnp.float32)] * 3
     keys = noise_ops.Noise(*[jax.ShapeDtypeStruct(shape[:1], jnp.uint32)] * 2)
-    norm = functools.partial(residual.norm, dtype=x.dtype)
-    programs = ((residual.residual_norm, (x, x, *params, keys)), (norm, (x, *params[1:], keys)))
+    in_dtype = functools.partial(norm, dtype=x.dtype)
+    programs = ((residual_norm, (x, x, *params, keys)), (in_dtype, (x, *params[1:], keys)))
     with jax.sharding.use_abstract_mesh(mesh):
-        residual_norm, norm = (
+        first, second = (
             str(jax.make_jaxpr(lambda *a, f=f: f(*a[:-1], noise=a[-1], **options))(*arrays))
             for f, arrays in programs
         )
-    return residual_norm, norm
+    return first, second
 
 
 def test_a_kernel_is_traced_once_for_all_layers(monkeypatch):
     """Catches kernels that every layer traces and lowers anew: of small's start, a dozen seconds."""
     calls = []
 
-    def counted(x, h, bias, scale, shift, noise, dropout):
+    def counted(inputs, dropout):
         calls.append(dropout)
-        return residual._plain(x, h, bias, scale, shift, noise, dropout)
+        return plain.residual_norm(inputs, dropout)
 
-    monkeypatch.setattr(residual_gpu, "residual_norm", counted)
-    monkeypatch.setattr(target, "on_hopper", lambda: True)
+    monkeypatch.setattr(residual_gpu, "run", counted)
+    monkeypatch.setattr(machine, "card", lambda: machine.HOPPER)
     (x, h, *params), _ = drawn(4, 256, "float32", "bfloat16")
 
     def layers(x, h, rate):
         for _ in range(6):
-            x, h = residual.residual_norm(x, h, *params, dropout=rate, noise=noise())
+            x, h = residual_norm(x, h, *params, dropout=rate, noise=noise())
         return x
 
     with jax.set_mesh(jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])):
@@ -258,12 +255,12 @@ def test_a_kernel_is_traced_once_for_all_layers(monkeypatch):
 
 
 def test_a_gpu_takes_the_kernels_and_says_what_they_cannot(capfd):
-    """Catches a fallback nobody is told of, one told of at every layer, and kernels on other platforms."""
-    target.tell.cache_clear()
+    """Catches a fallback that is not reported, one reported at every layer, and kernels on other platforms."""
+    kernel.report.cache_clear()
     for width in (64, 128, 256, 512, 768, 1024, 2048):
         for length in (32, 128, 512):
-            made = traced((4, length, width), dropout=RATE)
-            assert all("pallas_call" in program for program in made)
+            programs = traced((4, length, width), dropout=RATE)
+            assert all("pallas_call" in program for program in programs)
     for kind in ("cpu", "tpu", "NVIDIA A100-SXM4-80GB"):
         assert "pallas_call" not in "".join(traced((4, 128, 256), kind))
     assert capfd.readouterr().err == ""

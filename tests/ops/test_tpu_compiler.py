@@ -9,10 +9,11 @@ import pytest
 from electra_jax.bench.synthetic import synthetic
 from electra_jax.learn import mesh as meshes
 from electra_jax.objective.corrupt import slot_count
+from electra_jax.ops.attention import inputs as attention
+from electra_jax.ops.attention import tpu as attention_kernel
 from electra_jax.ops.noise import Noise
-from electra_jax.ops.tpu import attention as attention_kernel
-from electra_jax.ops.tpu import vocabulary as vocab_kernel
-from electra_jax.ops.vocab_tiles import HeadOptions
+from electra_jax.ops.vocabulary import tpu as vocab_kernel
+from electra_jax.ops.vocabulary.slots import HeadOptions, Inputs
 from electra_jax.plan import topology
 from electra_jax.plan.step import compile_step, settle
 from electra_jax.plan.stretches import described
@@ -49,8 +50,8 @@ def test_kernels_compile(slice):
     keys = ((4,), jnp.uint32)
 
     def attend(qkv, bias, docs, low, high):
-        noise = Noise(low, high)
-        out = attention_kernel.self_attention(qkv, bias, docs, noise, width // 64, 0.1)
+        inputs = attention.Inputs(qkv, bias, attention.Mask(docs), Noise(low, high))
+        out = attention_kernel.run(inputs, heads=width // 64, dropout=0.1)
         return jnp.sum(out.astype(jnp.float32))
 
     for length, width in ((128, 64), (128, 256), (512, 768)):
@@ -59,8 +60,9 @@ def test_kernels_compile(slice):
         assert text.count('custom_call_target="tpu_custom_call"') == 2
 
     def head(hidden, table, bias, targets, low, high):
-        options = HeadOptions(30522, 1.0, False, 0)
-        out = vocab_kernel.kernel_head(hidden, table, bias, targets, Noise(low, high), options)
+        options = HeadOptions(vocab_size=30522, tile=2048)
+        inputs = Inputs(hidden, table, bias, targets, Noise(low, high))
+        out = vocab_kernel.run(inputs, options=options)
         return jnp.sum(out.loss)
 
     shapes = (((4, 300, 768), jnp.bfloat16), ((30592, 768), jnp.float32), ((30592,), jnp.float32))

@@ -3,15 +3,18 @@
 import numpy as np
 import pytest
 
-from electra_jax.ops.tpu import vocabulary as vocab_kernel
-from electra_jax.ops.vocab_tiles import HeadOptions
+from electra_jax.ops.vocabulary import tpu as vocab_kernel
+from electra_jax.ops.vocabulary.slots import HeadOptions
 
 B, K, E, V, REAL = 9, 19, 128, 320, 300
 
 
 @pytest.mark.parametrize(
     "options",
-    [HeadOptions(REAL, 1.0, False, 128), HeadOptions(REAL, 2.0, True, 128)],
+    [
+        HeadOptions(vocab_size=REAL, tile=128),
+        HeadOptions(vocab_size=REAL, temperature=2.0, disallow_correct=True, tile=128),
+    ],
     ids=["plain", "temperature and disallow_correct"],
 )
 def test_kernels_equal_the_tiles(monkeypatch, same_as_tiles, options):
@@ -21,4 +24,4 @@ def test_kernels_equal_the_tiles(monkeypatch, same_as_tiles, options):
     monkeypatch.setattr(vocab_kernel, "_SLOTS", 128)
     draw = np.random.default_rng(0)
     hidden, table = draw.normal(size=(B, K, E)), 0.3 * draw.normal(size=(V, E))
-    same_as_tiles(vocab_kernel.kernel_head, options, hidden, table, draw.normal(size=V))
+    same_as_tiles(vocab_kernel, options, hidden, table, draw.normal(size=V))

@@ -11,8 +11,7 @@ from jax.sharding import PartitionSpec as P
 from scipy import stats
 
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops import samplers, vocab_head
-from electra_jax.ops.vocab_head import HeadOutput, vocabulary_head
+from electra_jax.ops.vocabulary import HeadOutput, api, samplers, vocabulary_head
 
 B, K, E, V, PADDED = 3, 5, 8, 50, 128
 
@@ -35,7 +34,7 @@ def inputs(seed: int = 0) -> dict[str, np.ndarray]:
 @pytest.fixture(autouse=True, params=[128, 48], ids=["whole", "tiles"])
 def tile(request, monkeypatch) -> int:
     """Every test runs on all logits at once and on tiles, the last of which overlaps the one before."""
-    monkeypatch.setattr(vocab_head, "TILE", request.param)
+    monkeypatch.setattr(api, "TILE", request.param)
     return request.param
 
 
@@ -51,7 +50,7 @@ only_tiles = pytest.mark.parametrize("tile", [48], ids=["tiles"], indirect=True)
 
 
 def head(x: dict, seed: int = 0, **options) -> HeadOutput:
-    return _head(x, seed, vocab_head.TILE, **options)
+    return _head(x, seed, api.TILE, **options)
 
 
 @partial(jax.jit, static_argnames=("temperature", "disallow_correct", "sampler", "tile"))
@@ -130,8 +129,8 @@ def test_gradients_written_out():
     assert np.abs(np.asarray(bias)[:V] - d_logits.sum((0, 1))).max() < 1e-5
     assert np.all(np.asarray(table)[V:] == 0)
     assert np.all(np.asarray(bias)[V:] == 0)
-    for name, found in zip(others, none, strict=True):
-        assert all(np.all(np.asarray(gradient) == 0) for gradient in found), name
+    for name, actual in zip(others, none, strict=True):
+        assert all(np.all(np.asarray(gradient) == 0) for gradient in actual), name
 
 
 @pytest.fixture(scope="module")
@@ -265,19 +264,19 @@ def test_tiles_change_nothing(options, tile, sampler):
         return jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(hidden, table, bias)
 
     arrays = (x["hidden"], x["table"], x["bias"])
-    (_, whole), whole_slope = run(*arrays, 1024)
+    (_, whole), whole_gradients = run(*arrays, 1024)
     # Groups divide the tile. With them a sample's log-probability is off by a unit in the last place of its logit.
     sizes, unit = ((128, 300, 1000), 2e-6) if sampler == "gumbel" else ((128, 304, 1008), 4e-6)
     for size in sizes:
-        (_, tiled), slope = run(*arrays, size)
+        (_, tiled), gradients = run(*arrays, size)
         assert np.array_equal(tiled.sampled_BxK, whole.sampled_BxK)
         for name in ("loss", "correct", "sampled_correct", "entropy", "log_q_BxK"):
             atol = unit if name == "log_q_BxK" else 2e-6
             np.testing.assert_allclose(
                 getattr(tiled, name), getattr(whole, name), rtol=2e-6, atol=atol, err_msg=name
             )
-        for found, expected in zip(slope, whole_slope, strict=True):
-            np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
+        for actual, expected in zip(gradients, whole_gradients, strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-6)
 
 
 @only_tiles
@@ -288,7 +287,7 @@ def test_devices_change_nothing_and_add_up_once(tile):
     mesh = jax.make_mesh((4, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
     rows, whole = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, P())
 
-    def slopes(hidden, table, bias, targets, weights, numbers):
+    def gradients(hidden, table, bias, targets, weights, numbers):
         noise = noise_ops.for_rows(jax.random.key(3), numbers)
 
         def loss(hidden, table, bias):
@@ -301,23 +300,23 @@ def test_devices_change_nothing_and_add_up_once(tile):
 
     def on_mesh(*arrays):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return slopes(*arrays)
+            return gradients(*arrays)
 
     arrays = (x["hidden"], x["table"], x["bias"], x["targets"], x["weights"], np.arange(8))
     # What each device should do, one after another: the same shapes, so the same order of sums.
     hidden, table, bias, *by_row = arrays
     alone = [
-        jax.jit(slopes)(hidden[i : i + 1], table, bias, *(a[i : i + 1] for a in by_row))
+        jax.jit(gradients)(hidden[i : i + 1], table, bias, *(a[i : i + 1] for a in by_row))
         for i in range(8)
     ]
-    of_hidden, of_table, of_bias = zip(*(slope for slope, _ in alone), strict=True)
+    of_hidden, of_table, of_bias = zip(*(gradients for gradients, _ in alone), strict=True)
     expected = (np.concatenate(of_hidden), sum(of_table), sum(of_bias))
     sampled = np.concatenate([ids for _, ids in alone])
     placed = [jax.device_put(a, whole if i in (1, 2) else rows) for i, a in enumerate(arrays)]
     compiled = jax.jit(on_mesh).lower(*placed).compile()
-    found, same = compiled(*placed)
+    actual, same = compiled(*placed)
     assert np.array_equal(same, sampled)
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
     loops = [line for line in compiled.as_text().splitlines() if "all-reduce(" in line]
     assert loops and not any("/while/" in line for line in loops)

@@ -63,7 +63,7 @@ def test_the_line_is_ours(tpu, first, shift):
     module = parse(tpu)
     entry, body = module.computations["main_spmd"], module.computations["body"]
     assert str(module.source(body["product"])) == "electra_jax/ops/vocab_head.py:46 vocabulary_head"
-    assert str(module.source(entry["scores"])) == "electra_jax/pretrain/step.py:61 train_step"
+    assert str(module.source(entry["scores"])) == "electra_jax/learn/step.py:61 train_step"
     assert module.source(entry["kernel"]) is None
     other = module.source(entry["scores"], prefer="nowhere/")
     assert str(other) == "optax/tree_utils/_tree_math.py:187 tree_sum"

@@ -191,7 +191,9 @@ def test_everything_else_compiles_for_two_slices():
     assert built.init.lower().compile() is not None
     number = jax.ShapeDtypeStruct((), "int32", sharding=NamedSharding(built.mesh, P()))
     state = built.abstract_state
-    evaluated = built.eval_step.lower(state["params"], state["extra"], built.abstract_batch, number)
+    evaluated = built.eval_step.lower(
+        state["params"], state["carried"], built.abstract_batch, number
+    )
     assert evaluated.compile() is not None
 
 

@@ -60,7 +60,7 @@ def test_collectives(tpu, groups):
     assert permute.hidden_cycles == 2000 and permute.sent == permute.bytes
     assert (reduce.kind, reduce.bytes, reduce.started) == ("all-reduce", 128 * 256 * 4, False)
     assert reduce.group == 8 and reduce.sent == 2 * 7 / 8 * reduce.bytes
-    assert str(reduce.source) == "electra_jax/pretrain/step.py:61 train_step"
+    assert str(reduce.source) == "electra_jax/learn/step.py:61 train_step"
 
 
 def test_a_collective_inside_a_wrapper_counts_once(tpu):
@@ -120,7 +120,7 @@ def test_a_buffer_that_the_compiler_moved_has_its_line(tpu):
     buffers = weigh_text(tpu.replace("  %kernel =", moved)).buffers
     found = [b for b in buffers if b.array == "f32[6,128,128]"]
     assert len(found) == 3 and len(set(found)) == 1
-    assert str(found[0].source) == "electra_jax/pretrain/step.py:61 train_step"
+    assert str(found[0].source) == "electra_jax/learn/step.py:61 train_step"
     assert found[0].op_name.endswith("attention/dot_general")
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from electra_jax.learn import checkpoint
 from electra_jax.learn.arrays import flatten
+from electra_jax.learn.step import SHARE
 from electra_jax.pretrain import budget, loop, sensible
 from electra_jax.pretrain.budget import Budget
 from electra_jax.pretrain.options import run_spec
-from electra_jax.pretrain.step import SHARE
 from electra_jax.spec import UserError
 
 

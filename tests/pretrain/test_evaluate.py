@@ -8,10 +8,11 @@ import pytest
 from jax.sharding import Mesh
 
 from electra_jax.pretrain import program
-from electra_jax.pretrain import start as workdir
+from electra_jax.pretrain import start as starts
 from electra_jax.pretrain.evaluate import evaluate_workdir, held_out
 from electra_jax.pretrain.options import run_spec
 from electra_jax.spec import UserError
+from electra_jax.workdir.record import RECORD
 
 COUNTED = ("mlm_accuracy", "sampled_accuracy", "disc_accuracy", "replaced_fraction", "disc_recall")
 
@@ -47,8 +48,8 @@ def test_a_folder_that_cannot_be_evaluated(config, prepared, prepared_folder, tm
     """Catches evaluation of nothing, on rows of another vocabulary, or without held-out rows."""
     with pytest.raises(UserError, match="is not a workdir"):
         evaluate_workdir(tmp_path)
-    workdir.begin(workdir.open_run(config(), tmp_path / "run"))
-    path = tmp_path / "run" / workdir.RECORD
+    starts.begin(starts.open_run(config(), tmp_path / "run"))
+    path = tmp_path / "run" / RECORD
     record = json.loads(path.read_text())
     record["data"]["tokenizer_hash"] = "another"
     path.write_text(json.dumps(record))

@@ -8,6 +8,7 @@ import pytest
 
 from electra_jax.learn import hardware
 from electra_jax.model.electra import Dimensions, Electra, ModelSpec
+from electra_jax.model.tokens import Tokens
 from electra_jax.pretrain import flops
 
 # The paper's settings (ELECTRA, Clark et al. 2020, table 6).
@@ -91,16 +92,14 @@ def test_agrees_with_what_xla_counts_in_a_forward_pass(tying):
     model = Electra(dims)
     ids = jnp.zeros((batch, length), jnp.int32)
     chosen = jnp.zeros((batch, slots), jnp.int32)
-    params = jax.eval_shape(model.init, jax.random.key(0), ids)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    tokens = Tokens(ids, ids, ids + 1, ids)
 
     def forward(params):
-        docs = ids + 1
-        hidden, table, bias = model.apply(
-            params, ids, ids, docs, ids, chosen, method=Electra.generate
-        )
-        scores = model.apply(
-            params, docs, ids, docs, ids, method=Electra.discriminate
-        )  # other ids: no shared work
+        hidden, table, bias = model.apply(params, tokens, chosen, method=Electra.generate)
+        # Other ids: no shared work.
+        others = tokens._replace(ids=ids + 1)
+        scores = model.apply(params, others, method=Electra.discriminate)
         return hidden @ table.T + bias[None, None], scores
 
     counted = jax.jit(forward).lower(params).compile().cost_analysis()["flops"]

@@ -20,9 +20,10 @@ from electra_jax.host import preempt
 from electra_jax.learn import checkpoint
 from electra_jax.learn.arrays import flatten
 from electra_jax.pretrain import evaluate, fit, loop, sensible
-from electra_jax.pretrain import start as workdir
+from electra_jax.pretrain import start as starts
 from electra_jax.pretrain.options import Phase
 from electra_jax.spec import UserError
+from electra_jax.workdir.record import read_record
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cheap")]
 TIMES = {"tokens_per_s", "model_flops_per_s", "mfu", "mfu_of_matmul", "data_wait", "goodput"}
@@ -97,7 +98,7 @@ def test_told_to_leave_it_goes_on_as_if_it_had_not(runs, config, capsys):
     assert in_order(untimed(folder)) == in_order(untimed(runs.whole))
     whole, told = (flatten(checkpoint.read_params(f)[1]) for f in (runs.whole, folder))
     assert all(x.tobytes() == told[name].tobytes() for name, x in whole.items())
-    assert [c["step"] for c in workdir.read_record(folder)["changes"]] == [7]
+    assert [c["step"] for c in read_record(folder)["changes"]] == [7]
 
 
 def terminate_at(step: int, patch: pytest.MonkeyPatch) -> None:
@@ -179,7 +180,7 @@ def test_what_it_announces(runs, config, prepared, tmp_path, capsys):
     said = capsys.readouterr().err
     from electra_jax.model.electra import count_parameters
 
-    start = workdir.open_run(None, runs.whole)
+    start = starts.open_run(None, runs.whole)
     dims = start.run.dimensions(prepared.vocab_size)
     count = count_parameters(checkpoint.read_params(runs.whole)[1], dims)
     assert f"{count:,} trainable parameters" in said
@@ -302,7 +303,7 @@ def test_phases_of_two_lengths_killed_in_the_second(config, prepared_folder, tmp
     for name, x in flatten(whole).items():
         assert x.tobytes() == flatten(killed)[name].tobytes(), name
     assert untimed(tmp_path / "killed") == untimed(tmp_path / "whole")
-    record = workdir.read_record(tmp_path / "whole")["data"]
+    record = read_record(tmp_path / "whole")["data"]
     assert len(set(record["phases"])) == 2
 
 

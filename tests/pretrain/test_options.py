@@ -129,6 +129,6 @@ def test_mistakes_in_phases(config, prepared, phases, said):
 def test_phases_come_back_from_json(config):
     """Catches a resume refused because a tuple was written as a list."""
     written = json.loads(json.dumps(config("train.phases=({'steps': 20},)").to_dict()))
-    assert run_spec(complete(written)).train.phases == (PhaseSpec(20),)
+    assert run_spec(complete(written)).train.phases == (PhaseSpec(steps=20),)
     del written["train"]["phases"]
     assert complete(written) == json.loads(json.dumps(complete(written)))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
+from electra_jax.learn import program as programs
 from electra_jax.learn.arrays import flatten
 from electra_jax.pretrain import program
 from electra_jax.pretrain.options import run_spec
@@ -43,7 +44,7 @@ def test_placing_is_a_transfer_by_name(built):
 
 def test_the_deterministic_option_is_one_that_xla_knows():
     """Catches an option renamed in XLA, which a GPU run would find out first."""
-    double = jax.jit(lambda x: x * 2, compiler_options=program.DETERMINISTIC)
+    double = jax.jit(lambda x: x * 2, compiler_options=programs.DETERMINISTIC)
     assert double(np.float32(3)) == 6
 
 
@@ -54,13 +55,13 @@ def test_compilation_cache(tmp_path, monkeypatch):
     try:
         config.update("jax_compilation_cache_dir", None)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        program.use_compilation_cache()
+        programs.use_compilation_cache()
         assert config.jax_compilation_cache_dir == str(tmp_path / "electra_jax" / "xla")
         assert config.jax_persistent_cache_min_compile_time_secs == 0
         config.update("jax_compilation_cache_dir", "elsewhere")
         config.update("jax_persistent_cache_min_compile_time_secs", 2.0)
         monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "2")
-        program.use_compilation_cache()
+        programs.use_compilation_cache()
         assert config.jax_compilation_cache_dir == "elsewhere"
         assert config.jax_persistent_cache_min_compile_time_secs == 2
     finally:

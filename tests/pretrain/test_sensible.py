@@ -8,8 +8,9 @@ import pytest
 
 from electra_jax.objective import electra
 from electra_jax.pretrain import loop, options, sensible
-from electra_jax.pretrain import start as workdir
+from electra_jax.pretrain import start as starts
 from electra_jax.spec import UserError
+from electra_jax.workdir.record import RECORD
 
 
 @pytest.mark.parametrize(
@@ -38,20 +39,20 @@ from electra_jax.spec import UserError
 def test_what_cannot_be_meant_is_refused(config, tmp_path, override, said):
     """Catches a value that trains nothing, or ends in a traceback, and is accepted."""
     with pytest.raises(UserError) as error:
-        workdir.open_run(config(override), tmp_path / "run")
+        starts.open_run(config(override), tmp_path / "run")
     assert said in str(error.value)
 
 
 def test_all_mistakes_are_named_at_once(config, tmp_path):
     """Catches a user who has to start once for each mistake."""
     with pytest.raises(UserError, match=r"generator_weight.*beta1.*keep_every"):
-        workdir.open_run(
+        starts.open_run(
             config("optim.beta1=1", "train.keep_every=-1", "objective.generator_weight=-1"),
             tmp_path,
         )
     both = ("objective.generator_weight=0", "objective.discriminator_weight=0")
     with pytest.raises(UserError, match="both 0: nothing would be learned"):
-        workdir.open_run(config(*both), tmp_path)
+        starts.open_run(config(*both), tmp_path)
 
 
 def test_every_number_has_a_range():
@@ -69,39 +70,39 @@ def test_every_number_has_a_range():
 def test_a_run_shortened_by_the_user_gets_a_warmup_of_the_same_share(config, tmp_path, capsys):
     """Catches a run that never comes near its learning rate, or a warmup changed behind the user's back."""
     recipe = config("train.steps=1000", "optim.warmup=100")
-    start = workdir.open_run(recipe, tmp_path / "a", ["train.steps=50"])
+    start = starts.open_run(recipe, tmp_path / "a", ["train.steps=50"])
     assert start.run.optim.warmup == 5 == start.config["optim"]["warmup"]
     assert "optim.warmup is 5, the same share of the run" in start.note
-    enough = workdir.open_run(recipe, tmp_path / "a", ["train.steps=100"])
+    enough = starts.open_run(recipe, tmp_path / "a", ["train.steps=100"])
     assert (enough.run.optim.warmup, enough.note) == (100, None)
-    own = workdir.open_run(recipe, tmp_path / "a", ["train.steps=50", "optim.warmup=20"])
+    own = starts.open_run(recipe, tmp_path / "a", ["train.steps=50", "optim.warmup=20"])
     assert (own.run.optim.warmup, own.note) == (20, None)
     for wrong in (["train.steps=50", "optim.warmup=51"], ["optim.warmup=1001"]):
         with pytest.raises(
             UserError, match=r"is longer than train\.steps.*choose a warmup of at most"
         ):
-            workdir.open_run(recipe, tmp_path / "a", wrong)
+            starts.open_run(recipe, tmp_path / "a", wrong)
     with pytest.raises(UserError, match="is longer than"):  # the file's own mistake
-        workdir.open_run(config("train.steps=50", "optim.warmup=51"), tmp_path / "a")
+        starts.open_run(config("train.steps=50", "optim.warmup=51"), tmp_path / "a")
 
 
 def test_a_run_begun_before_goes_on_unchanged(config, tmp_path):
     """Catches a workdir that cannot be resumed, or goes on under another schedule, because of a later rule."""
     recipe = config("train.steps=1000", "optim.warmup=100")
     short = ["train.steps=50"]
-    start = workdir.open_run(recipe, tmp_path, short)
-    workdir.begin(start)
-    assert workdir.open_run(recipe, tmp_path, short).changes == ()  # the same command again
-    record = json.loads((tmp_path / workdir.RECORD).read_text())
+    start = starts.open_run(recipe, tmp_path, short)
+    starts.begin(start)
+    assert starts.open_run(recipe, tmp_path, short).changes == ()  # the same command again
+    record = json.loads((tmp_path / RECORD).read_text())
     record["config"]["optim"] |= {"warmup": 100, "beta1": 1.0}
     record["config"]["train"]["stop_at"] = 60
-    (tmp_path / workdir.RECORD).write_text(json.dumps(record))
-    alone = workdir.open_run(None, tmp_path)
+    (tmp_path / RECORD).write_text(json.dumps(record))
+    alone = starts.open_run(None, tmp_path)
     assert (alone.run.optim.warmup, alone.run.optim.beta1, alone.changes) == (100, 1.0, ())
-    again = workdir.open_run(recipe, tmp_path, [*short, "optim.beta1=1.0", "train.stop_at=60"])
+    again = starts.open_run(recipe, tmp_path, [*short, "optim.beta1=1.0", "train.stop_at=60"])
     assert (again.run.optim.warmup, again.note) == (100, None)
     with pytest.raises(UserError, match="train.keep_every=-1 is out of range"):
-        workdir.open_run(None, tmp_path, ["train.keep_every=-1"])
+        starts.open_run(None, tmp_path, ["train.keep_every=-1"])
 
 
 def test_segments_need_types(config, prepared, tmp_path):
@@ -126,4 +127,4 @@ def test_a_config_of_things_that_are_no_json(config, tmp_path):
     made = config().to_dict()
     made["train"]["steps"] = np.int64(20)
     with pytest.raises(UserError, match="JSON has no word for"):
-        workdir.open_run(made, tmp_path)
+        starts.open_run(made, tmp_path)

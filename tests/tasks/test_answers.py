@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from electra_jax.tasks import answers, features
-from electra_jax.tasks import task as tasks
+from electra_jax.finetune.kinds import table as kinds
+from electra_jax.tasks import answers
 from electra_jax.tasks.answers import Candidates
 from electra_jax.tasks.examples import QaExample
+from electra_jax.tasks.known import catalog
 
 CONTEXT = "john smith was born in new york in the year 1895 and not in 1943"
 
@@ -16,7 +17,7 @@ CONTEXT = "john smith was born in new york in the year 1895 and not in 1943"
 @pytest.fixture
 def question(speller):
     example = QaExample("q", "When?", CONTEXT, (("1895", CONTEXT.index("1895")),))
-    return example, features.build(tasks.get("squad2"), [example], speller, 20, doc_stride=4)
+    return example, kinds.features(catalog.get("squad2"), [example], speller, 20, doc_stride=4)
 
 
 def test_all_pairs_by_brute_force(question):

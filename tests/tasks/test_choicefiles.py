@@ -5,9 +5,10 @@ import json
 import pytest
 
 from electra_jax.spec import UserError
-from electra_jax.tasks import task as tasks
+from electra_jax.tasks import custom
 from electra_jax.tasks.files.choicefiles import ChoiceTable
 from electra_jax.tasks.files.wanted import Wanted
+from electra_jax.tasks.known import catalog
 
 SWAG = 'video-id,sent1,sent2,ending0,ending1,ending2,ending3,label\nv,He sat.,Then he,ran,"a, b",c,d,1\n'
 RACE = {
@@ -22,7 +23,7 @@ RACE = {
 def test_swag(made, tmp_path):
     """Catches the start of the second sentence left out of the choices, or commas taken for borders."""
     made("swag/train.csv", SWAG)
-    example = tasks.get("swag").read(tmp_path, "train")[0]
+    example = catalog.get("swag").read(tmp_path, "train")[0]
     assert example.context == "He sat."
     assert example.choices == ("Then he ran", "Then he a, b", "Then he c", "Then he d")
     assert example.label == 1
@@ -34,7 +35,7 @@ def test_race(made, tmp_path, where):
     made("RACE/train/high/1.txt", json.dumps(RACE))
     lines = made("race.jsonl", json.dumps(RACE) + "\n")
     path = {"data dir": tmp_path, "folder": tmp_path / "RACE/train", "lines": lines}[where]
-    first, second = tasks.get("race").read(path, "train")
+    first, second = catalog.get("race").read(path, "train")
     assert (first.choices, first.label) == (("What sat? dog", "What sat? cat"), 1)
     assert (second.choices, second.label) == (("The cat sat.", "The mat sat."), 0)
     assert first.id != second.id
@@ -85,4 +86,4 @@ def test_a_label_that_is_no_choice(made, label):
     """Catches a traceback for digits that are no number, and for numbers too long to be one."""
     path = made("a.csv", f"context,one,two,label\nc,a,b,{label}\n")
     with pytest.raises(UserError, match=":2: label .* is none of the 2 choices"):
-        tasks.custom("choice", choices=("one", "two")).read(path, "train")
+        custom.make("choice", choices=("one", "two")).read(path, "train")

@@ -5,10 +5,11 @@ import random
 
 import pytest
 
+from electra_jax.finetune.kinds import table as kinds
 from electra_jax.spec import UserError
 from electra_jax.tasks import metrics
-from electra_jax.tasks import task as tasks
 from electra_jax.tasks.examples import ChoiceExample, TagExample, TextExample
+from electra_jax.tasks.known import catalog
 from electra_jax.tasks.tags import Span
 
 
@@ -91,26 +92,26 @@ def test_entities_against_seqeval():
 
 def test_scores_of_tasks():
     """Catches a task that reports other metrics than its own."""
-    said = metrics.score(tasks.get("cola"), texts("0110"), list("0111"))
+    said = kinds.score(catalog.get("cola"), texts("0110"), list("0111"))
     assert set(said) == {"mcc", "accuracy"} and said["accuracy"] == 75
-    said = metrics.score(tasks.get("mrpc"), texts("0110"), list("0111"))
+    said = kinds.score(catalog.get("mrpc"), texts("0110"), list("0111"))
     assert said["f1"] == pytest.approx(80)
-    said = metrics.score(tasks.get("stsb"), texts([1.0, 2.0, 4.0]), [0.0, 1.0, 2.0])
+    said = kinds.score(catalog.get("stsb"), texts([1.0, 2.0, 4.0]), [0.0, 1.0, 2.0])
     assert said["spearman"] == pytest.approx(100)
     assert said["corr"] == pytest.approx((said["pearson"] + said["spearman"]) / 2)
     choices = [ChoiceExample("0", "x", ("a", "b"), 1), ChoiceExample("1", "x", ("a", "b"), 0)]
-    assert metrics.score(tasks.get("swag"), choices, [1, 1]) == {"accuracy": 50}
+    assert kinds.score(catalog.get("swag"), choices, [1, 1]) == {"accuracy": 50}
     sentence = [TagExample("0", ("a", "b"), ("B-PER", "O"))]
-    assert metrics.score(tasks.get("ner"), sentence, [("B-PER", "O")])["f1"] == 100
+    assert kinds.score(catalog.get("ner"), sentence, [("B-PER", "O")])["f1"] == 100
     with pytest.raises(UserError, match="sentence 0: found 1 tags for 2 words"):
-        metrics.score(tasks.get("ner"), sentence, [("B-PER",)])
+        kinds.score(catalog.get("ner"), sentence, [("B-PER",)])
     with pytest.raises(UserError, match="1 predictions for 4 examples"):
-        metrics.score(tasks.get("cola"), texts("0110"), ["0"])
+        kinds.score(catalog.get("cola"), texts("0110"), ["0"])
 
 
 def test_cluener_official_by_hand():
     """Catches positions that count, a surface counted twice, overlaps lost, types weighed by size."""
-    task = tasks.get("cluener")
+    task = catalog.get("cluener")
     spans = (Span("name", 0, 2), Span("name", 3, 5), Span("game", 0, 5))
     words = tuple("ab,ab")
     gold = [TagExample("0", words, ("O",) * 5, spans), TagExample("1", ("x", "y"), ("B-book", "O"))]
@@ -119,7 +120,7 @@ def test_cluener_official_by_hand():
     assert metrics.cluener_official(
         task, gold, [{("name", "ab")}, {("book", "x"), ("book", "y")}]
     ) == (pytest.approx((100 + 100 * 2 / 3) / 10))
-    said = metrics.score(task, gold, [("B-name", "I-name", "O", "O", "O"), ("B-book", "O")])
+    said = kinds.score(task, gold, [("B-name", "I-name", "O", "O", "O"), ("B-book", "O")])
     assert said["cluener_official"] == pytest.approx(20) and said["f1"] == pytest.approx(200 / 3)
 
 

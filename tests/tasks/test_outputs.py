@@ -4,11 +4,12 @@ import json
 
 import pytest
 
+from electra_jax.finetune.kinds import table as kinds
 from electra_jax.spec import UserError
-from electra_jax.tasks import outputs, tags
-from electra_jax.tasks import task as tasks
+from electra_jax.tasks import custom, outputs, tags
 from electra_jax.tasks.answers import Answers
 from electra_jax.tasks.examples import TagExample
+from electra_jax.tasks.known import catalog
 
 # gluebenchmark.com: the names of the files in a submission.
 NAMES = ["CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI-m", "MNLI-mm", "QNLI", "RTE", "WNLI", "AX"]
@@ -18,10 +19,11 @@ def test_official_names(tmp_path):
     """Catches a submission that the leaderboard refuses: a file missing, misnamed or misheaded."""
     written = set()
     for name in ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli", "ax"):
-        task = tasks.get(name)
+        task = catalog.get(name)
         for split in task.leaderboard.files:
             values = [2.5, 5.3] if task.kind == "regress" else list(task.labels[:2])
-            path = outputs.leaderboard(tmp_path, task, split, ["0", "1"], values)
+            found = kinds.get(task.kind).for_leaderboard(task, values)
+            path = outputs.leaderboard(tmp_path, task, split, ["0", "1"], found)
             assert path.read_text().splitlines()[0] == "index\tprediction"
             written.add(path.stem)
     assert written == set(NAMES)
@@ -29,7 +31,7 @@ def test_official_names(tmp_path):
         "index\tprediction\n0\tentailment\n1\tneutral\n"
     )
     assert (tmp_path / "STS-B.tsv").read_text() == "index\tprediction\n0\t2.500000\n1\t5.000000\n"
-    assert outputs.leaderboard(tmp_path, tasks.get("sst2"), "dev", [], []) is None
+    assert outputs.leaderboard(tmp_path, catalog.get("sst2"), "dev", [], []) is None
 
 
 def test_answers(tmp_path):
@@ -56,7 +58,7 @@ def test_tagged(tmp_path, made):
     guesses = [("S-X", "O", "B-X"), ("O",)]
     outputs.tagged(tmp_path / "out.txt", examples, guesses)
     assert (tmp_path / "out.txt").read_text() == "a B-X B-X\n_ I-X O\nb O B-X\n\nc O O\n\n"
-    task = tasks.custom("tag")
+    task = custom.make("tag")
     again = task.read(tmp_path / "out.txt", "dev")
     assert [tags.spans(e.tags) for e in again] == [tags.spans(g) for g in guesses]
 

@@ -6,9 +6,9 @@ import json
 import pytest
 
 from electra_jax.spec import UserError
-from electra_jax.tasks import task as tasks
 from electra_jax.tasks.files.qafiles import MrqaJson, QaTable, SquadJson
 from electra_jax.tasks.files.wanted import Wanted
+from electra_jax.tasks.known import catalog
 
 CONTEXT = "John Smith was born in New York in 1895."
 
@@ -38,7 +38,7 @@ def test_impossible_questions(made):
     example = SquadJson().read(made("a.json", squad(said)), Wanted())[0]
     assert example.impossible and example.answers == ()
     with pytest.raises(UserError, match=r"question q is impossible to answer.*Use squad2"):
-        tasks.get("squad1").read(made("b.json", squad(said)), "train")
+        catalog.get("squad1").read(made("b.json", squad(said)), "train")
     with pytest.raises(UserError, match="has no answer and is not marked is_impossible"):
         SquadJson().read(made("c.json", squad(qa(answers=[]))), Wanted())
 
@@ -101,7 +101,7 @@ def test_mrqa(tmp_path):
     path = tmp_path / "a.jsonl.gz"
     lines = json.dumps({"header": {"dataset": "x"}}) + "\n" + json.dumps(row) + "\n"
     path.write_bytes(gzip.compress(lines.encode()))
-    example = tasks.get("mrqa").read(path, "train")[0]
+    example = catalog.get("mrqa").read(path, "train")[0]
     assert example.answers == (("New York", 23),)
     assert example.golds == ("new york", "NYC")
     row["qas"][0]["detected_answers"][0]["char_spans"] = [[0, 7]]

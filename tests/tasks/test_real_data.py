@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from electra_jax.finetune.kinds import table as kinds
 from electra_jax.spec import UserError
-from electra_jax.tasks import features, tags
+from electra_jax.tasks import tags
 from electra_jax.tasks import task as tasks
+from electra_jax.tasks.known import catalog
 from electra_jax.text import tokenizer
 
 # File -> examples, as the corpora's README and the official releases have them.
@@ -60,7 +62,7 @@ ANSWERS = [
 @pytest.mark.parametrize(("name", "file", "count"), ROWS, ids=lambda value: str(value))
 def test_every_row_is_read(shared, name, file, count):
     """Catches rows swallowed by quoting, dropped as broken, or refused for a wrong reason."""
-    examples = tasks.get(name).read(shared / file, "dev")
+    examples = catalog.get(name).read(shared / file, "dev")
     assert len(examples) == count
     assert tasks.labelled(examples)
 
@@ -68,14 +70,14 @@ def test_every_row_is_read(shared, name, file, count):
 @pytest.mark.parametrize(("name", "folder", "count"), TESTS)
 def test_every_test_row_is_read(shared, name, folder, count):
     """Catches a submission with rows missing."""
-    examples = tasks.get(name).read(shared / "glue" / folder / "test.tsv", "test")
+    examples = catalog.get(name).read(shared / "glue" / folder / "test.tsv", "test")
     assert [example.id for example in examples] == [str(number) for number in range(count)]
     assert all(example.label is None for example in examples)
 
 
 def test_diagnostic(shared):
     """Catches the diagnostic set not found beside MNLI's folder."""
-    assert len(tasks.get("mnli").read(shared / "glue", "diagnostic")) == 1104
+    assert len(catalog.get("mnli").read(shared / "glue", "diagnostic")) == 1104
 
 
 def test_counts_of_entities(shared):
@@ -84,13 +86,13 @@ def test_counts_of_entities(shared):
         ("ner", "conll2003/eng.testa.gz", 5942),
         ("chunk", "conll2000/test.txt.gz", 23852),
     ):
-        examples = tasks.get(name).read(shared / "tagging" / file, "dev")
+        examples = catalog.get(name).read(shared / "tagging" / file, "dev")
         assert sum(len(tags.spans(example.tags)) for example in examples) == count
 
 
 def test_misplaced_answers_are_counted(shared, capsys):
     """Catches the 200 answers of CMRC2018 that do not lie at their start trained on as if they did."""
-    task, path = tasks.get("cmrc2018"), shared / "zh/CMRC2018/cmrc2018_dev.json.gz"
+    task, path = catalog.get("cmrc2018"), shared / "zh/CMRC2018/cmrc2018_dev.json.gz"
     with pytest.raises(UserError, match=r"200 of 9657 answers are not where"):
         task.read(path, "dev")
     assert len(task.read(path, "dev", carry_on=True)) == 3219
@@ -104,9 +106,9 @@ def test_answers_come_back(shared, name, file, vocab, share):
     What is missing to 1 are answers that begin or end inside a token of the vocabulary: the text
     always holds them.
     """
-    examples = tasks.get(name).read(shared / file, "dev")
-    made = features.build(
-        tasks.get(name), examples, tokenizer.load(shared / "vocab" / vocab), 384, training=True
+    examples = catalog.get(name).read(shared / file, "dev")
+    made = kinds.features(
+        catalog.get(name), examples, tokenizer.load(shared / "vocab" / vocab), 384, training=True
     )
     right, found = 0, set()
     starts, ends = made.targets["start"], made.targets["end"]

@@ -3,16 +3,16 @@
 import pytest
 
 from electra_jax.spec import UserError
-from electra_jax.tasks import task as tasks
 from electra_jax.tasks.files.tagfiles import CharacterSpans, Conll, TagLists
 from electra_jax.tasks.files.wanted import Wanted
+from electra_jax.tasks.known import catalog
 
 CONLL = "-DOCSTART- -X- O O\n\nEU NNP I-NP I-ORG\nrejects VBZ I-VP O\n\n\nPeter NNP I-NP I-PER\n"
 
 
 def test_conll(made):
     """Catches -DOCSTART- taken for a sentence, IOB1 left as it is, a last sentence without a line after it."""
-    first, second = tasks.get("ner").read(made("eng.train", CONLL), "train")
+    first, second = catalog.get("ner").read(made("eng.train", CONLL), "train")
     assert (first.words, first.tags) == (("EU", "rejects"), ("B-ORG", "O"))
     assert (second.words, second.tags) == (("Peter",), ("B-PER",))
 
@@ -39,7 +39,7 @@ def test_conll_without_tags(made):
 def test_wrong_columns(made, text, said):
     """Catches a tag that is no tag of the task, or a line torn in two."""
     with pytest.raises(UserError, match=said.replace("?", r"\?")):
-        tasks.get("ner").read(made("a.txt", text), "train")
+        catalog.get("ner").read(made("a.txt", text), "train")
 
 
 def test_lists(made):

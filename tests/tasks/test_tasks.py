@@ -6,7 +6,7 @@ import json
 import pytest
 
 from electra_jax.spec import UserError
-from electra_jax.tasks import metrics, qa_metrics
+from electra_jax.tasks import custom, metrics, qa_metrics
 from electra_jax.tasks import task as tasks
 from electra_jax.tasks.examples import TextExample
 from electra_jax.tasks.known import catalog
@@ -132,7 +132,7 @@ LAYOUTS = [
 def test_official_layouts(made, tmp_path, name, split, file, text, expected):
     """Catches a task whose columns, labels or file names are not those of the official release."""
     made(file, text)
-    found = tasks.get(name).read(tmp_path, split)
+    found = catalog.get(name).read(tmp_path, split)
     assert found[0] == TextExample(*expected)
 
 
@@ -157,7 +157,7 @@ def test_question_files(made, tmp_path, name, file):
     """Catches a wrong official file name."""
     qa = {"id": 1, "question": "q", "answers": [{"text": "b", "answer_start": 2}]}
     made(file, json.dumps({"data": [{"paragraphs": [{"context": "a b", "qas": [qa]}]}]}))
-    assert tasks.get(name).read(tmp_path, "train")[0].answers == (("b", 2),)
+    assert catalog.get(name).read(tmp_path, "train")[0].answers == (("b", 2),)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_question_files(made, tmp_path, name, file):
 def test_tag_files(made, tmp_path, name, file, split):
     """Catches a wrong official file name."""
     made(file, {"ner": "U.N. NNP I-NP I-ORG\n", "chunk": "He PRP B-NP\n"}[name])
-    assert tasks.get(name).read(tmp_path, split)[0].tags == (
+    assert catalog.get(name).read(tmp_path, split)[0].tags == (
         {"ner": "B-ORG", "chunk": "B-NP"}[name],
     )
 
@@ -192,18 +192,18 @@ def test_entries_are_consistent():
 def test_unknown_names(tmp_path):
     """Catches a mistyped task or a missing file that ends in a traceback."""
     with pytest.raises(UserError, match=r"unknown task 'sqaud2'. Did you mean 'squad2'\?"):
-        tasks.get("sqaud2")
+        catalog.get("sqaud2")
     with pytest.raises(UserError, match=r"no file for train; looked for train\.tsv .*SST-2"):
-        tasks.get("sst2").read(tmp_path, "train")
+        catalog.get("sst2").read(tmp_path, "train")
     with pytest.raises(UserError, match="no split 'valid'; splits: train, dev, test"):
-        tasks.get("sst2").read(tmp_path, "valid")
+        catalog.get("sst2").read(tmp_path, "valid")
     with pytest.raises(UserError, match=r"gone\.tsv for dev does not exist"):
-        tasks.get("sst2").read(tmp_path / "gone.tsv", "dev")
+        catalog.get("sst2").read(tmp_path / "gone.tsv", "dev")
 
 
 def test_labels_of_the_training_data(made):
     """Catches classes ordered by chance or as text, and labels of dev that training never saw."""
-    task = tasks.custom("classify")
+    task = custom.make("classify")
     train = task.read(made("a.tsv", "text\tlabel\na\t10\nb\t9\nc\t10\n"), "train")
     assert tasks.labels_of(task, train) == ("9", "10")
     dev = task.read(made("b.tsv", "text\tlabel\na\t9\nb\t11\n"), "dev")
@@ -223,8 +223,8 @@ def test_carry_on_is_said(made, capsys):
     """Catches empty texts kept or refused without a word about the way on."""
     path = made("dev.tsv", "sentence\tlabel\n \t1\na\t0\n")
     with pytest.raises(UserError, match=r"--config\.data\.carry_on=true"):
-        tasks.get("sst2").read(path, "dev")
-    assert len(tasks.get("sst2").read(path, "dev", carry_on=True)) == 2
+        catalog.get("sst2").read(path, "dev")
+    assert len(catalog.get("sst2").read(path, "dev", carry_on=True)) == 2
     assert "1 empty texts kept" in capsys.readouterr().err
 
 

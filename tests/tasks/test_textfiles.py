@@ -3,9 +3,11 @@
 import pytest
 
 from electra_jax.spec import UserError
+from electra_jax.tasks import custom
 from electra_jax.tasks import task as tasks
 from electra_jax.tasks.files.textfiles import Table
 from electra_jax.tasks.files.wanted import Wanted
+from electra_jax.tasks.known import catalog
 
 TABLE = Table(("text",), ("pair",), id=("id",), rename={"yes": "1"}, no_gold=("-",))
 CLASSES = Wanted(labels=("0", "1"))
@@ -83,13 +85,13 @@ def test_scores(made, label, said):
     """Catches a regression label outside the range, or one that is none."""
     text = f"index\tsentence1\tsentence2\tscore\n0\ta\tb\t{label}\n"
     with pytest.raises(UserError, match=said):
-        tasks.get("stsb").read(made("dev.tsv", text), "dev")
+        catalog.get("stsb").read(made("dev.tsv", text), "dev")
 
 
 def test_json_values(made):
     """Catches booleans and numbers of JSON that are not the labels they stand for."""
     text = '{"question": "q", "passage": "p", "answer": true}\n'
-    assert tasks.get("boolq").read(made("train.jsonl", text), "train")[0].label == "true"
+    assert catalog.get("boolq").read(made("train.jsonl", text), "train")[0].label == "true"
     text = '{"text": 3, "label": "1"}\n'
     with pytest.raises(UserError, match=r":1: 'text' is a int; expected a text"):
         Table(("text",)).read(made("x.jsonl", text), CLASSES)
@@ -97,7 +99,7 @@ def test_json_values(made):
 
 def test_a_labelled_file_of_a_task_whose_test_files_differ(made):
     """Catches CoLA's dev file, which has no header, refused by predict, and its test file read as dev."""
-    cola = tasks.get("cola")
+    cola = catalog.get("cola")
     dev = made("dev.tsv", "gj04\t1\t\tThe sailors rode the breeze.\n")
     test = made("test.tsv", "index\tsentence\n0\tBill whistled.\n")
     assert [(e.text[:3], e.label) for e in cola.read(dev, "predict")] == [("The", "1")]
@@ -106,7 +108,7 @@ def test_a_labelled_file_of_a_task_whose_test_files_differ(made):
 
 def test_a_file_that_is_labelled_in_part(made, capsys):
     """Catches a file without scores of which nobody says why, and texts that are row numbers."""
-    task = tasks.with_labels(tasks.custom("classify"), ("a", "b"))
+    task = tasks.with_labels(custom.make("classify"), ("a", "b"))
     path = made("a.tsv", "text\tlabel\n1\ta\n2\t\n3\tc\n")
     task.read(path, "test")
     said = capsys.readouterr().err

@@ -8,8 +8,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from electra_jax.spec import UserError
-from electra_jax.tasks import task as tasks
 from electra_jax.tasks.examples import QaExample, TagExample, TextExample
+from electra_jax.tasks.known import catalog
 
 F = tfds.features
 FIELDS = {
@@ -78,7 +78,7 @@ def test_by_name(tmp_path, monkeypatch, name, config, split, expected):
     ToyTask(
         config=config, data_dir=str(tmp_path), file_format="array_record"
     ).download_and_prepare()
-    task = tasks.get(name)
+    task = catalog.get(name)
     found = task.read(f"tfds:toy_task/{config}:validation", split)
     assert found[0] == expected
     if split == "test":
@@ -92,6 +92,6 @@ def test_what_is_not_there(tmp_path, monkeypatch):
     """Catches a download begun, or a traceback, for a data set that is not prepared."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     with pytest.raises(UserError, match=r"tfds:glue/sst2:validation was not found"):
-        tasks.get("sst2").read("tfds", "dev")
+        catalog.get("sst2").read("tfds", "dev")
     with pytest.raises(UserError, match="task nsmc has no TFDS name"):
-        tasks.get("nsmc").read("tfds", "dev")
+        catalog.get("nsmc").read("tfds", "dev")

@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
-from electra_jax.tasks import features, windows
-from electra_jax.tasks import task as tasks
+from electra_jax.finetune.kinds import table as kinds
+from electra_jax.tasks import windows
 from electra_jax.tasks.examples import QaExample
+from electra_jax.tasks.known import catalog
 
 CONTEXT = "John Smith (1895-1943) was born in New York, in the year 1895."
 
 
 def built(tokenizer, examples, max_len=64, **more):
-    return features.build(tasks.get("squad2"), examples, tokenizer, max_len, **more)
+    return kinds.features(catalog.get("squad2"), examples, tokenizer, max_len, **more)
 
 
 def span(example, made, row):

@@ -22,8 +22,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from electra_jax import files
-from electra_jax.data.prepare import build, shards, work
-from electra_jax.data.prepare.corpus import Corpus
+from electra_jax.data.prepare import build, processes, shards, work
 from electra_jax.spec import UserError, nearest
 
 # In this process, and of all of Beam's runners the one that needs no other program.
@@ -101,11 +100,14 @@ def _unknown_option(word: str, known: Sequence[str]) -> UserError:
 def _run(
     beam: Any,
     options: Any,
-    corpus: Corpus,
-    job: work.Job,
+    order: build.Order,
     folder: Path,
-    rows_per_shard: int,
-) -> build.Written:
+) -> build.Done:
+    corpus, job, rows_per_shard = (
+        build.chosen(order, build.cores(), folder),
+        order.job,
+        order.rows_per_shard,
+    )
     parts = folder / "parts"
     parts.mkdir()
     count = shards.expected(corpus.stored)
@@ -125,7 +127,8 @@ def _run(
         if told is None:
             raise
         raise UserError(told) from error
-    return _collect(parts, folder)
+    inputs = [corpus.describe_one(file) for file in range(len(corpus))]
+    return build.finished(corpus, processes.Written(*_collect(parts, folder), inputs))
 
 
 def _told(error: Exception) -> str | None:
@@ -172,7 +175,9 @@ def _write(parts: str, rows_per_shard: int, name: str, group: Iterable[Part]) ->
         shutil.rmtree(folder)
 
 
-def _collect(parts: Path, folder: Path) -> build.Written:
+def _collect(
+    parts: Path, folder: Path
+) -> tuple[list[dict[str, Any]], dict[str, "collections.Counter[str]"]]:
     """Moves the shards to their place, and adds up what is said of them."""
     written: list[dict[str, Any]] = []
     counts = {split: collections.Counter[str]() for split in ("train", "valid")}

@@ -6,14 +6,15 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from electra_jax import files
 from electra_jax.data import baselines, examples, fingerprint, record, words
-from electra_jax.data.prepare import deal, heldout, notes, shards, work
 from electra_jax.data.prepare import dedup as duplicates
+from electra_jax.data.prepare import heldout, notes, processes, shards, team, work
 from electra_jax.data.prepare.corpus import Corpus
 from electra_jax.spec import UserError
 from electra_jax.text import mecab
@@ -24,11 +25,33 @@ from electra_jax.text.tokenizer import load as load_tokenizer
 # The smallest corpus, in stored bytes, worth another process (starting one takes a second).
 _WORTH_A_WORKER = 2**20
 
-# What is said of every shard, and the counts of each split.
-Written = tuple[list[dict[str, Any]], dict[str, "collections.Counter[str]"]]
 
-# What does the work: writes the corpus as shards of at most so many rows into a folder.
-Engine = Callable[[Corpus, work.Job, Path, int], Written]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be done: the corpus, less the copies that `dedup` finds, as shards of at most so many rows.
+
+    Of `valid_fraction` 0 nothing is held out but the corpus's own held-out inputs.
+    """
+
+    corpus: Corpus
+    job: work.Job
+    rows_per_shard: int
+    dedup: str | None
+    valid_fraction: float
+
+
+class Done(NamedTuple):
+    """What was done: shards, counts by split, the rule of what is held out, and the inputs, described."""
+
+    shards: list[dict[str, Any]]
+    counts: dict[str, "collections.Counter[str]"]
+    held_out: heldout.HeldOut | None
+    inputs: list[dict[str, Any]]
+    valid_inputs: list[dict[str, Any]]
+
+
+# What does the work, writing into a folder.
+Engine = Callable[[Order, Path], Done]
 
 
 def prepare(
@@ -89,26 +112,27 @@ def prepare(
     paths, valid_paths = _inputs(inputs, valid_inputs, text_key)
     corpus = Corpus(paths=paths, valid_paths=valid_paths, text_key=text_key, join_lines=join_lines)
     stored, identities = corpus.stored, corpus.identities()
-    workers = workers or min(_cores(), 1 + stored // _WORTH_A_WORKER)
+    workers = workers or min(cores(), 1 + stored // _WORTH_A_WORKER)
     may_join = not (notes.before(corpus, loaded) or join_lines)
 
     with files.new_folder(output) as folder, files.disk_errors(output):
         _save_tokenizer(loaded, folder / "tokenizer", seq_len)
-        corpus = _chosen(corpus, dedup, 0 if valid_paths else valid_fraction, seed, workers)
         job = work.Job(loaded, plan, seed, None if segmenter == "mecab" else segmenter, pack)
-        rows_per_shard = shards.rows_per_shard(seq_len, loaded.size, stored)
-        work_here = functools.partial(_by_processes, workers)
-        written, counts = (engine or work_here)(corpus, job, folder, rows_per_shard)
-        for file, _ in corpus.dropped:
-            counts["train" if file < len(paths) else "valid"]["duplicates"] += 1
+        order = Order(
+            corpus=corpus,
+            job=job,
+            rows_per_shard=shards.rows_per_shard(seq_len, loaded.size, stored),
+            dedup=dedup,
+            valid_fraction=0 if valid_paths else valid_fraction,
+        )
+        done = (engine or functools.partial(_by_processes, workers))(order, folder)
+        written, counts = done.shards, done.counts
         if not counts["train"]["rows"]:
             raise UserError(
                 f"no text is left for training: all {counts['valid']['documents']} documents are "
                 "held out; give more documents, another --seed or a smaller --valid-fraction"
             )
         dtype = record.dtype_for(loaded.size)
-        shards.write_metadata(folder, written, seq_len, dtype)
-        described, valid_described = corpus.describe()
         corpus.check_unchanged(identities)
         info = {
             "schema": fingerprint.SCHEMA,
@@ -127,7 +151,7 @@ def prepare(
                 "segments": segments,
                 "overflow": overflow,
                 "valid_fraction": None if valid_paths else valid_fraction,
-                "held_out": _told(corpus.held_out),
+                "held_out": _told(done.held_out),
                 "text_key": text_key,
                 "seed": seed,
                 "segmenter": segmenter,
@@ -135,26 +159,30 @@ def prepare(
                 "pack": pack,
                 "join_lines": join_lines,
             },
-            "inputs": described,
-            "valid_inputs": valid_described,
+            "inputs": done.inputs,
+            "valid_inputs": done.valid_inputs,
             "counts": {split: _with_shares(counts[split]) for split in counts},
             "shards": written,
         }
         fingerprint.write(folder, info)
-        baselines.write(folder)
+        if workers == 1:
+            _complete(folder, info)
+        else:  # the memory and the time of libraries that this process does not need
+            team.apart(_complete, folder, info)
     notes.after(counts, job, None if valid_paths else valid_fraction, may_join)
 
 
-def _chosen(corpus: Corpus, dedup: str | None, fraction: float, seed: int, workers: int) -> Corpus:
-    """The corpus without its duplicates, and with a rule for what is held out."""
+def chosen(order: Order, workers: int, folder: Path) -> Corpus:
+    """The corpus without its duplicates, and with a rule for what is held out; workers pass files in `folder`."""
+    corpus, dedup, fraction = order.corpus, order.dedup, order.valid_fraction
     if dedup is not None:
         with tqdm(
             total=corpus.stored, unit="B", unit_scale=True, desc="dedup", disable=None
         ) as bar:
-            dropped = duplicates.duplicates(corpus, dedup, workers, bar.update)
+            dropped = duplicates.duplicates(corpus, dedup, workers, bar.update, folder)
         corpus = dataclasses.replace(corpus, dropped=dropped)
     if fraction > 0:
-        rule = heldout.rule(seed, fraction, corpus.stored, len(corpus), corpus.numbered)
+        rule = heldout.rule(order.job.seed, fraction, corpus.stored, len(corpus), corpus.numbered)
         corpus = dataclasses.replace(corpus, held_out=rule)
     return corpus
 
@@ -181,22 +209,29 @@ def _inputs(
     return paths, valid_paths
 
 
-def _by_processes(
-    workers: int, corpus: Corpus, job: work.Job, folder: Path, rows_per_shard: int
-) -> Written:
+def finished(corpus: Corpus, written: processes.Written) -> Done:
+    """What there is to say when a chosen corpus is written."""
+    counts, of_training = written.counts, len(corpus.paths)
+    for file, _ in corpus.dropped:
+        counts["train" if file < of_training else "valid"]["duplicates"] += 1
+    inputs = written.inputs
+    return Done(written.shards, counts, corpus.held_out, inputs[:of_training], inputs[of_training:])
+
+
+def _by_processes(workers: int, order: Order, folder: Path) -> Done:
     """An engine of this machine's processes: rows in the order of the text."""
-    counts = {split: collections.Counter[str]() for split in ("train", "valid")}
-    writers = {split: shards.Shards(folder, split, rows_per_shard) for split in counts}
-    with tqdm(total=corpus.stored, unit="B", unit_scale=True, desc="prepare", disable=None) as bar:
-        todo = (block for file in range(len(corpus)) for block in corpus.blocks(file, bar.update))
-        for result in deal.made(todo, job, workers):
-            for split, writer in writers.items():
-                writer.write(result.records[split])
-                counts[split].update(result.counts[split])
-    return [shard for writer in writers.values() for shard in writer.finish()], counts
+    corpus = chosen(order, workers, folder)
+    written = processes.write(workers, corpus, order.job, folder, order.rows_per_shard)
+    return finished(corpus, written)
 
 
-def _cores() -> int:
+def _complete(folder: Path, info: dict[str, Any]) -> None:
+    """Writes what others than this program's readers want beside the rows, and what counting tells of these."""
+    shards.write_metadata(folder, info["shards"], info["seq_len"], np.dtype(info["dtype"]))
+    baselines.write(folder)
+
+
+def cores() -> int:
     """The cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -2,9 +2,8 @@
 
 import dataclasses
 import hashlib
-import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from electra_jax import files
@@ -27,7 +26,8 @@ Identities = dict[str, tuple[int, ...]]
 class Corpus:
     """The documents of a preparation, those of the held-out inputs last.
 
-    `held_out` says what is held out of `paths` (None: nothing); `dropped` documents are left out.
+    `held_out` says what is held out of `paths` (None: nothing); `dropped` documents are left out. A block
+    holds `block_size` characters, or one document of more.
     """
 
     paths: Sequence[str]
@@ -36,6 +36,7 @@ class Corpus:
     join_lines: bool = False
     held_out: heldout.HeldOut | None = None
     dropped: Dropped = frozenset()
+    block_size: int = dataclasses.field(default_factory=lambda: _BLOCK)
 
     def __len__(self) -> int:
         return len(self.paths) + len(self.valid_paths)
@@ -44,6 +45,19 @@ class Corpus:
     def stored(self) -> int:
         """The bytes stored under all inputs."""
         return documents.size([*self.paths, *self.valid_paths])
+
+    def runs(self) -> list[range]:
+        """The inputs in runs that are read at one go: a large one by itself, small ones together."""
+        found: list[range] = []
+        room = 0
+        for file, path in enumerate([*self.paths, *self.valid_paths]):
+            stored = self.block_size if datasets.is_name(path) else documents.size([path])
+            if not found or stored > room:
+                found.append(range(file, file))
+                room = max(stored, self.block_size)
+            found[-1] = range(found[-1].start, file + 1)
+            room -= stored
+        return found
 
     def numbered(
         self,
@@ -62,23 +76,13 @@ class Corpus:
         return ((n, document) for n, document in enumerate(found) if (file, n) not in self.dropped)
 
     def blocks(self, file: int, consumed: documents.Consumed | None = None) -> Iterator[work.Block]:
-        """The documents of one input but the dropped, in blocks of about a million characters.
+        """The documents of one input but the dropped, in blocks.
 
         `consumed` is told the stored bytes read. Raises UserError where the input's content is at fault.
         """
         skipped = documents.Skipped()
-        block, size = _new(file), 0
-        for piece in self._pieces(file, self.numbered(file, consumed, skipped)):
-            if size >= _BLOCK:
-                yield block
-                block, size = _new(file), 0
-            block.numbers.append(piece.number)
-            block.parts.append(piece.part)
-            block.documents.append(piece.document)
-            block.held_out.append(piece.held_out)
-            size += sum(map(len, piece.document))
-        if block.documents or skipped:
-            yield block._replace(skipped=dict(skipped))
+        pieces = self._pieces(file, self.numbered(file, consumed, skipped))
+        yield from in_blocks(file, pieces, skipped, self.block_size)
 
     def _pieces(self, file: int, numbered: heldout.Numbered) -> Iterator[heldout.Piece]:
         if file < len(self.paths) and self.held_out is not None:
@@ -103,19 +107,37 @@ class Corpus:
                     "Run the command again when the file is complete"
                 )
 
-    def describe(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Name, size and SHA-256 of the inputs for training, and of the held-out inputs."""
-        found = [
-            _describe(path, self.text_key) for path in itertools.chain(self.paths, self.valid_paths)
-        ]
-        return found[: len(self.paths)], found[len(self.paths) :]
+    def describe_one(self, file: int) -> dict[str, Any]:
+        """Name, size and SHA-256 of one input."""
+        return describe([*self.paths, *self.valid_paths][file], self.text_key)
+
+
+def in_blocks(
+    file: int,
+    pieces: Iterable[heldout.Piece],
+    skipped: documents.Skipped,
+    block_size: int | None = None,
+) -> Iterator[work.Block]:
+    """The pieces of an input in blocks of so many characters, with what was `skipped` when all were read."""
+    block, size = _new(file), 0
+    for piece in pieces:
+        if size >= (block_size or _BLOCK):
+            yield block
+            block, size = _new(file), 0
+        block.numbers.append(piece.number)
+        block.parts.append(piece.part)
+        block.documents.append(piece.document)
+        block.held_out.append(piece.held_out)
+        size += sum(map(len, piece.document))
+    if block.documents or skipped:
+        yield block._replace(skipped=dict(skipped))
 
 
 def _new(file: int) -> work.Block:
     return work.Block(file, [], [], [], [], {})
 
 
-def _describe(path: str, text_key: str) -> dict[str, Any]:
+def describe(path: str, text_key: str) -> dict[str, Any]:
     """A file's size and hash are those of its bytes as stored, a data set's those of its texts. The
     folder it lies in is left out: it does not change the data."""
     if os.path.isfile(path):

@@ -8,12 +8,14 @@ stays, so the held-out inputs, which come last, lose what the training inputs ho
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from electra_jax.data.prepare import deal, work
+from electra_jax.data.prepare import deal, pieces, team, work
 from electra_jax.data.prepare.corpus import Corpus, Dropped
 from electra_jax.spec import UserError
 from electra_jax.text.borders import between_spaces_and_ideographs
@@ -23,6 +25,8 @@ MODES = ("exact", "near")
 THRESHOLD, SHINGLE, PERMUTATIONS = 0.8, 5, 128
 # Named, so that another version of the library finds the same.
 _MINHASH = {"num_perm": PERMUTATIONS, "seed": 1, "scheme": "affine32"}
+_DIGEST = 16  # bytes
+_MOST_AHEAD = 2**25  # bytes of signatures that came before their turn
 
 
 def check(mode: str) -> None:
@@ -33,26 +37,65 @@ def check(mode: str) -> None:
         _library()
 
 
-def duplicates(corpus: Corpus, mode: str, workers: int, consumed: documents.Consumed) -> Dropped:
+def duplicates(
+    corpus: Corpus,
+    mode: str,
+    workers: int,
+    consumed: documents.Consumed,
+    folder: Path | None = None,
+) -> Dropped:
     """(input number, document number) of every copy; the same for any number of `workers`.
 
-    Holds in memory 98 bytes for an exact document, for a near one about 4.4 kB.
+    Workers pass text in files of `folder` (None: that for temporary files). Holds in memory 98 bytes
+    for an exact document, for a near one about 4.4 kB.
     """
-    todo = (
-        block
-        for file in range(len(corpus))
-        for block in corpus.blocks(file, consumed)
-        if block.documents
-    )
-    if mode == "exact":
-        return frozenset(_exact(deal.in_order(sign_exactly, todo, workers, work.begin)))
-    return frozenset(_near(deal.in_order(sign_nearly, todo, workers, work.begin)))
+    sign: Callable[[work.Block], Any] = sign_exactly if mode == "exact" else sign_nearly
+    find: Callable[[Iterator[Any]], Iterator[tuple[int, int]]]
+    find = _exact if mode == "exact" else near
+    if workers == 1:
+        blocks = (block for file in range(len(corpus)) for block in corpus.blocks(file, consumed))
+        return frozenset(find(sign(block) for block in blocks if block.documents))
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as spool,
+        team.Team(workers, Signer, (corpus, Path(spool), mode)) as members,
+    ):
+        dealer = deal.Dealer(members, corpus.runs(), _MOST_AHEAD, consumed)
+        return frozenset(find(_unpacked(one) for _, _, made in dealer.results() for one in made))
+
+
+class Signer(pieces.Reader):
+    """A member of a team: signs the documents of pieces."""
+
+    def __init__(self, corpus: Corpus, folder: Path, mode: str) -> None:
+        super().__init__(corpus, folder)
+        self._exact = mode == "exact"
+
+    def make(self, run: int, piece: int) -> deal.Done:
+        """For each block of a piece its input, the numbers of its documents and what `sign_...` gives, as arrays."""
+        made = []
+        for block in self.take(run, piece):
+            if block.documents:
+                marks = self._marks(block)
+                made.append((block.file, np.array(block.numbers, np.int64), marks))
+        return deal.Done(made, sum(marks.nbytes for _, _, marks in made))
+
+    def _marks(self, block: work.Block) -> np.ndarray:
+        if self._exact:
+            return np.array(sign_exactly(block)[1], f"V{_DIGEST}")
+        return sign_nearly(block)[1]
+
+
+def _unpacked(made: tuple[int, np.ndarray, np.ndarray]) -> tuple[work.Block, Any]:
+    """What `sign_...` gave before a Signer made arrays of it."""
+    file, numbers_D, marks = made
+    block = work.Block(file, numbers_D.tolist(), [], [], [], {})
+    return block, marks.tolist() if marks.dtype.kind == "V" else marks
 
 
 def sign_exactly(block: work.Block) -> tuple[work.Block, list[bytes]]:
     """What equal documents of a block have in common; the block without its texts."""
     return _bare(block), [
-        hashlib.blake2b(_plain(document).encode(), digest_size=16).digest()
+        hashlib.blake2b(_plain(document).encode(), digest_size=_DIGEST).digest()
         for document in block.documents
     ]
 
@@ -78,7 +121,22 @@ def _exact(signed: Iterator[tuple[work.Block, list[bytes]]]) -> Iterator[tuple[i
             seen.add(digest)
 
 
-def _near(signed: Iterator[tuple[work.Block, np.ndarray]]) -> Iterator[tuple[int, int]]:
+def bands(values_DxP: np.ndarray) -> Iterator[np.ndarray]:
+    """For each band of MinHash values a number for every document, uint64 [D]: the same where the values are.
+
+    Documents that share none are never compared by `near`.
+    """
+    index = _library().MinHashLSH(THRESHOLD, PERMUTATIONS)
+    for start, end in index.hashranges:
+        numbers_D = np.full(len(values_DxP), start + 1, np.uint64)
+        for values_D in values_DxP[:, start:end].T.astype(np.uint64):
+            numbers_D = (numbers_D ^ values_D) * np.uint64(0x9E3779B97F4A7C15)
+            numbers_D ^= numbers_D >> np.uint64(29)
+        yield numbers_D
+
+
+def near(signed: Iterator[tuple[work.Block, np.ndarray]]) -> Iterator[tuple[int, int]]:
+    """(input, number) of the documents of blocks, by their MinHash values, that are nearly the same as one kept."""
     library = _library()
     index = library.MinHashLSH(THRESHOLD, PERMUTATIONS)
     kept: dict[tuple[int, int], np.ndarray] = {}

@@ -1,14 +1,10 @@
-"""What a worker process does: a block of documents in, finished records and counts out."""
+"""The work itself: a block of documents in, finished records and counts out."""
 
 import collections
 import dataclasses
 import hashlib
 import itertools
-import multiprocessing
-import os
-import signal
 import struct
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,6 +13,8 @@ import numpy as np
 from electra_jax.data import examples, packing, record, words
 from electra_jax.text import lost
 from electra_jax.text.tokenizer import Tokenizer
+
+SPLITS = ("train", "valid")
 
 # What is counted for each split.
 COUNTS = (
@@ -212,40 +210,3 @@ def _row_counts(rows: Sequence[tuple[int, examples.Row]]) -> dict[str, int]:
         "text_tokens_in_rows": text,
         "real_tokens": text + 2 * single + 3 * (len(rows) - single),
     }
-
-
-_job: Job | None = None
-_maker: Maker | None = None
-
-
-def start(job: Job) -> None:
-    """Begins a worker process. The job is not opened here but by the first block, so that an error
-    reaches the parent as itself and not as a broken pool."""
-    global _job
-    _job = job
-    begin()
-
-
-def begin() -> None:
-    """Begins any worker process of ours."""
-    # One process a core is all the parallelism there is; read by the library when it first works.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and stops the workers
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-
-
-def run(block: Block) -> Made:
-    """What the pool calls in a worker process begun by `start`."""
-    global _maker
-    if _maker is None:
-        assert _job is not None
-        _maker = Maker(_job)
-    return _maker(block)
-
-
-def _leave_with_parent() -> None:
-    """Ends this process when its parent is gone, killed included: nothing else would tell it."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -1,6 +1,7 @@
 """Lines to paragraphs and documents: a paragraph a line, or lines that were wrapped at a width and belong together."""
 
 import itertools
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -15,6 +16,8 @@ _FULL, _FULL_SHARE = 0.7, 0.75  # three quarters of the lines are nearly as wide
 _SENTENCES = 0.4  # of the lines at most end with a sentence
 _FEWEST_LINES = 20
 _ENDS = tuple(".!?:;。！？…।۔")
+
+_NOT_ASCII = re.compile("[^\0-\x7f]")
 
 # Unicode blocks of scripts written without blanks between words (and of their punctuation).
 _WITHOUT_BLANKS = (
@@ -101,7 +104,8 @@ def wrap_width(lines: Iterable[str]) -> int | None:
 def _columns(line: str) -> int:
     if line.isascii():
         return len(line)
-    return len(line) + sum(unicodedata.east_asian_width(char) in "WF" for char in line)
+    others = _NOT_ASCII.findall(line)
+    return len(line) + sum(unicodedata.east_asian_width(char) in "WF" for char in others)
 
 
 def _joined(lines: Sequence[str]) -> str:
