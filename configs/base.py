@@ -72,6 +72,7 @@ def get_config() -> ConfigDict:
                 "keep_last": 5,
                 "keep_every": 100_000,
                 "max_skipped": 10,
+                "average": 0.0,  # decay of an average of the weights, such as 0.999; 0: none
             },
             "data": {
                 "path": "",

@@ -104,6 +104,7 @@ def get_config(stage: str = "short") -> ConfigDict:
                 "keep_last": 3,
                 "keep_every": 0,
                 "max_skipped": 10,
+                "average": 0.0,  # decay of an average of the weights, such as 0.999; 0: none
             },
             "data": {
                 "path": "",

@@ -83,6 +83,7 @@ def get_config(long_rows: str = "data512/") -> ConfigDict:
                 "keep_last": 5,
                 "keep_every": 0,
                 "max_skipped": 10,
+                "average": 0.0,  # decay of an average of the weights, such as 0.999; 0: none
                 "stop_at": 0,
                 "budget": "",
             },

@@ -2,13 +2,15 @@
 
 import concurrent.futures
 import contextlib
+import functools
 import hashlib
+import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from electra_jax import files, schemes
 from electra_jax.answers import Progress, bucket_of, explained, inner, scheme_of, waited
@@ -106,13 +108,14 @@ def versions(url: str) -> dict[str, str]:
     def ask() -> dict[str, str]:
         bucket = _file_system(url)
         bucket.invalidate_cache()
-        marks = ("etag", "ETag", "generation", "md5Hash", "updated", "LastModified", "size")
-        return {
-            name: " ".join(str(row.get(mark)) for mark in marks)
-            for name, row in _rows(bucket.find(url, detail=True), url)
-        }
+        return {name: _version(row) for name, row in _rows(bucket.find(url, detail=True), url)}
 
     return _answer(url, "list", ask)
+
+
+def _version(row: Mapping[str, Any]) -> str:
+    marks = ("etag", "ETag", "generation", "md5Hash", "updated", "LastModified", "size")
+    return " ".join(str(row.get(mark)) for mark in marks)
 
 
 def matches(pattern: str) -> dict[str, int | None]:
@@ -133,9 +136,67 @@ def matches(pattern: str) -> dict[str, int | None]:
         return waited(pattern, "list", ask, STALL_S)
 
 
-def read(url: str) -> bytes:
-    """The content of a small file; UserError when it cannot be read."""
-    return _answer(url, "read", lambda: _file_system(url).cat_file(url))
+def read(url: str, start: int | None = None, stop: int | None = None) -> bytes:
+    """The content of a small file, or its bytes [start, stop); UserError when it cannot be read."""
+    return _answer(url, "read", lambda: _file_system(url).cat_file(url, start=start, end=stop))
+
+
+def opened(url: str) -> BinaryIO:
+    """A file for reading, from any place in it; a read that gets no answer for STALL_S seconds is a UserError."""
+    with explained(url, "read"):
+        stored = waited(
+            url, "read", lambda: _file_system(url).open(url, block_size=_BLOCK), STALL_S
+        )
+    return io.BufferedReader(_Stored(url, stored), _BLOCK)
+
+
+class _Stored(io.RawIOBase):
+    """A file on a bucket whose faults are said in one line."""
+
+    def __init__(self, url: str, stored: Any) -> None:
+        self._url, self._file = url, stored
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with explained(self._url, "read"):
+            found = waited(self._url, "read", lambda: self._file.read(len(buffer)), STALL_S)
+        buffer[: len(found)] = found
+        return len(found)
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        return self._file.seek(place, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def described(urls: Iterable[str]) -> dict[str, tuple[int, str]]:
+    """Bytes of each of these files, and what changes when it is written again; those that are not there are left out.
+
+    Folders are listed, as they are now: a question for each file would take hours where there are a million.
+    """
+    wanted = set(urls)
+    found: dict[str, tuple[int, str]] = {}
+    for folder in sorted({url.rpartition("/")[0] for url in wanted}):
+        rows = _answer(folder, "list", functools.partial(_listing, folder))
+        for row in rows:
+            url = scheme_of(folder).prefix + row["name"].rstrip("/")
+            if url in wanted and row["type"] == "file":
+                found[url] = int(row["size"]), _version(row)
+    return found
+
+
+def _listing(folder: str) -> list[dict[str, Any]]:
+    return _file_system(folder).ls(folder, detail=True, refresh=True)
 
 
 def write(url: str, data: bytes) -> None:

@@ -8,6 +8,7 @@ Tensor names in this package end in their shape. The letters:
 """
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
@@ -15,6 +16,7 @@ import inspect
 import math
 import os
 import re
+import sys
 import traceback
 import types
 import typing
@@ -49,29 +51,6 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> UserError:
     guess = nearest(name, known)
     hint = f" Did you mean {guess!r}?" if guess else ""
     return UserError(f"unknown {what} {name!r}.{hint} Known: {', '.join(known)}")
-
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def seconds_of(text: str, where: str) -> float:
-    """The seconds of a stretch of time such as 24h, 90m, 2d or 1.5h; UserError for what is none or not above 0."""
-    found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)([smhd])", text.strip())
-    seconds = float(found[1]) * _SECONDS[found[2]] if found else 0.0
-    if not 0 < seconds < math.inf:
-        raise UserError(
-            f"{where} {text!r} is no stretch of time; expected one such as 24h, 90m or 2d"
-        )
-    return seconds
-
-
-def spoken_time(seconds: float) -> str:
-    """Seconds for people: 45 seconds, 90 minutes, 30.5 hours, 121 days."""
-    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= 2 * size:
-            number = seconds / size
-            return f"{number:,.0f} {unit}s" if number >= 10 else f"{number:.1f} {unit}s"
-    return f"{seconds:.0f} seconds" if seconds >= 2 else f"{seconds:.1g} seconds"
 
 
 def check_choice(where: str, value: str, choices: Sequence[str]) -> None:
@@ -191,7 +170,9 @@ def load_config(
     that a section becomes, which gives the types of its keys. Raises UserError for an unknown
     config, a file that is no config or fails, a mistyped key, a value of another type.
     """
-    at = re.fullmatch(r"(.*?\.py)(?::(.*))?", name) or re.fullmatch(r"([^:]*)(?::(.*))?", name)
+    at = re.fullmatch(r"([^:]*)(?::(.*))?", name)
+    if at is None or at[1] not in shipped_configs():  # whose argument may be a path.py itself
+        at = re.fullmatch(r"(.*?\.py)(?::(.*))?", name) or at
     if at is None:
         raise UserError(f"config {name!r} is neither a name, a path.py nor either with :argument")
     return overridden(_run_config(find_config(at[1]), at[2]), overrides, sections)
@@ -211,43 +192,60 @@ def overridden(
 
 
 def _run_config(path: Path, arg: str | None) -> ml_collections.ConfigDict:
-    module_spec = importlib.util.spec_from_file_location(f"electra_jax_config_{path.stem}", path)
-    assert module_spec is not None and module_spec.loader is not None  # true of every .py file
-    module = importlib.util.module_from_spec(module_spec)
-    try:
-        module_spec.loader.exec_module(module)
-        if not hasattr(module, "get_config"):
-            raise UserError(f"config file {path} has no function get_config()")
+    what = f"config file {path}"
+    module = run_file(path, what)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{what} has no function get_config()")
+    given = [] if arg is None else [arg]
+    with blamed(path, what):
         try:
-            inspect.signature(module.get_config).bind(*([] if arg is None else [arg]))
+            inspect.signature(module.get_config).bind(*given)
         except TypeError as error:
-            given = "no argument" if arg is None else f"the argument {arg!r}"
-            raise UserError(
-                f"config file {path}: get_config() cannot be called with {given}: {error}"
-            ) from None
-        config = module.get_config(*([] if arg is None else [arg]))
-    except (UserError, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        raise UserError(_fault(path, error)) from error
+            told = "no argument" if arg is None else f"the argument {arg!r}"
+            raise UserError(f"{what}: get_config() cannot be called with {told}: {error}") from None
+        config = module.get_config(*given)
     if not isinstance(config, ml_collections.ConfigDict):
         kind = type(config).__name__
-        raise UserError(f"config file {path}: get_config() returned {kind}; expected a ConfigDict")
+        raise UserError(f"{what}: get_config() returned {kind}; expected a ConfigDict")
     return config
 
 
-def _fault(path: Path, error: BaseException) -> str:
+def run_file(path: Path, what: str) -> types.ModuleType:
+    """The module that a file of the user's makes; UserError, with its line, for whatever it raises."""
+    name = f"electra_jax_file_{path.stem}"
+    module_spec = importlib.util.spec_from_file_location(name, path)
+    assert module_spec is not None and module_spec.loader is not None  # true of every .py file
+    module = sys.modules[name] = importlib.util.module_from_spec(
+        module_spec
+    )  # dataclasses look there
+    with blamed(path, what):
+        module_spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def blamed(path: Path, what: str) -> Iterator[None]:
+    """Inside, an error that the code in a user's file raises is a UserError with its line; `what` begins it."""
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise UserError(_fault(path, what, error)) from error
+
+
+def _fault(path: Path, what: str, error: BaseException) -> str:
     """Where in the file, and what: one line."""
     # Python names the file by its absolute path, however it was given.
     file, found = os.path.abspath(path), traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in found if os.path.abspath(frame.filename) == file]
-    what: object = error
+    told: object = error
     if isinstance(error, SyntaxError) and os.path.abspath(error.filename or "") == file:
         lines.append(error.lineno)
-        what = error.msg  # without the place
-    where = f"config file {path}, line {lines[-1]}" if lines else f"config file {path}"
+        told = error.msg  # without the place
+    where = f"{what}, line {lines[-1]}" if lines else what
     try:
-        said = " ".join(str(what).split())
+        said = " ".join(str(told).split())
     except Exception:  # noqa: BLE001 - an error that cannot say what it is
         said = ""
     return f"{where}: {type(error).__name__}{': ' if said else ''}{said}"

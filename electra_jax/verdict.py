@@ -12,8 +12,6 @@ from electra_jax.data import ngrams
 from electra_jax.data.source import Prepared
 from electra_jax.learn import checkpoint, mesh
 from electra_jax.learn import program as programs
-from electra_jax.model.electra import Electra
-from electra_jax.model.tokens import Tokens
 from electra_jax.pretrain import baselines, program
 from electra_jax.pretrain.options import RunSpec, run_spec
 from electra_jax.spec import UserError
@@ -70,8 +68,11 @@ def _replacements(folder: str | Path, run: RunSpec, data: Prepared) -> baselines
     """What the trained generator puts into the held-out rows that `evaluate` measures a run on."""
     programs.use_compilation_cache()
     compiled = program.build(run, run.phases(data)[-1], mesh.build(run.mesh))
-    params = compiled.place_params(checkpoint.read_params(folder)[1])
-    t, carried = run.train, compiled.objective.carried(params)
+    saved, t = checkpoint.read(folder), run.train
+    params, carried = (
+        compiled.place("params", saved.params),
+        compiled.place("carried", saved.carried),
+    )
     valid = data.source("valid")
     return baselines.replacements(compiled, params, carried, valid, t.batch, t.eval_batches)
 
@@ -120,7 +121,7 @@ def _lines(trial: Trial, score: np.ndarray, words: tokenizer.Tokenizer) -> list[
 
 
 def _open(folder: str | Path) -> tuple[RunSpec, Prepared]:
-    run = run_spec(read_record(folder)["config"])
+    run = run_spec(read_record(folder)["config"], folder)
     return run, run.data.open()
 
 
@@ -194,10 +195,10 @@ def _scores(
     for row, trial in zip(ids_BxL, trials, strict=True):
         row[: len(trial.fake) + 2] = [data.special.cls, *trial.fake.tolist(), data.special.sep]
     docs_BxL = (ids_BxL != data.special.pad).astype(np.int32)
-    tokens = Tokens.of({"ids": ids_BxL, "types": np.zeros_like(ids_BxL), "docs": docs_BxL})
-    logits_BxL = Electra(run.dimensions(data.vocab_size)).apply(
-        {"params": params}, tokens, method=Electra.discriminate
-    )
+    text = {"ids": ids_BxL, "types": np.zeros_like(ids_BxL), "docs": docs_BxL}
+    logits_BxL = run.make_objective(data).scores(params, text)
+    if logits_BxL is None:
+        raise UserError(f"the objective of {folder} has no score for tokens")
     probability_BxL = np.asarray(jax.nn.sigmoid(logits_BxL))[:, 1:]
     return [
         np.array([row[word.start : word.stop].max() for word in trial.sentence.words])

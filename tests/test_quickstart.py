@@ -36,9 +36,7 @@ def test_the_corpus_is_english_prose_without_repeats(documents: list[list[str]])
 @pytest.mark.slow
 def test_the_corpus_is_the_same_each_time(documents: list[list[str]]):
     """Catches an order that depends on the file system or on hashing, which would change the vocabulary."""
-    script = (
-        "import json; from electra_jax.text import builtin; print(json.dumps(builtin.documents()))"
-    )
+    script = "import json; from electra_jax.text.sources import builtin; print(json.dumps(builtin.documents()))"
     other = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=True
     )

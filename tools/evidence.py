@@ -6,7 +6,7 @@
 
 The first command trains a vocabulary and prepares the English text under --data, pretrains the `mini` recipe as
 ELECTRA, on rows of 32 tokens and then of 128 in one run, and, with as many training FLOPs in each phase by the house
-formula (electra_jax/pretrain/flops.py), as a masked LM; the second takes workdirs that are there. Then every task with
+formula (the objective's `flops`), as a masked LM; the second takes workdirs that are there. Then every task with
 every encoder and three seeds. A finished row is in docs/results/finetuning.json and .md at once; the same command goes
 on where it was stopped. Scores are those after the last epoch, on dev, in percent. --chinese adds ChnSentiCorp,
 ELECTRA on Chinese text against random.
@@ -19,15 +19,14 @@ import statistics
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from electra_jax import files
 from electra_jax.data.source import open_prepared
 from electra_jax.finetune.kinds import table as kinds
-from electra_jax.objective.corrupt import slot_count
-from electra_jax.pretrain import flops
+from electra_jax.pretrain import speed
 from electra_jax.pretrain.options import run_spec
 from electra_jax.tasks.known import catalog
 from electra_jax.workdir.record import RECORD, read_record
@@ -193,12 +192,8 @@ def equally_expensive(found: dict[str, Any]) -> Phases:
     run = run_spec(found["config"])
     phases = []
     for phase in run.phases(open_prepared(run.data.path)):
-        dims, length = run.dimensions(phase.data.vocab_size), phase.data.seq_len
-        slots = slot_count(run.objective["mask_prob"], length)
-        a, b = (
-            flops.train_flops_per_step(dims, phase.batch, length, slots, kind)
-            for kind in ("electra", "mlm")
-        )
+        other = replace(run, objective={**run.objective, "name": "mlm"})
+        a, b = (speed.useful_flops(each, phase) for each in (run, other))
         steps = round((phase.last - phase.first) * a / b)
         phases.append({"steps": steps, "path": str(phase.data.path), "batch": phase.batch})
     return phases

@@ -11,8 +11,8 @@ import jax
 from tqdm import tqdm
 
 from electra_jax.data.loader import put_rows
-from electra_jax.learn import mesh
-from electra_jax.pretrain import fit, flops, options, program
+from electra_jax.learn import hardware, mesh
+from electra_jax.pretrain import fit, options, program
 from electra_jax.pretrain.options import Phase, RunSpec
 from electra_jax.pretrain.speed import useful_flops
 
@@ -59,7 +59,7 @@ def measure(run: RunSpec, phase: Phase, rounds: int) -> dict[str, Any]:
         "step_s_quartiles": _quartiles(times),
         "tokens_per_s": phase.batch * phase.data.seq_len / step_s,
         "useful_tflops_per_s": useful / step_s / 1e12,
-        **flops.utilisation(useful / step_s, run.model.dtype, list(devices.devices.flat)),
+        **hardware.utilisation(useful / step_s, run.model.dtype, list(devices.devices.flat)),
         "memory_needed_bytes": fit.needed(compiled),
         "memory_peak_bytes": _peak(devices.local_devices[0]),
         "memory_limit_bytes": fit.capacity(devices),

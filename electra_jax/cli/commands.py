@@ -1,6 +1,7 @@
 """What each command does with its flags."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -89,24 +90,39 @@ def _vocab(options: argparse.Namespace) -> None:
     print(f"wrote {options.output}: {options.kind}, {options.size:,} tokens")
 
 
+def _inputs(
+    options: argparse.Namespace, engine: object
+) -> contextlib.AbstractContextManager[tuple[list[str], ...]]:
+    """The inputs of `prepare` on this machine; an engine's workers read buckets themselves."""
+    from electra_jax.text.sources import buckets
+
+    lists = (options.input, options.valid_input or [])
+    return buckets.copied(*lists) if engine is None else contextlib.nullcontext(lists)
+
+
 def _prepare(options: argparse.Namespace) -> None:
     from electra_jax import remote
     from electra_jax.data import source
     from electra_jax.data.prepare import build
     from electra_jax.spec import UserError
-    from electra_jax.text.sources import buckets
 
     engine = None
     if options.runner == "beam":
         from electra_jax.data.prepare import beam
 
+        if options.workers is not None:
+            print(
+                "note: --workers says nothing to --runner beam; for processes of this machine give "
+                f"--beam-options='--direct_num_workers={options.workers}'",
+                file=sys.stderr,
+            )
         engine = beam.engine(options.beam_options)
     elif options.beam_options:
         raise UserError("--beam-options are for --runner beam; give both, or leave them out")
     with (
         remote.output(options.output) as folder,
         remote.inputs(options.tokenizer) as (tokenizer,),
-        buckets.copied(options.input, options.valid_input or ()) as (inputs, valid_inputs),
+        _inputs(options, engine) as (inputs, valid_inputs),
     ):
         build.prepare(
             inputs,
@@ -149,7 +165,7 @@ def _pretrain(options: argparse.Namespace) -> int:
     # Checked before the training code is imported, which takes seconds.
     config = None
     if options.config is not None:
-        config = recipes.load(options.config, (), "pretrain")
+        config = recipes.load(options.config, (), "pretrain", options.overrides)
         overridden(config, options.overrides)
     if options.workdir is None:
         raise UserError("no --workdir: the folder of the run, a new one or the one to go on with")
@@ -209,16 +225,12 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from electra_jax.pretrain import baselines, evaluate
+    from electra_jax.pretrain import evaluate
 
-    values = evaluate.evaluate_workdir(options.workdir, step=options.step, data=options.data)
+    values = evaluate.evaluate_workdir(
+        options.workdir, step=options.step, data=options.data, average=options.average
+    )
     print(json.dumps(values, indent=2))
-    _note(baselines.worse(values))
-
-
-def _note(text: str | None) -> None:
-    if text:
-        print(text, file=sys.stderr)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -232,6 +244,8 @@ def _export(options: argparse.Namespace) -> None:
 
         if options.step is not None:
             raise UserError(f"{options.workdir} is fine-tuned and has no --step; choose with --run")
+        if options.average:
+            raise UserError(f"{options.workdir} is fine-tuned and has no --average")
         name = export.export(options.workdir, options.output, options.run, options.task, about)
         print(f"wrote {options.output}: {name}")
         return
@@ -241,7 +255,9 @@ def _export(options: argparse.Namespace) -> None:
         )
     from electra_jax.convert import hf
 
-    written = hf.export(options.workdir, options.output, step=options.step, about=about)
+    written = hf.export(
+        options.workdir, options.output, step=options.step, about=about, average=options.average
+    )
     print(f"wrote {', '.join(os.path.join(options.output, name) for name in written)}")
 
 
@@ -273,11 +289,10 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _finetune(options: argparse.Namespace) -> int:
-    from electra_jax.finetune.options import TYPES
-    from electra_jax.spec import load_config
+    from electra_jax.finetune import options as asked
 
     flagged = _finetune_overrides(options)
-    config = None if options.config is None else load_config(options.config, flagged, TYPES)
+    config = None if options.config is None else asked.recipe(options.config, flagged)
 
     def train() -> bool:
         from electra_jax import remote
@@ -336,7 +351,7 @@ def _quickstart(options: argparse.Namespace) -> None:
 
 def _score(options: argparse.Namespace) -> None:
     from electra_jax import remote
-    from electra_jax.finetune import score
+    from electra_jax.finetune.scores import score
 
     said = {"text": options.text, "label": options.label, "id": options.id}
     given = (options.references, options.predictions, options.null_odds or "")

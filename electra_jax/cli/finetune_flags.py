@@ -13,7 +13,8 @@ def finetune(command: Command) -> None:
         "--data-dir glue/ --workdir ft/ --seeds 5",
     )
     c.add_argument(
-        "--config", help="finetune:TASK or file.py:TASK (default: the one in the workdir)"
+        "--config",
+        help="finetune:TASK, file.py:TASK or the file of a task of your own (default: the one in the workdir)",
     )
     c.add_argument("--workdir", required=True, help="folder of the results")
     c.add_argument(

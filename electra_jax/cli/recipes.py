@@ -3,25 +3,52 @@
 import ast
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from electra_jax.spec import UnknownConfig, UserError, load_config, shipped_configs
+from electra_jax import userfile
+from electra_jax.spec import UnknownConfig, UserError, load_config, overridden, shipped_configs
 
 
-def load(name: str, overrides: Sequence[str], command: str) -> ConfigDict:
-    """`spec.load_config`; where there is no recipe of this name, the error lists those for the command."""
+def load(
+    name: str, overrides: Sequence[str], command: str, later: Sequence[str] = ()
+) -> ConfigDict:
+    """`spec.load_config`; where there is no recipe of this name, the error lists those for the command.
+
+    A recipe that names a user's own objective gets the options of that; it may lie beside the recipe. `later`:
+    overrides that the caller applies.
+    """
     if not name:
         raise UserError(f"--config has no name; the recipes are:\n{listed(command)}")
     try:
-        config = load_config(name, overrides)
+        config = load_config(name)
     except UnknownConfig as error:
         raise UserError(f"{error}\n{listed(command)}") from None
     if "tasks" in config:
         raise UserError(
             f"--config {name} is for electra-jax finetune; here one of:\n{listed(command)}"
         )
-    return config
+    return overridden(_with_own_objective(name, config, [*overrides, *later]), overrides)
+
+
+def _with_own_objective(
+    recipe: str, config: ConfigDict, overrides: Sequence[str]
+) -> ConfigDict | dict[str, Any]:
+    objective = config.get("objective")
+    named = [o.partition("=")[2] for o in overrides if o.startswith("objective.name=")]
+    own = objective.get("name") if isinstance(objective, ConfigDict) else None
+    if not any(map(userfile.is_file, [own, *named])):
+        return config  # what follows imports the training code, which takes seconds
+    if isinstance(own, str) and userfile.is_file(own) and not Path(own).exists():
+        beside = Path(recipe.partition(".py")[0]).parent / own
+        if beside.is_file():
+            with config.unlocked():
+                config.objective.name = str(beside)
+    from electra_jax.pretrain import options
+
+    return options.with_own_options(config, overrides)
 
 
 def listed(command: str) -> str:

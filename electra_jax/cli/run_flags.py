@@ -65,6 +65,26 @@ def several_processes(c: argparse.ArgumentParser) -> None:
     )
 
 
+def _money(c: argparse.ArgumentParser) -> None:
+    c.add_argument(
+        "--price", metavar="FILE", help="prices of a chip-hour (default: the table in the package)"
+    )
+    c.add_argument(
+        "--budget",
+        metavar="MONEY",
+        help="choose the fastest machine on which the whole run costs no more, such as 500 in the prices' currency",
+    )
+    c.add_argument(
+        "--deadline",
+        metavar="TIME",
+        help="choose the cheapest machine on which the whole run takes no longer, such as 24h, 90m or 2d",
+    )
+    c.add_argument("--spot", action="store_true", help="choose by the prices of spot machines")
+    c.add_argument(
+        "--plot", metavar="FILE.png", help="draw time against money, a point a topology and price"
+    )
+
+
 def plan(command: Command) -> None:
     """Adds `plan`."""
     c = command(
@@ -86,23 +106,7 @@ def plan(command: Command) -> None:
         "h100-8 or h200-8: GPUs; cpu: this machine, with a few real steps beside the plan; as often as needed "
         "(default, with --budget or --deadline: some of each)",
     )
-    c.add_argument(
-        "--price", metavar="FILE", help="prices of a chip-hour (default: the table in the package)"
-    )
-    c.add_argument(
-        "--budget",
-        metavar="MONEY",
-        help="choose the fastest machine on which the whole run costs no more, such as 500 in the prices' currency",
-    )
-    c.add_argument(
-        "--deadline",
-        metavar="TIME",
-        help="choose the cheapest machine on which the whole run takes no longer, such as 24h, 90m or 2d",
-    )
-    c.add_argument("--spot", action="store_true", help="choose by the prices of spot machines")
-    c.add_argument(
-        "--plot", metavar="FILE.png", help="draw time against money, a point a topology and price"
-    )
+    _money(c)
     c.add_argument(
         "--seq-len",
         type=at_least(8),
@@ -156,6 +160,9 @@ def bench(command: Command) -> None:
     )
 
 
+_AVERAGE = "the average of the weights that train.average keeps, in place of the weights"
+
+
 def evaluate(command: Command) -> None:
     """Adds `evaluate`."""
     c = command(
@@ -165,6 +172,7 @@ def evaluate(command: Command) -> None:
     )
     c.add_argument("--workdir", required=True, help="folder of the run")
     c.add_argument("--step", type=at_least(0), help="checkpoint (default: the newest)")
+    c.add_argument("--average", action="store_true", help=_AVERAGE)
     c.add_argument("--data", help="prepared data (default: that of the run)")
 
 
@@ -178,6 +186,7 @@ def export(command: Command) -> None:
     c.add_argument("--workdir", required=True, help="folder of the run")
     c.add_argument("--output", required=True, help="new folder")
     c.add_argument("--step", type=at_least(0), help="checkpoint (default: the newest)")
+    c.add_argument("--average", action="store_true", help=_AVERAGE)
     c.add_argument(
         "--run", help="of a fine-tuned workdir, such as seed0 (default: the best on dev)"
     )

@@ -91,6 +91,11 @@ def prepare(command: Command) -> None:
         action="store_true",
         help="put the rows of several short documents into one, each with positions and attention of its own",
     )
+    _held_out(c)
+    _engine(c)
+
+
+def _held_out(c: argparse.ArgumentParser) -> None:
     valid = c.add_mutually_exclusive_group()
     valid.add_argument("--valid-input", nargs="+", metavar="GLOB", help="held-out text")
     valid.add_argument(
@@ -106,6 +111,9 @@ def prepare(command: Command) -> None:
     c.add_argument(
         "--workers", type=at_least(1), metavar="N", help="processes (default: the cores)"
     )
+
+
+def _engine(c: argparse.ArgumentParser) -> None:
     c.add_argument(
         "--runner",
         choices=("processes", "beam"),
@@ -117,7 +125,8 @@ def prepare(command: Command) -> None:
         "--beam-options",
         default="",
         metavar="OPTIONS",
-        help="Beam's own, in one word: --beam-options='--runner=FlinkRunner ...' (default: this process)",
+        help="Beam's own, in one word: --beam-options='--direct_num_workers=4', or '--runner=DaskRunner ...' "
+        "(default: this process)",
     )
     c.add_argument(
         "--dedup",

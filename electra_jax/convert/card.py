@@ -7,19 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from electra_jax.convert.example import Example
-from electra_jax.convert.folder import MASKED_LM
 from electra_jax.convert.names import Shape
+from electra_jax.objective.export import DETECTION, ENCODER, MASKED_LM, Export
 from electra_jax.spec import UserError
 
 # Names of what needs no network; a metric `x` has theirs as `x_unigram`, `x_bigram`.
 BASELINES = ("unigram", "bigram")
 
-WHAT = {
-    "discriminator": "the discriminator of an ELECTRA pair: it tells, for every token, whether it was"
-    " replaced. It is the model to fine-tune",
-    "generator": "the generator of an ELECTRA pair: a small masked language model that proposes the"
-    " replacements. Fine-tune the discriminator instead",
-    "model": "an ELECTRA-shaped encoder trained as a masked language model",
+# What a class of transformers is for: the pipeline of the Hub, and a tag.
+_KINDS = {
+    DETECTION: ("feature-extraction", ("replaced-token-detection",)),
+    MASKED_LM: ("fill-mask", ("masked-language-modeling",)),
+    ENCODER: ("feature-extraction", ()),
 }
 
 
@@ -78,25 +77,25 @@ class Facts:
     about: About = About()
 
 
-def card(role: str, architecture: str, shape: Shape, parameters: int, facts: Facts) -> str:
-    """README.md of one exported model. `role` is "discriminator", "generator" or "model"."""
-    generator = architecture == MASKED_LM
+def card(export: Export, shape: Shape, parameters: int, facts: Facts) -> str:
+    """README.md of one exported model."""
+    pipeline, tags = _KINDS[export.hf_class]
     head = [
         "---",
         "library_name: transformers",
-        f"pipeline_tag: {'fill-mask' if generator else 'feature-extraction'}",
+        f"pipeline_tag: {pipeline}",
         "tags:",
         "- electra",
         "- electra_jax",
-        f"- {'masked-language-modeling' if generator else 'replaced-token-detection'}",
+        *(f"- {tag}" for tag in tags),
         *facts.about.matter(),
         "---",
     ]
     body = [
-        f"# ELECTRA {role}",
-        f"This is {WHAT[role]}. Pretrained with electra_jax ([ELECTRA, Clark et al., "
+        f"# ELECTRA {export.name}",
+        f"This is {export.what}. Pretrained with electra_jax ([ELECTRA, Clark et al., "
         "2020](https://arxiv.org/abs/2003.10555)).",
-        _table("Model", _model_rows(architecture, shape, parameters)),
+        _table("Model", _model_rows(export.hf_class, shape, parameters)),
     ]
     if facts.origin:
         body.append(f"## Origin\n\n{facts.origin}")
@@ -106,7 +105,7 @@ def card(role: str, architecture: str, shape: Shape, parameters: int, facts: Fac
         body.append(_table("Data", facts.data))
     if facts.metrics:
         body.append(_metrics(facts.metrics))
-    body.append("## Use\n\n```python\n" + _use(generator, facts.example) + "\n```")
+    body.append("## Use\n\n```python\n" + _use(export.hf_class, facts.example) + "\n```")
     if facts.commands:
         body.append("## Made by\n\n```\n" + "\n".join(facts.commands) + "\n```")
     if facts.versions:
@@ -132,9 +131,9 @@ def _metrics(metrics: Mapping[str, float]) -> str:
     return "## Held-out metrics\n\n" + "\n".join(lines)
 
 
-def _use(generator: bool, example: Example | None) -> str:
+def _use(hf_class: str, example: Example | None) -> str:
     """Python that runs the model, on the example where there is one."""
-    if generator:
+    if hf_class == MASKED_LM:
         shown = _string(example.masked) if example else None
         other = 'f"A text with {fill.tokenizer.mask_token} in place of a word."'
         return (
@@ -143,6 +142,16 @@ def _use(generator: bool, example: Example | None) -> str:
             f"print(fill({shown or other}))"
         )
     shown = _string(example.text if example else "A text in the language of the model.")
+    if hf_class == ENCODER:
+        return (
+            "import torch\n"
+            "from transformers import AutoModel, AutoTokenizer\n"
+            'tokenizer = AutoTokenizer.from_pretrained("PATH")\n'
+            'model = AutoModel.from_pretrained("PATH")\n'
+            f'inputs = tokenizer({shown}, return_tensors="pt")\n'
+            "with torch.no_grad():\n"
+            "    hidden = model(**inputs).last_hidden_state[0]  # a vector for each token"
+        )
     return (
         "import torch\n"
         "from transformers import AutoModelForPreTraining, AutoTokenizer\n"

@@ -1,7 +1,7 @@
 """What a workdir has to export: parameters, dimensions and the facts of its run."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,16 @@ from electra_jax import records, remote
 from electra_jax.convert import example, made_by
 from electra_jax.convert.card import About, Facts
 from electra_jax.convert.example import Example
+from electra_jax.data.baselines import MODELS
 from electra_jax.data.source import Prepared, open_prepared
-from electra_jax.learn import arrays, checkpoint
+from electra_jax.learn import checkpoint
 from electra_jax.model.electra import Dimensions
+from electra_jax.objective import registry
+from electra_jax.objective.export import Export
+from electra_jax.objective.protocol import Objective
 from electra_jax.pretrain import baselines
 from electra_jax.pretrain import start as starts
+from electra_jax.pretrain.evaluate import result_name
 from electra_jax.pretrain.options import RunSpec, run_spec
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer as tokenizers
@@ -24,34 +29,27 @@ from electra_jax.workdir import imported
 from electra_jax.workdir.record import read_record, versions
 
 # Settings that a reader of the card asks for first.
-SETTINGS = (
-    "train.batch",
-    "optim.name",
-    "optim.peak_lr",
-    "optim.warmup",
-    "train.steps",
-    "objective.mask_prob",
-    "objective.generator_weight",
-    "objective.discriminator_weight",
-    "model.dtype",
-    "train.seed",
-)
+SETTINGS = ("train.batch", "optim.name", "optim.peak_lr", "optim.warmup", "train.steps")
+LAST_SETTINGS = ("model.dtype", "train.seed")  # behind those of the objective
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Exportable:
     """A model of ours with everything its folder needs. `params` is flat: path -> float32 array."""
 
     dims: Dimensions
-    objective: str
+    objective: str  # its name
+    exports: Sequence[Export]  # the models in it; the first is the one to fine-tune
     params: dict[str, np.ndarray]
-    generator_trained: bool  # False with the uniform generator of the ablation
     facts: Facts
     tokenizer: Path
+    note: str | None = None  # what its user should know
 
 
-def read(folder: str | Path, step: int | None = None) -> Exportable:
+def read(folder: str | Path, step: int | None = None, average: bool = False) -> Exportable:
     """The model of a workdir at `step` (the newest when None); an import that was never trained too.
+
+    `average`: the average of the weights in place of them.
 
     Raises UserError for a folder that is no workdir or has no such checkpoint.
     """
@@ -60,9 +58,10 @@ def read(folder: str | Path, step: int | None = None) -> Exportable:
         raise UserError(f"workdir {folder} does not exist")
     found = imported.read(folder) if not _trained(folder) else None
     if found is None:
-        return _of_run(folder, step)
-    if step:
-        raise UserError(f"{folder} holds an import without training; there is no step {step}")
+        return _of_run(folder, step, average)
+    if step or average:
+        missing = f"step {step}" if step else "average of its weights"
+        raise UserError(f"{folder} holds an import without training; there is no {missing}")
     return _of_import(folder, found)
 
 
@@ -76,28 +75,46 @@ def _of_import(folder: Path, found: imported.Imported) -> Exportable:
         versions=versions(),
         commands=[f"electra-jax export --workdir {folder.name}"],
     )
-    return Exportable(found.dims, found.objective, found.params, True, facts, folder / "tokenizer")
+    return Exportable(
+        dims=found.dims,
+        objective=found.objective,
+        exports=registry.exports(found.objective, found.dims),
+        params=found.params,
+        facts=facts,
+        tokenizer=folder / "tokenizer",
+    )
 
 
-def _of_run(folder: Path, step: int | None) -> Exportable:
+def _of_run(folder: Path, step: int | None, average: bool) -> Exportable:
     record = read_record(folder)
-    run = run_spec(record["config"])
-    at, tree, meta = checkpoint.read_params(folder, step)
+    run = run_spec(record["config"], folder)
+    saved = checkpoint.read(folder, step)
+    at, meta = saved.step, saved.meta
+    params = saved.average(folder) if average else saved.params
     starts.edited(folder, record, (at, meta))
     origin = imported.read_record(folder)
     there = _prepared(run.data.path, meta["data"])
     shown, language = (None, "") if there is None else _shown(there, folder / "tokenizer")
-    flat_config = _flat(record["config"])
+    data, config = record["data"], _flat(record["config"])
+    objective = registry.make(
+        run.objective,
+        run.model,
+        data["vocab_size"],
+        tokenizers.load(folder / "tokenizer").special,
+        data["seq_len"],
+    )
+    settings = (*SETTINGS, *(f"objective.{key}" for key in objective.settings), *LAST_SETTINGS)
+    metrics = _beside_counting(held_out_metrics(folder, at, average), run, objective, there)
     facts = Facts(
         step=at,
         data=_data_facts(there, meta["data"]),
-        metrics=_beside_counting(held_out_metrics(folder, at), run, there),
-        settings={key: flat_config[key] for key in SETTINGS if key in flat_config},
+        metrics=metrics,
+        settings={key: config[key] for key in settings if key in config},
         commands=[
             *([] if there is None else [made_by.prepare(there.info)]),
             made_by.pretrain(record["config"], folder.name),
             *made_by.changed(record.get("changes") or []),
-            f"electra-jax export --workdir {folder.name} --step {at} --output hf",
+            f"electra-jax export --workdir {folder.name} --step {at}{' --average' * average} --output hf",
         ],
         example=shown,
         about=About((language,) if language else ()),
@@ -107,10 +124,11 @@ def _of_run(folder: Path, step: int | None) -> Exportable:
         else f"Training started from imported weights: {_sources(origin[1])}.",
     )
     return Exportable(
-        dims=run.dimensions(record["data"]["vocab_size"]),
-        objective=run.objective["name"],
-        params=arrays.flatten(tree),
-        generator_trained=not run.objective.get("uniform_generator", False),
+        dims=run.dimensions(data["vocab_size"]),
+        objective=record["config"]["objective"]["name"],
+        exports=objective.exports(),
+        params=params,
+        note=baselines.worse(metrics, objective.shown),
         facts=facts,
         tokenizer=folder / "tokenizer",
     )
@@ -162,28 +180,32 @@ def _data_facts(there: Prepared | None, data: Mapping[str, Any]) -> dict[str, An
 
 
 def _beside_counting(
-    metrics: dict[str, float], run: RunSpec, there: Prepared | None
+    metrics: dict[str, float], run: RunSpec, objective: Objective, there: Prepared | None
 ) -> dict[str, float]:
     """The metrics and what counting tokens achieves, where an older run did not write that; its data may be gone."""
-    if not metrics or "mlm_loss_unigram" in metrics or there is None:
+    beside = tuple(f"_{model}" for model in MODELS)
+    if not metrics or there is None or any(name.endswith(beside) for name in metrics):
         return metrics
     rows = run.train.batch * run.train.eval_batches
-    return metrics | baselines.baselines_of(there, run.objective, rows)
+    return metrics | baselines.baselines_of(there, objective, rows)
 
 
-def held_out_metrics(folder: Path, step: int) -> dict[str, float]:
-    """The held-out metrics of a step, from `evaluate-<step>.json` or else from metrics.jsonl."""
-    path = folder / f"evaluate-{step}.json"
+def held_out_metrics(folder: Path, step: int, average: bool = False) -> dict[str, float]:
+    """The held-out metrics of a step, from `evaluate-<step>.json` or else from metrics.jsonl.
+
+    Of the `average` of the weights, from the former alone.
+    """
+    path = folder / result_name(step, average)
     values: dict[str, Any] = {}
     if path.is_file():
         values = records.read(path, "remove it and evaluate again")
-    elif (folder / "metrics.jsonl").is_file():
+    elif not average and (folder / "metrics.jsonl").is_file():
         for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines():
             if '"valid"' in line:
                 entry = _entry(line)
                 if entry.get("split") == "valid" and entry.get("step") == step:
                     values = entry
-    skip = ("step", "rows")
+    skip = ("step", "rows", "average")
     return {
         name: float(value)
         for name, value in values.items()

@@ -12,10 +12,9 @@ from electra_jax.convert.formats import table, tf1_names, variants
 from electra_jax.convert.formats.safetensors_file import WEIGHTS
 from electra_jax.convert.formats.tensors import Tensors
 from electra_jax.convert.names import Shape
+from electra_jax.objective.export import DETECTION, ENCODER
 from electra_jax.spec import UserError
 
-DISCRIMINATOR, MASKED_LM = "ElectraForPreTraining", "ElectraForMaskedLM"
-ANY = "ElectraModel"  # the class that takes the encoder out of every other
 CONFIG = "config.json"
 
 # Hugging Face's name of every number in a Shape, and the value its configuration class gives a
@@ -114,7 +113,7 @@ def _read_tf1(path: Path, weights: list[Path], architecture: str | None) -> Mode
     if architecture is None:
         tensors = tf1_names.encoder(stored)
     else:
-        role = "discriminator" if architecture == DISCRIMINATOR else "generator"
+        role = "discriminator" if architecture == DETECTION else "generator"
         networks = tf1_names.networks(stored, what)
         if role not in networks:
             heads = ", ".join(sorted(n for n in stored if n.startswith("task_specific/"))[:2])
@@ -123,7 +122,7 @@ def _read_tf1(path: Path, weights: list[Path], architecture: str | None) -> Mode
                 f"{what} holds no {role}, but {there or ' and '.join(networks) or 'an encoder alone'}"
             )
         tensors = networks[role]
-    config = tf1_names.config(tensors, architecture or ANY, tf1_names.hparams(path))
+    config = tf1_names.config(tensors, architecture or ENCODER, tf1_names.hparams(path))
     shape, options = _parse_config(path, config, architecture)
     return _model(path, shape, options, tensors, weights)
 

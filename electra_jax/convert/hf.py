@@ -10,63 +10,66 @@ import numpy as np
 from electra_jax import files, remote
 from electra_jax.convert import exportable, folder, grow, names, pair
 from electra_jax.convert.card import About, card
-from electra_jax.convert.folder import DISCRIMINATOR, MASKED_LM, Model, Options
+from electra_jax.convert.folder import Model, Options
 from electra_jax.convert.formats import tf1_names
 from electra_jax.convert.formats.tensors import Tensors
-from electra_jax.convert.names import Entry, Shape
+from electra_jax.convert.names import Entry
 from electra_jax.model.electra import Dimensions
-from electra_jax.pretrain import baselines
+from electra_jax.objective import registry
+from electra_jax.objective.export import DETECTION, ENCODER, MASKED_LM, Export
 from electra_jax.spec import UserError, check_choice
 from electra_jax.text import tokenizer as tokenizers
 from electra_jax.workdir import away, imported
 
 
 def export(
-    workdir: str | Path, output: str | Path, step: int | None = None, about: About | None = None
+    workdir: str | Path,
+    output: str | Path,
+    step: int | None = None,
+    about: About | None = None,
+    average: bool = False,
 ) -> list[str]:
     """Writes the models of a workdir as folders that Hugging Face loads; returns their names.
 
-    ELECTRA gives `discriminator` (ElectraForPreTraining) and `generator` (ElectraForMaskedLM), the
-    MLM objective one `model` (ElectraForMaskedLM). Each holds model.safetensors, config.json,
-    tokenizer files and a model card. `step` is a checkpoint's, the newest when None; `about` is for the card, which
-    finds the language itself where the script of the held-out text tells it.
+    The objective says which: a discriminator and a generator, one masked LM, an encoder alone. Each holds
+    model.safetensors, config.json, tokenizer files and a model card. `step` is a checkpoint's, the newest when None;
+    with `average` its average of the weights leaves; `about` is for the card, which finds the language itself where the
+    script of the held-out text tells it.
     """
     with remote.output(output) as place, away.opened(workdir, write=False) as home:
-        return _export(home.folder, place, step, str(workdir), about or About())
+        return _export(home.folder, place, step, str(workdir), about or About(), average)
 
 
-def _export(workdir: Path, output: str, step: int | None, name: str, about: About) -> list[str]:
+def _export(
+    workdir: Path, output: str, step: int | None, name: str, about: About, average: bool
+) -> list[str]:
     files.refuse_existing(output)
-    found = exportable.read(workdir, step)
+    found = exportable.read(workdir, step, average)
     stated = About(about.languages or found.facts.about.languages, about.license)
     facts = replace(found.facts, about=stated)
-    parts = _parts(found.dims, found.objective)
-    padded = found.dims.padded_rows
-    tensors = names.export(
-        found.params, [table for _, _, _, table in parts], padded, f"the parameters in {name}"
-    )
+    exports, shapes = found.exports, [pair.shape_of(found.dims, e.spec) for e in found.exports]
+    tables = [names.table(*one) for one in zip(exports, shapes, strict=True)]
+    params = _named(found.params, exports, tables)
+    what = f"the parameters in {name}"
+    tensors = names.export(params, tables, found.dims.padded_rows, what)
     tokenizer = tokenizers.load(found.tokenizer)
     spec = found.dims.spec
     with files.new_folder(output) as temporary:
         written = []
-        for (role, architecture, shape, _), values in zip(parts, tensors, strict=True):
-            if role == "generator" and not found.generator_trained:
+        for model, shape, values in zip(exports, shapes, tensors, strict=True):
+            if not model.trained:
                 continue
-            path = temporary / role
+            path = temporary / model.name
             path.mkdir()
-            notes = (
-                {"tying": spec.tying}
-                if role == "generator" and spec.tying != "embeddings"
-                else None
-            )
+            notes = {"tying": model.tying} if model.tying else None
             options = Options(spec.dropout, spec.attention_dropout, spec.init_std, notes)
-            folder.write(path, shape, options, architecture, tokenizer.special.pad, values)
+            folder.write(path, shape, options, model.hf_class, tokenizer.special.pad, values)
             tokenizer.save(path, max_length=shape.positions)
             parameters = sum(value.size for value in values.values())
-            files.write_text(path / "README.md", card(role, architecture, shape, parameters, facts))
-            written.append(role)
-    if note := baselines.worse(found.facts.metrics):
-        print(note, file=sys.stderr)
+            files.write_text(path / "README.md", card(model, shape, parameters, facts))
+            written.append(model.name)
+    if found.note:
+        print(found.note, file=sys.stderr)
     return written
 
 
@@ -83,7 +86,7 @@ def import_(
     """Writes the workdir that holds the models of these folders, for training or export.
 
     Without a generator a fresh one is made, and said on stderr; without a discriminator the generator
-    is taken for the model of the MLM objective. `embeddings` ("discriminator" or "average") settles a
+    is taken for a masked LM that is the whole model. `embeddings` ("discriminator" or "average") settles a
     pair whose embeddings differ. `vocabulary` (another tokenizer), `positions` and `layers` ("6", "first:6") change the
     model as grow.py says. Raises UserError for everything that does not fit, and leaves nothing.
     """
@@ -113,9 +116,9 @@ def _import(
     change: grow.Change,
 ) -> None:
     files.refuse_existing(workdir)
-    first = folder.read(discriminator, DISCRIMINATOR) if discriminator is not None else None
+    first = folder.read(discriminator, DETECTION) if discriminator is not None else None
     second = folder.read(generator, MASKED_LM) if generator is not None else None
-    objective, variables = "electra", None
+    variables = None
     if discriminator is None or generator is None:
         variables = folder.checkpoint(discriminator or generator or "")
     if variables is not None and generator is None:
@@ -129,8 +132,8 @@ def _import(
         _say_fresh(first, dims)
     else:
         assert second is not None  # one of the two is there
-        objective = "mlm"
         dims, params = pair.single(second)
+    objective = registry.that_exports(MASKED_LM if first is None else DETECTION, dims)
     models = [model for model in (first, second) if model is not None]
     tokenizer = _tokenizer(models)
     record = {
@@ -164,8 +167,12 @@ def _moments(
     variables: Tensors, dims: Dimensions, objective: str, params: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, np.ndarray]] | None:
     """{"mu", "nu"} by our paths, from Adam's slots in one of the original's checkpoints; None where it has none."""
-    tables = {role: entries for role, _, _, entries in _parts(dims, objective)}
-    tables = {"generator" if role == "model" else role: entries for role, entries in tables.items()}
+    tables = {
+        "discriminator" if model.hf_class == DETECTION else "generator": names.table(
+            model, pair.shape_of(dims, model.spec)
+        )
+        for model in registry.exports(objective, dims)
+    }
     found: dict[str, dict[str, np.ndarray]] = {}
     for name, slot in tf1_names.MOMENTS.items():
         if not any(variable.endswith(slot) for variable in variables):
@@ -182,15 +189,19 @@ def _moments(
     return found
 
 
-def _parts(dims: Dimensions, objective: str) -> list[tuple[str, str, Shape, list[Entry]]]:
-    """(folder name, class, shape, border table) of every model an objective exports."""
-    full, small = pair.shape_of(dims, dims.discriminator), pair.shape_of(dims, dims.generator)
-    if objective == "mlm":
-        return [("model", MASKED_LM, full, names.plain_mlm(full))]
-    return [
-        ("discriminator", DISCRIMINATOR, full, names.discriminator(full)),
-        ("generator", MASKED_LM, small, names.generator(small, dims.spec.tying)),
-    ]
+def _named(
+    params: dict[str, np.ndarray], exports: Sequence[Export], tables: Sequence[Sequence[Entry]]
+) -> dict[str, np.ndarray]:
+    """The parameters that leave: all, but with an encoder that leaves alone, those that it does not need."""
+    if all(export.hf_class != ENCODER for export in exports):
+        return params
+    wanted = {entry.ours for table in tables for entry in table}
+    if left := sorted({name.partition("/")[0] for name in params.keys() - wanted}):
+        print(
+            f"the encoder leaves alone; parameters that stay behind: {', '.join(left)}",
+            file=sys.stderr,
+        )
+    return {name: value for name, value in params.items() if name in wanted}
 
 
 def _say_fresh(model: Model, dims: Dimensions) -> None:

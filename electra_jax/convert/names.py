@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from electra_jax.convert.formats.tensors import shapes_of
+from electra_jax.objective.export import DETECTION, ENCODER, MASKED_LM, Export
 from electra_jax.spec import UserError
 
 SAME, TRANSPOSED, VOCABULARY = "same", "transposed", "vocabulary"
@@ -118,49 +119,39 @@ def encoder(shape: Shape, ours: str) -> list[Entry]:
     return table
 
 
-def discriminator(shape: Shape) -> list[Entry]:
-    """`ElectraForPreTraining`: the shared embeddings, the discriminator's encoder and its head."""
+def _detection(shape: Shape, ours: str) -> list[Entry]:
+    width, theirs = shape.width, "discriminator_predictions"
     return [
-        *embeddings(shape),
-        *encoder(shape, "discriminator"),
-        *linear(
-            "discriminator_head/dense", "discriminator_predictions.dense", shape.width, shape.width
-        ),
-        *linear(
-            "discriminator_head/out", "discriminator_predictions.dense_prediction", shape.width, 1
-        ),
+        *linear(f"{ours}/dense", f"{theirs}.dense", width, width),
+        *linear(f"{ours}/out", f"{theirs}.dense_prediction", width, 1),
     ]
 
 
-def masked_lm(shape: Shape, embeddings_at: str, encoder_at: str, head_at: str) -> list[Entry]:
-    """`ElectraForMaskedLM`, without the output table, which is the word table on both sides."""
+def _masked_lm(shape: Shape, ours: str) -> list[Entry]:
+    """Without the output table, which is the word table on both sides."""
     theirs = "generator_predictions"
     return [
-        *embeddings(shape, embeddings_at),
-        *encoder(shape, encoder_at),
-        *linear(f"{head_at}/dense", f"{theirs}.dense", shape.width, shape.embedding),
-        *_norm(f"{head_at}/norm", f"{theirs}.LayerNorm", shape.embedding),
-        Entry(f"{head_at}/bias", "generator_lm_head.bias", (shape.vocab,), VOCABULARY),
+        *linear(f"{ours}/dense", f"{theirs}.dense", shape.width, shape.embedding),
+        *_norm(f"{ours}/norm", f"{theirs}.LayerNorm", shape.embedding),
+        Entry(f"{ours}/bias", "generator_lm_head.bias", (shape.vocab,), VOCABULARY),
     ]
 
 
-def generator(shape: Shape, tying: str) -> list[Entry]:
-    """The generator as `ElectraForMaskedLM`, in a tying mode ("embeddings", "none" or "all").
-
-    "embeddings" reads the shared tables; "none" has tables of the generator's own width; "all" is
-    the discriminator's encoder under the generator's head.
-    """
-    return masked_lm(
-        shape,
-        "generator_embeddings" if tying == "none" else "embeddings",
-        "discriminator" if tying == "all" else "generator",
-        "generator_head",
-    )
+def _none(shape: Shape, ours: str) -> list[Entry]:
+    return []
 
 
-def plain_mlm(shape: Shape) -> list[Entry]:
-    """The one model of the MLM objective as `ElectraForMaskedLM`."""
-    return masked_lm(shape, "embeddings", "encoder", "head")
+# The head that a class of transformers has on its encoder.
+_HEADS = {DETECTION: _detection, MASKED_LM: _masked_lm, ENCODER: _none}
+
+
+def table(export: Export, shape: Shape) -> list[Entry]:
+    """The border table of a model that an objective leaves behind."""
+    return [
+        *embeddings(shape, export.embeddings),
+        *encoder(shape, export.encoder),
+        *_HEADS[export.hf_class](shape, export.head),
+    ]
 
 
 def encoder_only(shape: Shape) -> list[Entry]:

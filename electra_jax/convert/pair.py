@@ -11,6 +11,8 @@ from electra_jax.convert.names import Entry, Shape
 from electra_jax.learn import arrays
 from electra_jax.model.backbone import EncoderSpec
 from electra_jax.model.electra import Dimensions, ModelSpec
+from electra_jax.objective import registry
+from electra_jax.objective.export import DETECTION, MASKED_LM
 from electra_jax.spec import UserError, check_choice
 
 Flat = dict[str, np.ndarray]
@@ -33,14 +35,20 @@ def shape_of(dims: Dimensions, encoder: EncoderSpec) -> Shape:
     )
 
 
+def tables(dims: Dimensions, hf_class: str) -> list[list[Entry]]:
+    """The border tables of the objective whose first model is of this class, a table a model."""
+    exports = registry.exports(registry.that_exports(hf_class, dims), dims)
+    return [names.table(export, shape_of(dims, export.spec)) for export in exports]
+
+
 def discriminator_table(dims: Dimensions) -> list[Entry]:
     """The border table of the discriminator."""
-    return names.discriminator(shape_of(dims, dims.discriminator))
+    return tables(dims, DETECTION)[0]
 
 
 def generator_table(dims: Dimensions) -> list[Entry]:
     """The border table of the generator."""
-    return names.generator(shape_of(dims, dims.generator), dims.spec.tying)
+    return tables(dims, DETECTION)[1]
 
 
 def dimensions(model: Model) -> Dimensions:
@@ -49,9 +57,9 @@ def dimensions(model: Model) -> Dimensions:
 
 
 def single(model: Model) -> tuple[Dimensions, Flat]:
-    """A lone masked LM as the parameters of the MLM objective."""
+    """A lone masked LM as the parameters of the objective that learns one."""
     dims = dimensions(model)
-    table = names.plain_mlm(model.shape)
+    (table,) = tables(dims, MASKED_LM)
     return dims, names.import_(model.tensors, table, dims.padded_rows, str(model.path))
 
 

@@ -14,10 +14,12 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from electra_jax import files, remote
-from electra_jax.finetune import groups, loop, majority, plan, record, results
+from electra_jax.finetune import groups, loop, own, plan, record
 from electra_jax.finetune.options import TYPES, Options, complete, options
 from electra_jax.finetune.plan import Plan
 from electra_jax.finetune.program import Notice, Program
+from electra_jax.finetune.record import Record
+from electra_jax.finetune.scores import majority, results
 from electra_jax.host import processes
 from electra_jax.learn import mesh as meshes
 from electra_jax.learn import program as programs
@@ -67,17 +69,17 @@ def _finetune(
     if config is not None:
         asked = complete(_plain(config))
     else:
-        asked = _overridden(found["config"], overrides)
+        asked = _overridden(found.config, overrides)
     made = options(asked)
     if found is not None:
-        _same(folder, found["config"], asked)
-        made = _within_positions(made, found)
+        _same(folder, found.config, asked)
+        made = _as_begun(made, found, folder)
     if not made.init:
         raise UserError("no encoder: give --init WORKDIR, a Hugging Face folder, or random")
     work = plan.make(made)
     devices = meshes.build(made.mesh)
     _divides(made, devices.size)
-    if found is not None and found["fingerprint"] != _fingerprints(work):
+    if found is not None and found.fingerprint != _fingerprints(work):
         raise UserError(
             f"the data are not those that {folder} was started on; restore them, or choose another "
             "--workdir"
@@ -93,8 +95,8 @@ def _finetune(
             found = processes.by_first(
                 "writing the record", lambda: _begin(folder, asked, work, together, measured)
             )
-        single.notice = Notice(_programs(work, found["together"]))
-        if not _train(work, found["together"], single, folder, name):
+        single.notice = Notice(_programs(work, found.together))
+        if not _train(work, found.together, single, folder, name):
             return None
         return processes.by_first("writing the results", lambda: results.write(work, folder, found))
 
@@ -118,7 +120,7 @@ def _train(work: Plan, together: bool, single: Program, folder: Path, name: str)
     return True
 
 
-def _opened(folder: Path, config: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _opened(folder: Path, config: Mapping[str, Any] | None) -> Record | None:
     """The record of a workdir; None of a new one. UserError where there is nothing to go on with, or in the way."""
     if not (folder / record.RECORD).exists():
         if config is None:
@@ -126,7 +128,7 @@ def _opened(folder: Path, config: Mapping[str, Any] | None) -> dict[str, Any] | 
         _refuse_foreign(folder)
         return None
     found = record.read(folder)
-    return {**found, "config": complete(found["config"])}
+    return dataclasses.replace(found, config=complete(found.config))
 
 
 def _facts(asked: Mapping[str, Any], work: Plan) -> dict[str, Any]:
@@ -136,26 +138,29 @@ def _facts(asked: Mapping[str, Any], work: Plan) -> dict[str, Any]:
         "config": {name: value for name, value in flat(asked).items() if name not in local},
         "encoder": work.start.digest(),
         "data": _fingerprints(work),
+        "task files": own.digests(work.options.tasks),
         "versions": {name: v for name, v in versions().items() if name != "python"},
     }
 
 
 def _refuse_foreign(folder: Path) -> None:
     """UserError for a folder of something else; what a start that was killed early left is no such thing."""
-    ours = {".lock", "tokenizer"}
+    ours = {".lock", "tokenizer", own.FOLDER}
     if not folder.is_dir() or {path.name for path in folder.iterdir()} - ours:
         files.refuse_existing(folder)
 
 
 def _begin(
     folder: Path, asked: Any, work: Plan, together: bool, measured: dict[str, float] | None
-) -> dict[str, Any]:
+) -> Record:
+    tasks = [d.task.name for d in work.data]
     work.start.tokenizer.save(folder / "tokenizer", max_length=work.start.dims.spec.positions)
+    own.keep(folder, work.options.tasks, tasks)
     found = {
         "format": record.FORMAT,
         "config": asked,
         "init": work.start.origin,
-        "tasks": [d.task.name for d in work.data],
+        "tasks": tasks,
         "labels": {d.task.name: list(d.labels) for d in work.data},
         "score_range": {d.task.name: d.task.score_range for d in work.data},
         "max_len": {d.task.name: d.max_len for d in work.data},
@@ -173,18 +178,22 @@ def _begin(
     }
     found = json.loads(json.dumps(found))
     files.write_json(folder / record.RECORD, found)
-    return found
+    return record.of(found)
 
 
 def _fingerprints(work: Plan) -> dict[str, str]:
     return {d.task.name: d.fingerprint for d in work.data}
 
 
-def _within_positions(made: Options, found: Mapping[str, Any]) -> Options:
-    """The options of a run begun when a longer `data.max_len` than the encoder's positions was cut."""
-    most = found["model"]["positions"]
+def _as_begun(made: Options, found: Record, folder: Path) -> Options:
+    """The options of a run that goes on: users' own tasks as the workdir keeps them, `data.max_len` within the
+    encoder's positions, to which a longer one was cut once.
+    """
+    within = min(made.data.max_len, found.model["positions"])
     return dataclasses.replace(
-        made, data=dataclasses.replace(made.data, max_len=min(made.data.max_len, most))
+        made,
+        tasks=own.as_kept(folder, made.tasks, found.tasks),
+        data=dataclasses.replace(made.data, max_len=within),
     )
 
 

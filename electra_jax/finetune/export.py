@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from electra_jax import files, remote
+from electra_jax import files, remote, userfile
 from electra_jax.convert import folder as hf_folder
 from electra_jax.convert import made_by, names, pair
 from electra_jax.convert.card import About
 from electra_jax.convert.folder import Options
-from electra_jax.finetune import record
+from electra_jax.finetune import own, record
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.kinds import table as kinds
-from electra_jax.spec import UserError, from_config, load_config
+from electra_jax.finetune.record import Record
+from electra_jax.spec import UserError, load_config
 from electra_jax.tasks.metrics import is_score
 from electra_jax.text import tokenizer as tokenizers
 from electra_jax.workdir import away
@@ -40,8 +41,9 @@ def export(
 def _export(workdir: Path, output: str, run: str | None, task: str | None, about: About) -> str:
     files.refuse_existing(output)
     found = record.read(workdir)
-    task = choose_task(found, task)
-    head = from_config(HeadSpec, found["heads"][task], "head")
+    own.register(workdir, found.tasks)
+    task = found.task(task)
+    head = found.head(task)
     kind = kinds.get(head.kind)
     if not kind.hf_class:
         raise UserError(f"{workdir}: transformers has no class for tasks of the kind {kind.name}")
@@ -55,14 +57,14 @@ def _export(workdir: Path, output: str, run: str | None, task: str | None, about
         if run is None
         else (run, record.read_params(workdir, run))
     )
-    dims = record.dimensions(found)
+    dims = found.dims
     shape = pair.shape_of(dims, dims.discriminator)
     ours = f"heads_{task}"
     table = [*names.encoder_only(shape), *kind.border(shape, head.outputs, ours)]
     kept = {
         path: x for path, x in params.items() if not path.startswith("heads_") or _of(path, ours)
     }
-    kept = dict(kind.exported(kept, ours, found["score_range"][task]))
+    kept = dict(kind.exported(kept, ours, found.score_range[task]))
     (tensors,) = names.export(
         kept, [table], dims.padded_rows, f"the parameters of {workdir}, run {name}"
     )
@@ -71,24 +73,13 @@ def _export(workdir: Path, output: str, run: str | None, task: str | None, about
     with files.new_folder(output) as temporary:
         options = Options(spec.dropout, spec.attention_dropout, spec.init_std)
         config = hf_folder.hf_config(shape, options, kind.hf_class, words.special.pad)
-        config |= {"classifier_dropout": head.dropout, **kind.config(head, found["labels"][task])}
+        config |= {"classifier_dropout": head.dropout, **kind.config(head, found.labels[task])}
         files.write_json(temporary / hf_folder.CONFIG, config)
         hf_folder.write_tensors(temporary / hf_folder.WEIGHTS, tensors, {"format": "pt"})
-        words.save(temporary, max_length=found["max_len"][task])
+        words.save(temporary, max_length=found.max_len[task])
         result = record.done(workdir, name) or {}
         files.write_text(temporary / "README.md", _card(found, task, head, name, result, about))
     return kind.hf_class
-
-
-def choose_task(found: Mapping[str, Any], task: str | None) -> str:
-    """The task of a workdir, which must be named where it has several."""
-    if task is None and len(found["tasks"]) == 1:
-        return found["tasks"][0]
-    if task is None:
-        raise UserError(f"the workdir has several tasks; give --task {'|'.join(found['tasks'])}")
-    if task not in found["tasks"]:
-        raise UserError(f"the workdir has no task {task!r}; it has {', '.join(found['tasks'])}")
-    return task
 
 
 def _of(path: str, head: str) -> bool:
@@ -96,7 +87,7 @@ def _of(path: str, head: str) -> bool:
 
 
 def _card(
-    found: Mapping[str, Any],
+    found: Record,
     task: str,
     head: HeadSpec,
     run: str,
@@ -122,9 +113,9 @@ def _card(
         "",
         f"# ELECTRA fine-tuned on {task}",
         "",
-        f"`{kinds.get(head.kind).hf_class}`, fine-tuned with electra_jax on {found['examples'][task]:,} rows, "
-        f"from {found['init'].get('name', 'a random encoder')} ({found['init']['kind']}); run {run}, "
-        f"learning rate {result.get('peak_lr', float('nan')):g}, {found['steps']:,} steps.",
+        f"`{kinds.get(head.kind).hf_class}`, fine-tuned with electra_jax on {found.examples[task]:,} rows, "
+        f"from {found.init.get('name', 'a random encoder')} ({found.init['kind']}); run {run}, "
+        f"learning rate {result.get('peak_lr', float('nan')):g}, {found.steps:,} steps.",
         "",
         "| split | metric | value |",
         "| --- | --- | --- |",
@@ -133,7 +124,7 @@ def _card(
         "## Made by",
         "",
         "```",
-        _command(found["config"]),
+        _command(found.config),
         "```",
         "",
     ]
@@ -142,7 +133,8 @@ def _card(
 
 def _command(config: Mapping[str, Any]) -> str:
     """`electra-jax finetune` with all that differs from the recipe's values; folders are left out."""
-    recipe = f"finetune:{','.join(config['tasks'])}"
+    tasks = [os.path.basename(t) if userfile.is_file(t) else t for t in config["tasks"]]
+    recipe = f"finetune:{','.join(tasks)}"
     usual = load_config(recipe).to_dict()
     left_out = ("init", "tasks", "mesh.", "train.log_every", "train.checkpoint_every")
     init = os.path.basename(config["init"].rstrip("/"))

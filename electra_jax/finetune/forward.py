@@ -28,7 +28,7 @@ def predict(
 
     One value or row an example; of taggers and of span logits one a token, like `rows.ids`.
     """
-    filling = [_Filling(rows) for _ in range(max(1, program.runs))]
+    filling = [Filling(rows) for _ in range(max(1, program.runs))]
     waiting: collections.deque[tuple[np.ndarray, Any]] = collections.deque()
     for length, numbers_B in order.fixed(rows.lengths, buckets, batch):
         said = program.predict(task, params, rows.batch(numbers_B, length))
@@ -40,13 +40,13 @@ def predict(
     return [f.arrays for f in filling]
 
 
-def _read(filling: list["_Filling"], numbers_B: np.ndarray, said: Any, runs: int) -> None:
+def _read(filling: list["Filling"], numbers_B: np.ndarray, said: Any, runs: int) -> None:
     values = jax.device_get(said)
     for i, one in enumerate(filling):
         one.add(numbers_B, {name: x[i] if runs else x for name, x in values.items()})
 
 
-class _Filling:
+class Filling:
     """Outputs of one run, put to their examples' places."""
 
     def __init__(self, rows: Rows) -> None:

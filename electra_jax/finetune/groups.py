@@ -14,7 +14,7 @@ from electra_jax.finetune.plan import Plan
 from electra_jax.finetune.program import Program
 from electra_jax.finetune.record import Run
 from electra_jax.host import processes
-from electra_jax.pretrain import flops
+from electra_jax.model import flops
 
 TOGETHER = "together"
 WARM, TIMED = 2, 5  # steps
@@ -62,8 +62,8 @@ def decide(
 def step_flops(plan: Plan) -> float:
     """FLOPs of the encoder in a step of one run, at the training examples' mean length."""
     length = float(np.mean(np.concatenate([d.train.lengths for d in plan.data])))
-    row = flops.forward_flops_per_row(plan.start.dims, round(length), 0, "uniform")
-    return 3.0 * row * plan.options.train.batch
+    row = flops.encoder(plan.start.dims.discriminator, round(length))
+    return flops.PASSES * row * plan.options.train.batch
 
 
 def _seconds(plan: Plan, program: Program, runs: Sequence[Run]) -> float:

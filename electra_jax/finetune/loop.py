@@ -12,12 +12,13 @@ import jax
 import numpy as np
 
 from electra_jax import files
-from electra_jax.finetune import record, rows, scoring
+from electra_jax.finetune import record, rows
 from electra_jax.finetune.forward import predict
 from electra_jax.finetune.plan import Plan
 from electra_jax.finetune.program import Program, State
 from electra_jax.finetune.record import Run
 from electra_jax.finetune.rows import Found
+from electra_jax.finetune.scores import scoring
 from electra_jax.host import preempt, processes
 from electra_jax.learn import arrays
 from electra_jax.learn import program as programs

@@ -15,6 +15,8 @@ from electra_jax.model.tokens import Tokens
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.noise import Noise
 
+TOKENS = ("ids", "types", "docs")
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
@@ -26,6 +28,10 @@ class NetworkSpec:
     def head(self, task: str) -> HeadSpec:
         """The head of a task."""
         return dict(self.heads)[task]
+
+    def inputs(self, task: str) -> tuple[str, ...]:
+        """The arrays of a batch that a prediction of a task takes."""
+        return (*TOKENS, *kinds.get(self.head(task).kind).inputs)
 
 
 class Network(nn.Module):
@@ -56,7 +62,11 @@ class Network(nn.Module):
 def init(spec: NetworkSpec, key: jax.Array) -> Params:
     """Fresh parameters, float32."""
     zeros_1x1 = jnp.zeros((1, 1), jnp.int32)
-    batch = dict.fromkeys(("ids", "types", "docs"), zeros_1x1) | {"start": zeros_1x1[0]}
+    batch = dict.fromkeys(TOKENS, zeros_1x1)
+    for _, head in spec.heads:
+        kind = kinds.get(head.kind)
+        batch |= dict.fromkeys(kind.taught, zeros_1x1[0])
+        batch |= {name: jnp.zeros((1, *shape), jnp.int32) for name, shape in kind.inputs.items()}
     return initial.fresh(Network(spec), key, batch, method="touch")
 
 
@@ -80,9 +90,6 @@ def apply(
     if choices:
         out = {"logits": out["logits"].reshape(-1, choices)}
     return out
-
-
-TOKENS = ("ids", "types", "docs")
 
 
 def dropout_noise(key: jax.Array, batch: Outputs, at_B: jax.Array) -> Noise:

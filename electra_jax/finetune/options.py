@@ -1,10 +1,14 @@
 """All the options of a fine-tuning command in one frozen tree, and what they mean for an encoder and its tasks."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
+from electra_jax import userfile
 from electra_jax.learn.mesh import MeshSpec
 from electra_jax.learn.optim import OptimSpec
 from electra_jax.model.electra import EncoderOptions, ModelSpec
@@ -14,6 +18,8 @@ from electra_jax.spec import (
     check_choice,
     check_range,
     from_config,
+    load_config,
+    overridden,
     to_dict,
     unknown_name,
 )
@@ -257,6 +263,22 @@ TYPES: dict[str, type] = {
     "report": ReportSpec,
 }
 SECTIONS = ("init", "tasks", *TYPES)
+
+
+def recipe(name: str, overrides: Sequence[str]) -> ConfigDict:
+    """The config that --config names, with overrides; a file with a `task` of its own is what is learned.
+
+    Such a file may have `get_config` too; without one, or where that names no task, the rest is the usual recipe's or
+    its own, and the task is the file's.
+    """
+    if not (userfile.is_file(name) and Path(name).is_file()):
+        return load_config(name, overrides, TYPES)
+    module = userfile.load(name, "config file", {})
+    own = hasattr(module, "task")
+    config = load_config("finetune" if own and not hasattr(module, "get_config") else name)
+    if own and "tasks" in config and not config.tasks:
+        config.tasks = (name,)
+    return overridden(config, overrides, TYPES)
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax import remote
-from electra_jax.finetune import order, record, rows, start
+from electra_jax import remote, userfile
+from electra_jax.finetune import order, own, record, rows, start
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.kinds import table as kinds
 from electra_jax.finetune.network import NetworkSpec
@@ -37,6 +37,7 @@ from electra_jax.tasks.task import Task
 from electra_jax.text.tokenizer import Tokenizer
 
 MOST_STEPS = 10_000_000  # of a run; each is planned before the first
+FEW = 4  # examples that a user's own task is tried on before it trains
 UNKNOWN_SHARE = 0.1  # of unknown tokens, above which the tokenizer is hardly the right one
 
 
@@ -114,6 +115,12 @@ def _make(options: Options, asked: DataOptions, chosen: Sequence[Task]) -> Plan:
         steps=schedule.steps,
         accumulation=t.accumulation,
     )
+    for given, d in zip(options.tasks, data, strict=True):
+        if userfile.is_file(given):
+            dev = d.splits["dev"]
+            few = dev.examples[:FEW]
+            shown = encode(d.task, d.labels, few, dev.where, found.tokenizer, d.max_len, asked)
+            own.check(given, spec.network, d, shown)
     scored = np.concatenate([s.rows.lengths for d in data for s in d.splits.values()])
     return Plan(
         options,
@@ -137,7 +144,9 @@ def _check_steps(counts: Sequence[int], epochs: Sequence[float], batch: int) -> 
 
 
 def choose(name: str, asked: DataOptions) -> Task:
-    """The known task of this name, or the user's own by kind and columns."""
+    """The known task of this name, the user's own by kind and columns, or the one of their file."""
+    if userfile.is_file(name):
+        return own.load(name)
     if name in custom.MAKERS:
         return custom.make(name, **asked.columns)
     try:
@@ -191,7 +200,7 @@ def _check_tasks(options: Options, asked: DataOptions, chosen: Sequence[Task]) -
     columns = [name for name in columns if name != "scheme"]  # which is always given
     for task in chosen:
         given = [f"data.{name}" for name in columns]
-        if task.files and given:
+        if (task.files or task.name not in custom.MAKERS) and given:
             raise UserError(f"task {task.name} knows its columns; leave {', '.join(given)} out")
         unused = [
             f"data.{name}" for name in columns if name not in custom.USES.get(task.name, columns)

@@ -1,23 +1,23 @@
 """`electra-jax predict`: a fine-tuned workdir on new data."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from electra_jax import files, remote
-from electra_jax.finetune import forward, majority, order, plan, record, scoring
-from electra_jax.finetune.export import choose_task
-from electra_jax.finetune.heads import HeadSpec
+from electra_jax.finetune import forward, order, own, plan, record
 from electra_jax.finetune.kinds import table as kinds
 from electra_jax.finetune.network import NetworkSpec
-from electra_jax.finetune.options import DataOptions, options
+from electra_jax.finetune.options import options
 from electra_jax.finetune.program import Notice, Program, StepSpec
+from electra_jax.finetune.record import Record
 from electra_jax.finetune.rows import Found, Split
+from electra_jax.finetune.scores import majority, scoring
 from electra_jax.learn import arrays
 from electra_jax.learn import mesh as meshes
 from electra_jax.learn import program as programs
-from electra_jax.spec import UserError, from_config
+from electra_jax.spec import UserError
 from electra_jax.tasks import task as tasks
 from electra_jax.tasks.task import Task
 from electra_jax.text import tokenizer as tokenizers
@@ -61,24 +61,22 @@ def _predict(
 ) -> dict[str, Any] | None:
     files.refuse_existing(output)
     found = record.read(workdir)
-    name = choose_task(found, task)
-    made = options(found["config"])
+    name, own_tasks = found.task(task), own.register(workdir, found.tasks)
+    made = options(found.config)
     asked = made.data
-    entry, labels = task_of(found, name, asked), tuple(found["labels"][name])
+    labels = found.labels[name]
+    entry = task_of(own_tasks.get(name) or plan.choose(name, asked), labels)
     if probabilities:
         kinds.get(entry.kind).check_probabilities(entry, output)
-    scored = _with_range(entry, found["score_range"][name])
+    scored = _with_range(entry, found.score_range[name])
     words = tokenizers.load(workdir / "tokenizer")
     examples = entry.read(path, SPLIT, asked.carry_on)
-    split = plan.encode(scored, labels, examples, path, words, found["max_len"][name], asked)
+    split = plan.encode(scored, labels, examples, path, words, found.max_len[name], asked)
     runs = _runs(workdir, found, run, ensemble)
     programs.use_compilation_cache()
-    heads = tuple(
-        (task, from_config(HeadSpec, head, "head")) for task, head in found["heads"].items()
-    )
-    dims = record.dimensions(found)
+    heads = tuple((task, found.head(task)) for task in found.heads)
     spec = StepSpec(
-        network=NetworkSpec(dims=dims, heads=heads),
+        network=NetworkSpec(dims=found.dims, heads=heads),
         optim=made.optim,
         layer_decay=1.0,
         reduction="mean",
@@ -88,7 +86,7 @@ def _predict(
     batch = -(-made.eval.batch // program.mesh.size) * program.mesh.size
     price = order.PREDICTION_PRICE / len(runs)
     buckets = order.bucket_lengths(
-        split.rows.lengths, made.train.buckets, found["max_len"][name], price
+        split.rows.lengths, made.train.buckets, found.max_len[name], price
     )
     said = [
         forward.predict(program, program.params(tree), name, split.rows, buckets, batch)[0]
@@ -97,7 +95,7 @@ def _predict(
     files.make_folder(Path(output).parent)
     data = scoring.Scored(scored, labels, dict(heads)[name])
     scores = _write(data, split, said, output, probabilities)
-    one = found.get(majority.NAME, {}).get(name)  # absent from workdirs of earlier versions
+    one = found.majority.get(name)  # absent from workdirs of earlier versions
     if scores is None or one is None:
         return scores
     return scores | {majority.NAME: majority.scores(entry, one["answer"], split.examples)}
@@ -117,10 +115,8 @@ def _write(
     return scoring.scores(data, split, together) if split.labelled else None
 
 
-def task_of(found: Mapping[str, Any], name: str, asked: DataOptions) -> Task:
-    """The task of a record, with the classes that it was trained on: what reads its test file."""
-    task = plan.choose(name, asked)
-    labels = found["labels"][name]
+def task_of(task: Task, labels: tuple[str, ...]) -> Task:
+    """The task with the classes that it was trained on: what reads its test file."""
     return tasks.with_labels(task, labels) if labels else task
 
 
@@ -132,10 +128,8 @@ def _with_range(task: Task, bounds: Sequence[float] | None) -> Task:
     return dataclasses.replace(task, score_range=(low, high))
 
 
-def _runs(
-    workdir: str | Path, found: Mapping[str, Any], run: str | None, ensemble: bool
-) -> list[str]:
-    names = [r.name for r in record.runs(found)]
+def _runs(workdir: str | Path, found: Record, run: str | None, ensemble: bool) -> list[str]:
+    names = [r.name for r in found.runs]
     if run is not None:
         if run not in names:
             raise UserError(f"{workdir} has no run {run!r}; it has {', '.join(names)}")

@@ -198,7 +198,7 @@ class Program:
         return self._predictions[task](
             params,
             self.place(
-                {name: batch[name] for name in network.TOKENS},
+                {name: batch[name] for name in self.spec.network.inputs(task)},
                 programs.rows(self.mesh),
             ),
         )

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from electra_jax import files, records, remote
+from electra_jax.finetune.heads import HeadSpec
 from electra_jax.model.electra import Dimensions, ModelSpec
 from electra_jax.spec import UserError, from_config
 
@@ -68,8 +69,58 @@ def plan_runs(seed: int, seeds: int, rates: tuple[float, ...]) -> list[Run]:
     ]
 
 
-def read(folder: str | Path) -> dict[str, Any]:
-    """The content of finetune.json; UserError when it is missing, damaged or of another format."""
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """The content of finetune.json. What depends on a task is by its name."""
+
+    config: Mapping[str, Any]  # as the command was given it
+    init: Mapping[str, Any]  # what the encoder was: its kind, and its name
+    tasks: tuple[str, ...]
+    labels: Mapping[str, tuple[str, ...]]  # the classes in the order of the head's outputs
+    score_range: Mapping[str, tuple[float, ...] | None]  # of regression
+    max_len: Mapping[str, int]
+    heads: Mapping[str, Mapping[str, Any]]
+    examples: Mapping[str, int]  # rows that were trained on
+    fingerprint: Mapping[str, str]  # of the data
+    model: Mapping[str, Any]
+    vocab_size: int
+    runs: tuple[Run, ...]
+    together: bool
+    steps: int
+    majority: Mapping[str, Any]  # empty in workdirs of earlier versions
+
+    @property
+    def dims(self) -> Dimensions:
+        """The encoder's dimensions."""
+        return Dimensions(from_config(ModelSpec, self.model, "model"), self.vocab_size)
+
+    def head(self, task: str) -> HeadSpec:
+        """The head of a task."""
+        return from_config(HeadSpec, self.heads[task], "head")
+
+    def task(self, name: str | None) -> str:
+        """The task of this name; it must be given where there are several. UserError for none."""
+        if name is None and len(self.tasks) == 1:
+            return self.tasks[0]
+        if name is None:
+            raise UserError(f"the workdir has several tasks; give --task {'|'.join(self.tasks)}")
+        if name not in self.tasks:
+            raise UserError(f"the workdir has no task {name!r}; it has {', '.join(self.tasks)}")
+        return name
+
+
+def of(found: Mapping[str, Any]) -> Record:
+    """The record that checked JSON holds; what else is in the file is for people."""
+    made = {name: found[name] for name in _FIELDS}
+    labels = {task: tuple(each) for task, each in found["labels"].items()}
+    ranges = {task: each and tuple(each) for task, each in found["score_range"].items()}
+    made |= {"tasks": tuple(found["tasks"]), "labels": labels, "score_range": ranges}
+    runs = tuple(Run(**run) for run in found["runs"])
+    return Record(**{**made, "runs": runs, "majority": found.get("majority") or {}})
+
+
+def read(folder: str | Path) -> Record:
+    """The record of a workdir; UserError when it is missing, damaged or of another format."""
     path = Path(folder) / RECORD
     if not path.exists():
         raise UserError(
@@ -85,7 +136,7 @@ def read(folder: str | Path) -> dict[str, Any]:
     for run in found["runs"]:
         records.check(run, _RUN_FIELDS, f"{path}, runs", _ANOTHER)
     _same_tasks(found, path)
-    return found
+    return of(found)
 
 
 def _same_tasks(found: Mapping[str, Any], path: Path) -> None:
@@ -102,16 +153,6 @@ def is_workdir(folder: str | Path) -> bool:
         remote.check_access(str(folder))
         return bool(remote.sizes(remote.join(str(folder), RECORD)))
     return (Path(folder) / RECORD).is_file()
-
-
-def runs(found: Mapping[str, Any]) -> list[Run]:
-    """The runs that a record names."""
-    return [Run(**run) for run in found["runs"]]
-
-
-def dimensions(found: Mapping[str, Any]) -> Dimensions:
-    """The encoder's dimensions."""
-    return Dimensions(from_config(ModelSpec, found["model"], "model"), found["vocab_size"])
 
 
 def run_folder(folder: str | Path, name: str) -> Path:
@@ -150,10 +191,10 @@ def read_params(folder: str | Path, name: str) -> dict[str, np.ndarray]:
     return read_tensors(path)
 
 
-def best_params(folder: str | Path, found: Mapping[str, Any]) -> tuple[str, dict[str, np.ndarray]]:
+def best_params(folder: str | Path, found: Record) -> tuple[str, dict[str, np.ndarray]]:
     """(name, parameters) of the finished run with the best dev score; UserError where none is finished."""
     finished = [
-        (run.name, result) for run in runs(found) if (result := done(folder, run.name)) is not None
+        (run.name, result) for run in found.runs if (result := done(folder, run.name)) is not None
     ]
     if not finished:
         raise UserError(

@@ -17,7 +17,8 @@ class Rows:
     """Token rows one after the other, and what each example is labelled with.
 
     An example of a multiple-choice task is `choices` rows in a row; of any other task, one.
-    `labels` holds arrays by name: one value an example, or for those in `per_token` one a token, as long as `ids`.
+    `labels` holds arrays by name, those that a head reads beside the tokens among them: one value an example, or for
+    those in `per_token` one a token, as long as `ids`.
     """
 
     ids: np.ndarray  # int32 [tokens]
@@ -86,7 +87,7 @@ def of_features(made: Features, labels: Mapping[str, np.ndarray], pad: int) -> R
         np.concatenate(x) if len(x) else np.zeros(0, np.int32) for x in (made.ids, made.types)
     )
     begin = np.concatenate([[0], np.cumsum([len(row) for row in made.ids])]).astype(np.int64)
-    return Rows(ids, types, begin, labels, made.group, pad, made.per_token)
+    return Rows(ids, types, begin, {**made.inputs, **labels}, made.group, pad, made.per_token)
 
 
 def stack(batches: Sequence[Arrays]) -> Arrays:

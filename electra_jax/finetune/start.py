@@ -14,6 +14,7 @@ from electra_jax.finetune import record
 from electra_jax.finetune.options import ModelOptions
 from electra_jax.learn import arrays
 from electra_jax.model.electra import Dimensions
+from electra_jax.objective.export import ENCODER
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer as tokenizers
 from electra_jax.text.tokenizer import Tokenizer
@@ -104,14 +105,13 @@ def read(init: str, spec: ModelOptions, tokenizer: str = "") -> Start:
 
 def _pretrained(path: Path) -> Start:
     run = exportable.read(path)
-    encoder = (
-        "encoder/" if any(name.startswith("encoder/") for name in run.params) else "discriminator/"
-    )
+    model = run.exports[0]
     params = {
-        "encoder/" + name.removeprefix(encoder): value
+        f"{ours}/{name.removeprefix(f'{theirs}/')}": value
+        for ours, theirs in (("encoder", model.encoder), ("embeddings", model.embeddings))
         for name, value in run.params.items()
-        if name.startswith(encoder)
-    } | {name: value for name, value in run.params.items() if name.startswith("embeddings/")}
+        if name.startswith(f"{theirs}/")
+    }
     words = tokenizers.load(run.tokenizer)
     return _checked(
         path,
@@ -131,9 +131,12 @@ def _finetuned(path: Path) -> Start:
         if name.startswith(("embeddings/", "encoder/"))
     }
     words = tokenizers.load(path / "tokenizer")
-    dims = record.dimensions(found)
     return _checked(
-        path, dims, kept, words, {"kind": "fine-tuned", "tasks": found["tasks"], "run": run}
+        path,
+        found.dims,
+        kept,
+        words,
+        {"kind": "fine-tuned", "tasks": list(found.tasks), "run": run},
     )
 
 
@@ -171,7 +174,7 @@ def _encoder(model: Model) -> dict[str, np.ndarray]:
 def _origin(model: Model) -> dict[str, Any]:
     return {
         "kind": "hugging face",
-        "class": model.named or folder.ANY,
+        "class": model.named or ENCODER,
         "name": model.path.resolve().name,
         "sha256": model.digests,
     }

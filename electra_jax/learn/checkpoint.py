@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -29,6 +29,7 @@ from electra_jax import answers, files
 from electra_jax.answers import BucketError
 from electra_jax.host.hush import hush
 from electra_jax.learn import arrays, content, stored, unconfirmed
+from electra_jax.learn.average import AVERAGE
 from electra_jax.spec import UserError
 
 
@@ -227,7 +228,7 @@ class Checkpoints:
         return None
 
     def _good(
-        self, step: int | None, together: bool, prefix: str | None = None
+        self, step: int | None, together: bool, prefix: str | tuple[str, ...] | None = None
     ) -> Iterator[tuple[int, dict[str, Any], dict[str, np.ndarray]]]:
         """Step, record and arrays (as `stored.read`) of the checkpoints whose files can be read, newest first.
 
@@ -282,16 +283,44 @@ class Checkpoints:
         if jax.process_index() == 0:
             _warn(f"checkpoint {self.folder / str(number)} is damaged ({reason}); passing over it")
 
-    def read_params(self, step: int | None = None) -> tuple[int, dict[str, Any], dict[str, Any]]:
-        """(step, parameters as nested dicts of numpy arrays, meta); UserError where there are none."""
-        for number, record, params in self._good(step, together=False, prefix="params/"):
+    def read(self, step: int | None = None) -> "Saved":
+        """What was learned; UserError where there is none."""
+        wanted = ("params/", "carried/")
+        for number, record, found in self._good(step, together=False, prefix=wanted):
             if number in unconfirmed.noted(self.folder):
                 _warn(
                     f"checkpoint {self.folder / str(number)} was saved before all data had been checked; "
                     "the next start of pretrain confirms it or moves it aside"
                 )
-            return number, arrays.nest(params)["params"], record["meta"]
+            params, carried = (
+                {path.removeprefix(top): x for path, x in found.items() if path.startswith(top)}
+                for top in wanted
+            )
+            return Saved(number, params, carried, record["meta"])
         raise UserError(f"{self.folder} has no checkpoint that can be read; train first")
+
+
+class Saved(NamedTuple):
+    """What a checkpoint has besides the optimizer's state: numpy arrays by path."""
+
+    step: int
+    params: dict[str, np.ndarray]
+    carried: dict[str, np.ndarray]
+    meta: dict[str, Any]
+
+    def average(self, where: Any) -> dict[str, np.ndarray]:
+        """The average of the weights; UserError, naming the run's workdir, where it has none."""
+        found = {
+            path.removeprefix(f"{AVERAGE}/"): x
+            for path, x in self.carried.items()
+            if path.startswith(f"{AVERAGE}/")
+        }
+        if not found:
+            raise UserError(
+                f"{where} was trained without an average of the weights; leave --average out, or train with "
+                "--config.train.average=0.999 from the first step"
+            )
+        return found
 
 
 @dataclass
@@ -311,7 +340,13 @@ def read_params(
     workdir: str | Path, step: int | None = None
 ) -> tuple[int, dict[str, Any], dict[str, Any]]:
     """(step, nested dict of numpy parameters, meta) of the newest good checkpoint, or of `step`."""
-    return Checkpoints(workdir).read_params(step)
+    found = read(workdir, step)
+    return found.step, arrays.nest(found.params), found.meta
+
+
+def read(workdir: str | Path, step: int | None = None) -> Saved:
+    """What was learned, of the newest good checkpoint, or of `step`."""
+    return Checkpoints(workdir).read(step)
 
 
 @contextlib.contextmanager

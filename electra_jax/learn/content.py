@@ -22,8 +22,11 @@ class DamagedError(Exception):
     """Why a checkpoint cannot be read."""
 
 
-def read(folder: Any, prefix: str | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What `save` wrote beside the state, and the arrays whose paths begin with `prefix` (None: none of them).
+def read(
+    folder: Any, prefix: str | tuple[str, ...] | None = None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What `save` wrote beside the state, and the arrays whose paths begin with `prefix`, or one of several
+    (None: none of them).
 
     Every array is read and compared with what was saved, before anything relies on it. Raises DamagedError or one of
     READ_FAULTS where one differs or is gone, UserError for what another program wrote.

@@ -139,6 +139,14 @@ def _sizes(spec: MeshSpec, devices: int, slices: int) -> tuple[int, int]:
     return sizes["data"], sizes["fsdp"]
 
 
+NAMES = "one whose last name is kernel, word, bias, scale, position or type (PLACEMENT in learn/mesh.py)"
+
+
+def is_placed(name: str) -> bool:
+    """Whether PLACEMENT has a rule for the array of this path."""
+    return any(re.search(pattern, name) for pattern, _ in PLACEMENT)
+
+
 def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """The function, telling the operations it is made of which devices it will run on, which choose their kernels."""
 

@@ -28,14 +28,8 @@ METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 # Lines of a log file that nobody watches: one in this many seconds says enough.
 _QUIET_S = 10.0
-# What the progress line shows, in this order, where the values are there.
-_SHOWN = {
-    "loss": "loss {:.4g}",
-    "mlm_loss": "mlm {:.3f}",
-    "disc_loss": "disc {:.4f}",
-    "disc_auc": "auc {:.3f}",
-    "tokens_per_s": "{:,.0f} tokens/s",
-}
+# What the progress line of every training ends with, where the value is there.
+_SPEED = {"tokens_per_s": "{:,.0f} tokens/s"}
 
 
 class Report:
@@ -230,9 +224,10 @@ def _key(line: bytes) -> tuple[int, str] | None:
         return None
 
 
-def summary(values: Mapping[str, Any]) -> str:
-    """The few values a person watches, for the progress line."""
-    known = [(name, form) for name, form in _SHOWN.items() if values.get(name) is not None]
+def summary(values: Mapping[str, Any], shown: Mapping[str, str]) -> str:
+    """The few values a person watches, for the progress line: metric -> its form ("mlm {:.3f}"), then the speed."""
+    forms = {**shown, **_SPEED}
+    known = [(name, form) for name, form in forms.items() if values.get(name) is not None]
     return "  ".join(
         form.format(float(values[name])) + _beside(values, name) for name, form in known
     )

@@ -1,1 +1,1 @@
-"""What is learned: one file per objective behind the protocol of `protocol.py`; a new objective is a new file."""
+"""What is learned: one file per objective, which owns all that depends on it; a user's own is a file of the user's."""

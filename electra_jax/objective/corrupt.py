@@ -1,5 +1,6 @@
 """Choosing, masking and replacing tokens."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -8,8 +9,11 @@ import numpy as np
 
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.noise import Noise
+from electra_jax.quantities import Range
 from electra_jax.spec import UserError
-from electra_jax.text.tokenizer import SpecialIds
+from electra_jax.text.special import SpecialIds
+
+RANGES = {"mask_prob": Range(0, 1, above=True, below=True), "mask_split": Range(0, 1)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,33 @@ class MaskOptions:
             noise.at(1), batch["ids"], chosen_BxK, weights_BxK, self.mask_split, special, vocab_size
         )
         return batch | {"chosen": chosen_BxK, "weights": weights_BxK, "masked": masked_BxL}
+
+
+def beside_counting(
+    options: MaskOptions, found: Mapping[str, tuple[float, float]]
+) -> dict[str, float]:
+    """What counting tokens reaches at the chosen positions, as mlm_loss_unigram, ...; `found` as in the protocol."""
+    guessed = {model: guess(*figures, options.mask_split) for model, figures in found.items()}
+    return {
+        f"{figure}_{model}": guessed[model][number]
+        for number, figure in enumerate(("mlm_loss", "mlm_accuracy"))
+        for model in found
+    }
+
+
+def guess(loss: float, accuracy: float, mask_split: Sequence[float]) -> tuple[float, float]:
+    """(loss, accuracy) at the chosen positions of who guesses with these what is hidden, and copies what is shown.
+
+    `mask_split` are the shares that are masked, shown and replaced at random. Who sees a token cannot tell the last
+    two apart, and trusts it as far as their shares allow.
+    """
+    masked, shown, random = mask_split
+    if not shown:
+        return loss, accuracy
+    trust = shown / (shown + random)
+    doubt = random * (loss - np.log(1 - trust)) if random else 0.0
+    copied = shown if trust >= accuracy else (shown + random) * accuracy
+    return float(masked * loss - shown * np.log(trust) + doubt), masked * accuracy + copied
 
 
 def slot_count(mask_prob: float, seq_len: int) -> int:

@@ -1,23 +1,31 @@
 """ELECTRA (Clark et al., 2020): a small generator fills masks, a discriminator finds what it replaced."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from electra_jax.learn.learner import Batch, Context, Defaults, Keys, Sums
-from electra_jax.model import initial
-from electra_jax.model.electra import Dimensions, Electra, ModelSpec, Params
+from electra_jax.data.baselines import Counted
+from electra_jax.learn.learner import Batch, Context, Keys, Sums
+from electra_jax.model import flops, initial
+from electra_jax.model.electra import Dimensions, Electra, Params
 from electra_jax.model.tokens import Tokens
 from electra_jax.objective import corrupt, losses
+from electra_jax.objective.export import DETECTION, MASKED_LM, Export
+from electra_jax.objective.protocol import Defaults, Metric
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.vocabulary import SAMPLERS, HeadOutput, vocabulary_head
-from electra_jax.spec import UserError, check_choice, from_config
-from electra_jax.text.tokenizer import SpecialIds
+from electra_jax.quantities import Range
+from electra_jax.spec import UserError, check_choice
 
+RANGES = corrupt.RANGES | {
+    "temperature": Range(0, 1_000, above=True),
+    "generator_weight": Range(0, 1e6),
+    "discriminator_weight": Range(0, 1e6),
+}
 # Folded into the dropout key: the two networks drop independently.
 _GENERATOR, _DISCRIMINATOR = 0, 1
 
@@ -46,9 +54,14 @@ class ElectraObjective(Defaults):
     """The joint objective, generator_weight x MLM + discriminator_weight x replaced-token detection."""
 
     options: Options
-    dims: Dimensions
-    special: SpecialIds
-    slots: int
+
+    shown: ClassVar[Sequence[Metric]] = (
+        Metric("loss", "loss {:.4g}"),
+        Metric("mlm_loss", "mlm {:.3f}", higher=False),
+        Metric("disc_loss", "disc {:.4f}"),
+        Metric("disc_auc", "auc {:.3f}", higher=True),
+    )
+    settings: ClassVar[Sequence[str]] = ("mask_prob", "generator_weight", "discriminator_weight")
 
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters of both networks; float32."""
@@ -56,9 +69,8 @@ class ElectraObjective(Defaults):
 
     def prepare(self, batch: Batch, keys: Keys) -> Batch:
         """Adds chosen, weights [B, K] and masked [B, L]."""
-        return self.options.corrupt(
-            batch, keys["mask"], self.special, self.dims.vocab_size, self.slots
-        )
+        slots = corrupt.slot_count(self.options.mask_prob, self.seq_len)
+        return self.options.corrupt(batch, keys["mask"], self.special, self.dims.vocab_size, slots)
 
     def totals(self, batch: Batch) -> Sums:
         """Chosen positions and tokens that are not padding: the two denominators of the loss."""
@@ -89,6 +101,46 @@ class ElectraObjective(Defaults):
             + self.options.discriminator_weight * values["disc_loss"]
         )
         return values
+
+    def rank_metrics(
+        self, tokens: Mapping[str, np.ndarray], counted: Counted | None
+    ) -> dict[str, float]:
+        """The rank-exact AUC of the discriminator, and that of a low unigram probability as a sign of replacement."""
+        replaced = tokens["label"] > 0
+        found = {"disc_auc": losses.exact_auc(tokens["score"], replaced)}
+        if counted is not None:
+            unigram = -counted.log_unigram_V[tokens["ids"]]
+            found["disc_auc_unigram"] = losses.exact_auc(unigram, replaced)
+        return found
+
+    def beside_counting(self, found: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        """Masked-LM loss and accuracy; nothing where no masked LM is learned (uniform_generator)."""
+        if self.options.uniform_generator:
+            return {}
+        return corrupt.beside_counting(self.options, found)
+
+    def flops(self, length: int) -> float:
+        """Those of both networks; of the discriminator where replacements are not a generator's."""
+        dims = self.dims
+        total = flops.encoder(dims.discriminator, length)
+        total += length * flops.detection_head(dims.spec.width)
+        if self.options.uniform_generator:
+            return total
+        word = flops.vocabulary_head(
+            dims.generator_width, dims.generator_embedding, dims.vocab_size
+        )
+        slots = corrupt.slot_count(self.options.mask_prob, length)
+        return total + flops.encoder(dims.generator, length) + slots * word
+
+    def exports(self) -> Sequence[Export]:
+        """Both networks; an ablation's generator has learned nothing."""
+        return exports(self.dims, generator_trained=not self.options.uniform_generator)
+
+    def scores(self, params: Params, batch: Batch) -> jax.Array:
+        """Logits that a token was replaced."""
+        return Electra(self.dims).apply(
+            {"params": params}, Tokens.of(batch), method=Electra.discriminate
+        )
 
     def _forward(
         self, context: Context, dropout_key: jax.Array | None
@@ -176,10 +228,49 @@ def _uniform(
     )
 
 
-def make(
-    options: Mapping[str, Any], model: ModelSpec, vocab_size: int, special: SpecialIds, seq_len: int
-) -> ElectraObjective:
-    """The objective from its config section."""
-    checked = from_config(Options, options, "objective")
-    slots = corrupt.slot_count(checked.mask_prob, seq_len)
-    return ElectraObjective(checked, Dimensions(model, vocab_size), special, slots)
+def exports(dims: Dimensions, generator_trained: bool = True) -> tuple[Export, ...]:
+    """The discriminator, which is the one to fine-tune, and the generator."""
+    tying = dims.spec.tying
+    discriminator = Export(
+        name="discriminator",
+        hf_class=DETECTION,
+        spec=dims.discriminator,
+        what="the discriminator of an ELECTRA pair: it tells, for every token, whether it was replaced. It is the "
+        "model to fine-tune",
+        encoder="discriminator",
+        head="discriminator_head",
+    )
+    generator = Export(
+        name="generator",
+        hf_class=MASKED_LM,
+        spec=dims.generator,
+        what="the generator of an ELECTRA pair: a small masked language model that proposes the replacements. "
+        "Fine-tune the discriminator instead",
+        embeddings="generator_embeddings" if tying == "none" else "embeddings",
+        encoder="discriminator" if tying == "all" else "generator",
+        head="generator_head",
+        tying="" if tying == "embeddings" else tying,
+        trained=generator_trained,
+    )
+    return discriminator, generator
+
+
+def numbers(dims: Dimensions) -> dict[str, Any]:
+    """The generator's dimensions; its ratios count by the widths and depths they give."""
+    return {
+        "model.tying": dims.spec.tying,
+        "generator width (model.generator_size)": dims.generator.width,
+        "generator depth (model.generator_layers)": dims.generator.layers,
+    }
+
+
+def clashes(section: Mapping[str, Any]) -> list[tuple[Sequence[str], str]]:
+    """What options exclude each other: the keys of the section, and a sentence."""
+    keys = ["generator_weight", "discriminator_weight"]
+    if [section.get(key) for key in keys] != [0, 0]:
+        return []
+    first, second = (f"objective.{key}" for key in keys)
+    return [(keys, f"{first} and {second} are both 0: nothing would be learned")]
+
+
+make = ElectraObjective

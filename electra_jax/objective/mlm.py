@@ -1,23 +1,24 @@
 """Plain masked language modelling on the full-size network: the baseline ELECTRA is measured against."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from electra_jax.learn.learner import Batch, Context, Defaults, Keys, Sums
-from electra_jax.model import initial
-from electra_jax.model.electra import Dimensions, MaskedLM, ModelSpec, Params
+from electra_jax.learn.learner import Batch, Context, Keys, Sums
+from electra_jax.model import flops, initial
+from electra_jax.model.electra import Dimensions, MaskedLM, Params
 from electra_jax.model.tokens import Tokens
 from electra_jax.objective import corrupt, losses
+from electra_jax.objective.export import MASKED_LM, Export
+from electra_jax.objective.protocol import Defaults, Metric, dropout
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.vocabulary import vocabulary_head
-from electra_jax.spec import from_config
-from electra_jax.text.tokenizer import SpecialIds
 
+RANGES = corrupt.RANGES
 Options = corrupt.MaskOptions  # the config section `objective`: what is masked, nothing else
 
 
@@ -26,9 +27,12 @@ class MlmObjective(Defaults):
     """Masked-LM loss, a mean over the chosen positions of the batch."""
 
     options: Options
-    dims: Dimensions
-    special: SpecialIds
-    slots: int
+
+    shown: ClassVar[Sequence[Metric]] = (
+        Metric("loss", "loss {:.4g}"),
+        Metric("mlm_loss", "mlm {:.3f}", higher=False),
+    )
+    settings: ClassVar[Sequence[str]] = ("mask_prob",)
 
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters, float32."""
@@ -36,36 +40,44 @@ class MlmObjective(Defaults):
 
     def prepare(self, batch: Batch, keys: Keys) -> Batch:
         """Adds chosen, weights [B, K] and masked [B, L]."""
-        return self.options.corrupt(
-            batch, keys["mask"], self.special, self.dims.vocab_size, self.slots
-        )
+        slots = corrupt.slot_count(self.options.mask_prob, self.seq_len)
+        return self.options.corrupt(batch, keys["mask"], self.special, self.dims.vocab_size, slots)
 
     def totals(self, batch: Batch) -> Sums:
         """The number of chosen positions."""
         return {"masked": jnp.sum(batch["weights"])}
 
     def loss(self, context: Context) -> tuple[jax.Array, Sums]:
-        """The masked-LM loss with dropout."""
-        dropout = noise_ops.for_rows(context.keys["dropout"], context.batch["rows"])
-        sums = self._forward(context, dropout)
+        """The masked-LM loss, with dropout where there is a key of it."""
+        sums = self._forward(context, dropout(context))
         return sums["mlm_loss"] / (context.totals["masked"] + losses.EPSILON), sums
-
-    def evaluate(self, context: Context) -> tuple[Sums, dict[str, jax.Array]]:
-        """Metric sums without dropout; no scores."""
-        return self._forward(context, None), {}
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """The generator's part of the metrics; there is no discriminator."""
         values = losses.generator_metrics(sums)
         return values | {"loss": values["mlm_loss"]}
 
-    def _forward(self, context: Context, dropout: noise_ops.Noise | None) -> Sums:
+    def beside_counting(self, found: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        """Masked-LM loss and accuracy."""
+        return corrupt.beside_counting(self.options, found)
+
+    def flops(self, length: int) -> float:
+        """Those of the full-size encoder and of the vocabulary at the chosen positions."""
+        dims, slots = self.dims, corrupt.slot_count(self.options.mask_prob, length)
+        word = flops.vocabulary_head(dims.spec.width, dims.spec.embedding, dims.vocab_size)
+        return flops.encoder(dims.discriminator, length) + slots * word
+
+    def exports(self) -> Sequence[Export]:
+        """The one model."""
+        return exports(self.dims)
+
+    def _forward(self, context: Context, noise: noise_ops.Noise | None) -> Sums:
         params, batch = context.params, context.batch
         hidden_BxKxE, table_VxE, bias_V = MaskedLM(self.dims).apply(
             {"params": params},
             Tokens.of(batch)._replace(ids=batch["masked"]),
             batch["chosen"],
-            dropout,
+            noise,
             method=MaskedLM.generate,
         )
         head = vocabulary_head(
@@ -87,10 +99,17 @@ class MlmObjective(Defaults):
         }
 
 
-def make(
-    options: Mapping[str, Any], model: ModelSpec, vocab_size: int, special: SpecialIds, seq_len: int
-) -> MlmObjective:
-    """The objective from its config section."""
-    checked = from_config(Options, options, "objective")
-    slots = corrupt.slot_count(checked.mask_prob, seq_len)
-    return MlmObjective(checked, Dimensions(model, vocab_size), special, slots)
+def exports(dims: Dimensions) -> tuple[Export, ...]:
+    """The one model, a masked LM."""
+    return (
+        Export(
+            name="model",
+            hf_class=MASKED_LM,
+            spec=dims.discriminator,
+            what="an ELECTRA-shaped encoder trained as a masked language model",
+            head="head",
+        ),
+    )
+
+
+make = MlmObjective

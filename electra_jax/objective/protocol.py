@@ -1,64 +1,156 @@
-"""What pretraining asks of an objective, and the objectives by name."""
+"""What pretraining asks of an objective, and what most objectives answer."""
 
-import dataclasses
-import importlib
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-from electra_jax.learn.learner import Context, Learner, Sums
-from electra_jax.model.electra import ModelSpec
-from electra_jax.spec import UserError, unknown_name
-from electra_jax.text.tokenizer import SpecialIds
+from electra_jax.data.baselines import Counted
+from electra_jax.learn import learner
+from electra_jax.learn.learner import Batch, Context, Learner, Params, Sums
+from electra_jax.model import flops
+from electra_jax.model.electra import Dimensions
+from electra_jax.objective.export import ENCODER, Export
+from electra_jax.objective.losses import ratio
+from electra_jax.ops import noise as noise_ops
+from electra_jax.text.special import SpecialIds
 
-KNOWN = {"electra": "electra_jax.objective.electra", "mlm": "electra_jax.objective.mlm"}
+PerToken = dict[str, jax.Array]  # name -> [B, L]; `valid` (bool) says which places count
+
+
+class Metric(NamedTuple):
+    """A metric that people watch. Where counting tokens has a figure beside it, `higher` says what is better."""
+
+    name: str
+    form: str  # in the progress line, such as "mlm {:.3f}"
+    higher: bool | None = None
+
+
+# What each member is, for who writes one: the words of the errors.
+MEMBERS = {
+    "init": "(key) -> parameters: nested dicts of float32 arrays",
+    "carried": "(params) -> a dict of arrays",
+    "parts": "(whole) -> a list of Parts that have every parameter",
+    "prepare": "(batch, keys) -> the batch with all it had, and arrays with rows along their first axis",
+    "totals": "(batch) -> a dict of scalars",
+    "loss": "(context) -> (a float32 scalar, a dict of metric sums over rows)",
+    "carry": "(context, params, sums) -> the tree of `carried`",
+    "evaluate": "(context) -> (a dict of metric sums, a dict of arrays [B, L]; where there are any, a bool `valid`)",
+    "metrics": "(sums) -> a dict of floats",
+    "rank_metrics": "(tokens, counted) -> a dict of floats",
+    "beside_counting": "(found) -> a dict of floats",
+    "flops": "(length) -> a number above 0",
+    "exports": "() -> a list of Exports, whose paths are parameters",
+    "scores": "(params, batch) -> an array [B, L] or None",
+    "shown": "a list of Metrics",
+    "settings": "a list of names",
+}
 
 
 class Objective(Learner, Protocol):
-    """What pretraining learns: a learner that is also evaluated on held-out rows."""
+    """What pretraining learns: a learner that owns all that depends on it."""
 
-    def evaluate(self, context: Context) -> tuple[Sums, dict[str, jax.Array]]:
-        """Metric sums without dropout, and arrays [B, L] by token (ids, score, label, valid) for rank statistics."""
+    shown: ClassVar[Sequence[Metric]]  # in this order; the first is the main one
+    settings: ClassVar[Sequence[str]]  # options that a reader of the model card asks for first
+
+    def evaluate(self, context: Context) -> tuple[Sums, PerToken]:
+        """Metric sums without dropout, and arrays by token for `rank_metrics`."""
         ...
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Metric values from sums, on the host."""
         ...
 
+    def rank_metrics(
+        self, tokens: Mapping[str, np.ndarray], counted: Counted | None
+    ) -> dict[str, float]:
+        """Metric values that need every token at once: arrays [n] of the valid ones of all held-out rows.
 
-def check_name(section: Any) -> str:
-    """The name of the objective in a config section; UserError where it is unknown, or the section is none."""
-    if not isinstance(section, Mapping | ConfigDict):
-        raise UserError(
-            f"config key objective={section!r} is no section; expected a name and options"
-        )
-    name = section.get("name")
-    if name is None:
-        raise UserError(
-            f"config key objective.name is missing; expected one of: {', '.join(sorted(KNOWN))}"
-        )
-    if not isinstance(name, str) or name not in KNOWN:
-        raise unknown_name("objective", str(name), KNOWN)
-    return name
+        `counted`: what counting tokens knows of the training text, for a figure beside the model's.
+        """
+        ...
+
+    def beside_counting(self, found: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        """What counting tokens reaches at this objective, as `<metric>_<model>`.
+
+        `found`: by model (unigram, bigram) the loss in nats and the accuracy of guessing a hidden token.
+        """
+        ...
+
+    def flops(self, length: int) -> float:
+        """Useful forward FLOPs of a row of this length, from the blocks of `model/flops.py`."""
+        ...
+
+    def exports(self) -> Sequence[Export]:
+        """The models that it leaves behind; fine-tuning begins with the encoder of the first."""
+        ...
+
+    def scores(self, params: Params, batch: Batch) -> jax.Array | None:
+        """A score [B, L] for every token of a text as it is; None where the objective has none."""
+        ...
 
 
-def make(
-    section: Mapping[str, Any], model: ModelSpec, vocab_size: int, special: SpecialIds, seq_len: int
-) -> Objective:
-    """Builds the objective a config section names, for data of this vocabulary and length.
+@dataclass(frozen=True)
+class Defaults(learner.Defaults):
+    """What most objectives answer: an encoder of the full size, and a loss that is a mean over `totals`' `count`."""
 
-    The section may keep options that only other objectives know, so that `--config.objective.name=mlm` is all it
-    takes to train a recipe with another objective; a key that none knows is a UserError.
-    """
-    name = check_name(section)
-    options = {key: value for key, value in section.items() if key != "name"}
-    modules = {known: importlib.import_module(path) for known, path in KNOWN.items()}
-    fields = {
-        known: {f.name for f in dataclasses.fields(m.Options)} for known, m in modules.items()
-    }
-    foreign = set().union(*fields.values()) - fields[name]
-    own = {key: value for key, value in options.items() if key not in foreign}
-    return modules[name].make(own, model, vocab_size, special, seq_len)
+    options: Any  # the module's Options, from the config section `objective`
+    dims: Dimensions
+    special: SpecialIds
+    seq_len: int
+
+    shown: ClassVar[Sequence[Metric]] = (Metric("loss", "loss {:.4g}"),)
+    settings: ClassVar[Sequence[str]] = ()
+
+    def totals(self, batch: Batch) -> Sums:
+        """The number of tokens that are not padding."""
+        return {"count": jnp.sum(batch["docs"] > 0).astype(jnp.float32)}
+
+    def evaluate(self, context: Context) -> tuple[Sums, PerToken]:
+        """The sums of the loss, taken without a key of dropout; nothing by token."""
+        keys = {name: key for name, key in context.keys.items() if name != "dropout"}
+        return self.loss(context._replace(keys=keys))[1], {}  # type: ignore[attr-defined]
+
+    def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Every sum divided by the sum `count`."""
+        return {
+            name: ratio(x, sums["count"])
+            for name, x in sums.items()
+            if name != "count" and not x.ndim
+        }
+
+    def rank_metrics(
+        self, tokens: Mapping[str, np.ndarray], counted: Counted | None
+    ) -> dict[str, float]:
+        """Nothing."""
+        return {}
+
+    def beside_counting(self, found: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        """Nothing."""
+        return {}
+
+    def flops(self, length: int) -> float:
+        """Those of the full-size encoder."""
+        return flops.encoder(self.dims.discriminator, length)
+
+    def exports(self) -> Sequence[Export]:
+        """The encoder alone."""
+        what = "an ELECTRA-shaped encoder"
+        return (Export(name="encoder", hf_class=ENCODER, spec=self.dims.discriminator, what=what),)
+
+    def scores(self, params: Params, batch: Batch) -> jax.Array | None:
+        """None."""
+        return None
+
+
+def dropout(context: Context, site: int | None = None) -> noise_ops.Noise | None:
+    """The noise of dropout in these rows, None in evaluation; networks of other sites drop independently."""
+    if "dropout" not in context.keys:
+        return None
+    key = context.keys["dropout"]
+    if site is not None:
+        key = jax.random.fold_in(key, site)
+    return noise_ops.for_rows(key, context.batch["rows"])

@@ -115,9 +115,9 @@ def attention_helps(run: RunSpec, data: Prepared, devices: int, refusal: TooLarg
     pair = f"{data.seq_len},{data.seq_len}]"
     if not any(pair in line for line in refusal.largest):
         return False
-    dims = run.dimensions(data.vocab_size)
+    encoders = [export.spec for export in run.make_objective(data).exports()]
     pairs = run.train.batch // run.train.accumulation * data.seq_len**2 // devices
-    heads = sum(x.heads for e in (dims.generator, dims.discriminator) for x in e.stack)
+    heads = sum(x.heads for encoder in encoders for x in encoder.stack)
     return refusal.needed - refusal.limit < 9 * pairs * heads
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from electra_jax.plan import gpu, report, topology
-from electra_jax.spec import UserError, seconds_of
+from electra_jax.quantities import seconds_of
+from electra_jax.spec import UserError
 
 # Looked at where none is named: what one can rent by itself, from a few chips to a few hosts.
 USUAL_TPUS = ("v5e-4", "v5e-8", "v5e-16", "v6e-4", "v6e-8", "v6e-16", "v5p-8")

@@ -11,59 +11,40 @@ from electra_jax.data import baselines, loader
 from electra_jax.data.baselines import MODELS, Counted
 from electra_jax.data.ngrams import Ngrams, Pairs, Rows, candidates, left_neighbours
 from electra_jax.data.source import Prepared, open_prepared
+from electra_jax.objective.corrupt import guess
 from electra_jax.objective.losses import exact_auc
+from electra_jax.objective.protocol import Metric, Objective
 from electra_jax.pretrain.program import Program
 
 MASK_PROB = 0.15  # the rate at which the synthetic corruption below selects tokens
-# Figures of a model that have a baseline, and whether more of it is better.
-HIGHER_IS_BETTER = {"mlm_loss": False, "disc_auc": True}
 
 
 def baselines_of(
     data: Prepared | str | Path,
-    objective: Mapping[str, Any],
+    objective: Objective,
     rows: int | None = None,
     counted: Counted | None = None,
 ) -> dict[str, float]:
-    """Masked-LM loss and accuracy of counting on the first `rows` held-out rows (None: all), as mlm_loss_unigram, ...
+    """What counting reaches at the objective on the first `rows` held-out rows (None: all), as mlm_loss_unigram, ...
 
-    `objective` is the section of the run's config: it says which share of the chosen positions shows its token.
-    `counted` spares opening what the folder holds. Empty where the data have no held-out rows, and for the objective
-    that learns no masked LM (uniform_generator).
+    `counted` spares opening what the folder holds. Empty where the data have no held-out rows, and for an objective
+    that has no figure of counting beside its own.
     """
     data = data if isinstance(data, Prepared) else open_prepared(data)
     counted = counted or baselines.of(data)
-    if counted is None or objective.get("uniform_generator"):
+    if counted is None:
         return {}
-    found = counted.over(data.rows["valid"] if rows is None else rows)
-    guessed = {name: guess(*figures, objective["mask_split"]) for name, figures in found.items()}
-    return {
-        f"{figure}_{name}": guessed[name][number]
-        for number, figure in enumerate(("mlm_loss", "mlm_accuracy"))
-        for name in MODELS
-    }
+    return objective.beside_counting(counted.over(data.rows["valid"] if rows is None else rows))
 
 
-def guess(loss: float, accuracy: float, mask_split: Sequence[float]) -> tuple[float, float]:
-    """(loss, accuracy) at the chosen positions of who guesses with these what is hidden, and copies what is shown.
+def worse(values: Mapping[str, Any], shown: Sequence[Metric]) -> str | None:
+    """A line that names the figures by which this model is worse than counting tokens; None when there are none.
 
-    `mask_split` are the shares that are masked, shown and replaced at random. Who sees a token cannot tell the last
-    two apart, and trusts it as far as their shares allow.
+    `shown` are the objective's metrics, which say what is better.
     """
-    masked, shown, random = mask_split
-    if not shown:
-        return loss, accuracy
-    trust = shown / (shown + random)
-    doubt = random * (loss - np.log(1 - trust)) if random else 0.0
-    copied = shown if trust >= accuracy else (shown + random) * accuracy
-    return float(masked * loss - shown * np.log(trust) + doubt), masked * accuracy + copied
-
-
-def worse(values: Mapping[str, Any]) -> str | None:
-    """A line that names the figures by which this model is worse than counting tokens; None when there are none."""
     found = []
-    for figure, higher in HIGHER_IS_BETTER.items():
-        if figure not in values:
+    for figure, _, higher in shown:
+        if higher is None or figure not in values:
             continue
         model = values[figure] if _finite(values[figure]) else -np.inf if higher else np.inf
         beside = {name: values.get(f"{figure}_{name}") for name in MODELS}
@@ -73,8 +54,8 @@ def worse(values: Mapping[str, Any]) -> str | None:
             if _finite(value) and (value > model if higher else value < model)
         )
         if told:
-            shown = f"{model:.3f}" if np.isfinite(model) else "not finite"
-            found.append(f"{figure} {shown} ({told})")
+            value = f"{model:.3f}" if np.isfinite(model) else "not finite"
+            found.append(f"{figure} {value} ({told})")
     if not found:
         return None
     return f"note: worse than counting tokens: {'; '.join(found)}; see Baselines in docs/metrics.md"
@@ -82,11 +63,6 @@ def worse(values: Mapping[str, Any]) -> str | None:
 
 def _finite(value: float | None) -> TypeGuard[float]:
     return value is not None and bool(np.isfinite(value))
-
-
-def unigram_auc(counted: Counted, ids: np.ndarray, replaced: np.ndarray) -> float:
-    """AUC of a low unigram probability as a sign that a token, of ids [n], was replaced (bool [n])."""
-    return exact_auc(-counted.log_unigram_V[ids], replaced)
 
 
 def language_model(

@@ -5,7 +5,6 @@ A field's sentence is the comment beside it, so that what a user reads is what s
 
 import ast
 import dataclasses
-import importlib
 import inspect
 import io
 import re
@@ -15,7 +14,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from electra_jax.objective import protocol
+from electra_jax import userfile
+from electra_jax.objective import registry
 from electra_jax.pretrain.options import SECTIONS, SPECS, PhaseSpec, complete
 from electra_jax.spec import type_name
 
@@ -36,7 +36,7 @@ def keys(config: Mapping[str, Any]) -> list[Key]:
     """
     found, full = [], complete(config)
     for section in SECTIONS:
-        types, sentences = _section(section)
+        types, sentences = _section(section, full["objective"]["name"])
         values = full[section]
         found += [
             Key(f"{section}.{name}", types[name], values[name], sentences[name])
@@ -52,15 +52,15 @@ def keys(config: Mapping[str, Any]) -> list[Key]:
     return [*found[:at], *phase, *found[at:]]
 
 
-def _section(name: str) -> tuple[dict[str, str], dict[str, str]]:
+def _section(name: str, objective: str) -> tuple[dict[str, str], dict[str, str]]:
     """Types and sentences by key; of all objectives together, since a recipe holds the options of each."""
     if name != "objective":
         return _of([SPECS[name]])
-    types, sentences = _of(
-        [importlib.import_module(path).Options for path in protocol.KNOWN.values()]
-    )
-    known = " | ".join(protocol.KNOWN)
-    return {"name": "str"} | types, sentences | {"name": f"what is learned: {known}"}
+    own = [objective] if userfile.is_file(objective) else []
+    types, sentences = _of([registry.options_of(known) for known in [*registry.KNOWN, *own]])
+    known = " | ".join(registry.KNOWN)
+    said = {"name": f"what is learned: {known} | the path of a file of your own"}
+    return {"name": "str"} | types, sentences | said
 
 
 def _of(classes: Sequence[type]) -> tuple[dict[str, str], dict[str, str]]:

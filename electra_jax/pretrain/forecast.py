@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from electra_jax.learn import hardware
 from electra_jax.pretrain.options import Phase, RunSpec
 from electra_jax.pretrain.speed import useful_flops
-from electra_jax.spec import spoken_time
+from electra_jax.quantities import spoken_time
 
 LONG_S = 7 * 86400
 _MEASURED_S, _MEASURED_STEPS = 10.0, 2  # at least both

@@ -20,6 +20,7 @@ from electra_jax.learn.learner import Batch
 from electra_jax.learn.mesh import MeshSpec
 from electra_jax.learn.report import Report, Silence
 from electra_jax.learn.step import State
+from electra_jax.objective import registry
 from electra_jax.pretrain import (
     announced,
     budget,
@@ -151,6 +152,7 @@ def _facts(start: Start) -> dict[str, Any]:
     del config["data.path"]
     return {
         "config": config,
+        "objective": registry.digest(start.run.objective["name"]),
         "data": starts.data_record(start.data, start.run),
         "versions": {name: v for name, v in versions().items() if name != "python"},
     }
@@ -178,6 +180,7 @@ def initial_state(start: Start, compiled: Program, checkpoints: Checkpoints) -> 
     if found is None:
         return 0, state
     state["params"] = compiled.place_params(arrays.nest(found.params))
+    state["carried"] = compiled.carried(state["params"])
     if found.moments is None:
         return 0, state
     done = compiled.scalar(found.step)

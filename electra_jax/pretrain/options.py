@@ -1,18 +1,23 @@
 """All the options of a pretraining run in one frozen tree, built from a config and the prepared data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from electra_jax.data import order, windows
 from electra_jax.data.source import Prepared, Source, open_prepared
 from electra_jax.learn.mesh import MeshSpec
 from electra_jax.learn.optim import OptimSpec
 from electra_jax.model.electra import Dimensions, ModelSpec
-from electra_jax.objective import protocol
-from electra_jax.spec import UserError, from_config, seconds_of, unknown_name
+from electra_jax.objective import registry
+from electra_jax.objective.protocol import Objective
+from electra_jax.quantities import seconds_of
+from electra_jax.spec import UserError, from_config, unknown_name
+from electra_jax.workdir import usercode
 
 SECTIONS = ("model", "objective", "optim", "train", "data", "mesh", "report")
 
@@ -59,6 +64,9 @@ class TrainSpec:
     max_skipped: int  # steps in a row that may have a loss that is not finite; more end the run
     stop_at: int = 0  # step at which this start saves and ends, to go on later; 0: the last one
     budget: str = ""  # time for training, such as 24h: the rate ends with it, and the run depends on the clock
+    average: float = (
+        0.0  # decay of an average of the weights kept beside them, such as 0.999; 0: none
+    )
     phases: tuple[PhaseSpec, ...] = ()  # stretches on other data or batches; empty: there is one
 
     def __post_init__(self) -> None:
@@ -226,9 +234,9 @@ class RunSpec:
         own = replace(self.optim, peak_lr=phase.own.peak_lr, warmup=phase.own.warmup)
         return own, phase.first, phase.last - phase.first
 
-    def make_objective(self, data: Prepared) -> protocol.Objective:
+    def make_objective(self, data: Prepared) -> Objective:
         """The objective for this data."""
-        return protocol.make(
+        return registry.make(
             self.objective, self.model, data.vocab_size, data.special, data.seq_len
         )
 
@@ -256,18 +264,35 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     return full
 
 
-def run_spec(config: Mapping[str, Any]) -> RunSpec:
-    """The checked options of a config; UserError names the section and key that is wrong."""
+def with_own_options(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The config with the options of the user's objective that it, or an override, names, as far as they have
+    defaults: so that an override can set them.
+    """
+    plain = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    section = plain.get("objective")
+    if not isinstance(section, Mapping):
+        return plain
+    named = [o.partition("=")[2] for o in overrides if o.startswith("objective.name=")]
+    name = named[-1] if named else section.get("name")
+    found = registry.completed({**section, "name": name})
+    return plain | {"objective": {**found, "name": section.get("name")}}
+
+
+def run_spec(config: Mapping[str, Any], workdir: str | Path | None = None) -> RunSpec:
+    """The checked options of a config; UserError names the section and key that is wrong.
+
+    `workdir`: that of the run, which may keep a user's own objective.
+    """
     for name in config:
         if name not in SECTIONS:
             raise unknown_name("config section", str(name), SECTIONS)
     missing = [name for name in SECTIONS if name not in config]
     if missing:
         raise UserError(f"config lacks the section{'s' * (len(missing) > 1)} {', '.join(missing)}")
-    protocol.check_name(config["objective"])
+    registry.check_name(config["objective"])
     return RunSpec(
         model=from_config(ModelSpec, config["model"], "model"),
-        objective=dict(config["objective"]),
+        objective=usercode.resolved(config["objective"], workdir),
         optim=from_config(OptimSpec, config["optim"], "optim"),
         train=from_config(TrainSpec, config["train"], "train"),
         data=from_config(DataSpec, config["data"], "data"),

@@ -1,7 +1,7 @@
 """The compiled programs of a run: what the loop, the tests, the benchmark and the planner all execute."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,11 @@ from jax.sharding import PartitionSpec as P
 
 from electra_jax.data.source import Prepared
 from electra_jax.host import heap
+from electra_jax.learn import arrays
 from electra_jax.learn import mesh as meshes
 from electra_jax.learn import program as programs
-from electra_jax.learn.learner import Batch, Context, Sums
+from electra_jax.learn.average import Averaged
+from electra_jax.learn.learner import Batch, Context, Learner, Sums
 from electra_jax.learn.mesh import MeshSpec
 from electra_jax.learn.parts import Part
 from electra_jax.learn.step import SHARE, State, init_state, make_train_step, step_keys
@@ -23,6 +25,7 @@ from electra_jax.model import initial
 from electra_jax.objective.protocol import Objective
 from electra_jax.ops import noise
 from electra_jax.pretrain.options import Phase, RunSpec
+from electra_jax.spec import UserError
 
 EVALUATION_SEED = 0  # of the fixed masks and samples of held-out evaluation, the same in every run
 FIELDS = ("ids", "types", "docs", "word_starts", "positions")
@@ -35,6 +38,7 @@ class Program:
     """The jitted functions of a run and the placement of what they take; nothing is compiled before its first use."""
 
     objective: Objective
+    learner: Learner  # the objective, or what carries something beside it
     mesh: Mesh
     abstract_state: Any  # ShapeDtypeStructs with shardings
     abstract_batch: dict[str, jax.ShapeDtypeStruct]
@@ -63,9 +67,32 @@ class Program:
         """The share of a budget on every device, likewise."""
         return programs.place_array(np.asarray(value, np.float32), NamedSharding(self.mesh, P()))
 
+    def place(self, name: str, values: Mapping[str, Any]) -> Any:
+        """A part of the state ("params", "carried") from numpy arrays by path, as global arrays on their devices.
+
+        Raises UserError that lists every path, shape and dtype in which the values differ from the state's.
+        """
+        expected = self.abstract_state[name]
+        wrong = arrays.mismatches(
+            arrays.describe(expected), arrays.describe(dict(values)), "the values"
+        )
+        if wrong:
+            listing = "".join(f"\n  {line}" for line in wrong)
+            raise UserError(f"these {name} do not fit the model:{listing}")
+
+        def placed(path: tuple[Any, ...], struct: jax.ShapeDtypeStruct) -> jax.Array:
+            return programs.place_array(values[arrays.path_name(path)], struct.sharding)
+
+        return jax.tree_util.tree_map_with_path(placed, expected)
+
     def place_params(self, params: Any) -> Any:
         """Numpy parameters as global arrays on their devices."""
         return programs.place(params, programs.shardings(self.abstract_state["params"]))
+
+    def carried(self, params: Any) -> Any:
+        """What is carried beside these parameters before the first step, on its devices."""
+        where = programs.shardings(self.abstract_state["carried"])
+        return jax.jit(self.learner.carried, out_shardings=where)(params)
 
 
 def choose_mesh(
@@ -77,9 +104,9 @@ def choose_mesh(
     """The mesh of a run where its config leaves that open: on the devices there are, or on `devices` with `memory`
     bytes each (None: unknown).
     """
-    objective = run.make_objective(data)
+    learner = _learner(run, run.make_objective(data))
     whole = Part(optim=run.optim, steps=run.train.steps)
-    state = jax.eval_shape(lambda: _fresh(run, objective, objective.parts(whole)))
+    state = jax.eval_shape(lambda: _fresh(run, learner, learner.parts(whole)))
     if devices is None:
         devices, memory = jax.devices(), meshes.memory_per_device()
     slices = len(meshes.by_slice(devices))
@@ -89,14 +116,15 @@ def choose_mesh(
 def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
     """The programs of one phase of a run on this mesh."""
     objective = run.make_objective(phase.data)
+    learner = _learner(run, objective)
     t = run.train
     arrange = functools.partial(meshes.gather_tables, mesh=mesh)
 
     spec, first, steps = run.schedule(phase)
-    parts = objective.parts(Part(optim=spec, steps=steps, first=first))
+    parts = learner.parts(Part(optim=spec, steps=steps, first=first))
 
     def init() -> State:
-        return _fresh(run, objective, parts)
+        return _fresh(run, learner, parts)
 
     def eval_step(
         params: Any, carried: Any, batch: Batch, first_row: jax.Array
@@ -105,16 +133,16 @@ def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
         step = jnp.zeros((), jnp.int32)
         keys = step_keys(EVALUATION_SEED, step)
         rows_B = first_row + jnp.arange(batch["ids"].shape[0])
-        batch = objective.prepare(batch | {"rows": rows_B}, keys)
-        totals = objective.totals(batch)
-        return objective.evaluate(Context(arrange(params), batch, totals, keys, step, carried))
+        batch = learner.prepare(batch | {"rows": rows_B}, keys)
+        totals = learner.totals(batch)
+        return learner.evaluate(Context(arrange(params), batch, totals, keys, step, carried))
 
     abstract_state = programs.abstract(jax.eval_shape(init), mesh)
     rows = programs.rows(mesh)
     batch = jax.ShapeDtypeStruct((phase.batch, phase.data.seq_len), jnp.int32, sharding=rows)
     options = programs.DETERMINISTIC if run.mesh.deterministic else None
     train_step = make_train_step(
-        objective,
+        learner,
         parts,
         keys=lambda state: step_keys(t.seed, state["step"]),
         accumulation=phase.accumulation,
@@ -122,6 +150,7 @@ def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
     )
     return Program(
         objective=objective,
+        learner=learner,
         mesh=mesh,
         abstract_state=abstract_state,
         abstract_batch=dict.fromkeys(FIELDS, batch),
@@ -139,7 +168,12 @@ def build(run: RunSpec, phase: Phase, mesh: Mesh) -> Program:
     )
 
 
-def _fresh(run: RunSpec, objective: Objective, parts: Sequence[Part]) -> State:
+def _learner(run: RunSpec, objective: Objective) -> Any:
+    """What is trained: the objective, with an average of its weights where the run has one."""
+    return Averaged(objective, run.train.average) if run.train.average else objective
+
+
+def _fresh(run: RunSpec, objective: Learner, parts: Sequence[Part]) -> State:
     """The state before the first step; with the share of a budget where the run has one."""
     params = objective.init(noise.seed_key(run.train.seed))
     share = {SHARE: jnp.zeros((), jnp.float32)} if run.train.budget else {}

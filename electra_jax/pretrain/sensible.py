@@ -4,36 +4,20 @@ What a run was begun with, before there was a range for it, stays: it goes on un
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from electra_jax.objective import registry
+from electra_jax.quantities import Range
 from electra_jax.spec import UserError, flat
 
 _MOST = 2**31 - 1  # steps and rows are counted in 32 bits
 
 
-@dataclass(frozen=True)
-class Range:
-    """Numbers from `low` to `high`; `above` and `below` leave the end itself out."""
-
-    low: float
-    high: float
-    above: bool = False
-    below: bool = False
-
-    def __contains__(self, value: float) -> bool:
-        over = value > self.low if self.above else value >= self.low
-        return over and (value < self.high if self.below else value <= self.high)
-
-    def __str__(self) -> str:
-        first = f"{'above' if self.above else 'at least'} {_text(self.low)}"
-        return f"{first} and {'below' if self.below else 'at most'} {_text(self.high)}"
-
-
 _SHARE = Range(0, 1, below=True)
 _WIDTH, _COUNT, _STEPS = Range(1, 2**16), Range(1, _MOST), Range(0, _MOST)
 
-# Every number of a config. Upper ends are far beyond what anybody trains: they catch a digit too many.
+# Every number of a config but the objective's, which each objective knows itself. Upper ends are far beyond what
+# anybody trains: they catch a digit too many.
 RANGES = {
     "model.layers": Range(1, 1_000),
     "model.width": _WIDTH,
@@ -48,11 +32,6 @@ RANGES = {
     "model.attention_dropout": _SHARE,
     "model.init_std": Range(0, 1, above=True),
     "model.vocab_rows": Range(0, 2**31 - 1),
-    "objective.mask_prob": Range(0, 1, above=True, below=True),
-    "objective.mask_split": Range(0, 1),
-    "objective.temperature": Range(0, 1_000, above=True),
-    "objective.generator_weight": Range(0, 1e6),
-    "objective.discriminator_weight": Range(0, 1e6),
     "optim.peak_lr": Range(0, 1, above=True),
     "optim.warmup": _STEPS,
     "optim.lr_power": Range(0, 100),
@@ -73,6 +52,7 @@ RANGES = {
     "train.keep_every": Range(0, _MOST),
     "train.max_skipped": Range(0, _MOST),
     "train.stop_at": _STEPS,
+    "train.average": _SHARE,
     "train.phases.steps": _COUNT,
     "train.phases.batch": Range(0, _MOST),
     "train.phases.accumulation": Range(0, _MOST),
@@ -118,15 +98,16 @@ _Complaint = tuple[Sequence[str], str]
 
 def _out_of_range(asked: Mapping[str, Any]) -> list[_Complaint]:
     found: list[_Complaint] = []
+    ranges = RANGES | registry.ranges(asked.get("objective.name"))
     for field, value in asked.items():
         if field == "train.phases":
             found += [
                 ([field], f"train.phases[{number}].{name}={one} is out of range; expected {within}")
                 for number, phase in enumerate(value)
                 for name, one in phase.items()
-                if (within := RANGES.get(f"{field}.{name}")) and one not in within
+                if (within := ranges.get(f"{field}.{name}")) and one not in within
             ]
-        elif within := RANGES.get(field):
+        elif within := ranges.get(field):
             numbers = value if isinstance(value, list | tuple) else [value]
             if any(number not in within for number in numbers):
                 found.append(([field], f"{field}={value} is out of range; expected {within}"))
@@ -155,11 +136,12 @@ def _clashes(asked: Mapping[str, Any]) -> list[_Complaint]:
                 "a shorter warmup"
             )
             found.append((["train.phases"], said))
-    weights = [asked.get(f"objective.{net}_weight") for net in ("generator", "discriminator")]
-    if asked.get("objective.name") == "electra" and weights == [0, 0]:
-        fields = ["objective.generator_weight", "objective.discriminator_weight"]
-        found.append((fields, f"{fields[0]} and {fields[1]} are both 0: nothing would be learned"))
-    return found
+    objective = {
+        key.removeprefix("objective."): x
+        for key, x in asked.items()
+        if key.startswith("objective.")
+    }
+    return [*found, *registry.clashes(objective)]
 
 
 def shorten_warmup(
@@ -181,7 +163,3 @@ def shorten_warmup(
         f"train.steps={steps} is shorter than the recipe's warmup of {warmup} steps: optim.warmup is {shorter}, the "
         "same share of the run"
     )
-
-
-def _text(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() else f"{value:g}"

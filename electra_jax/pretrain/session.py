@@ -1,7 +1,7 @@
 """One start of a run: what it writes to, when it saves and evaluates, and the log that is one step late."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from electra_jax.learn.checkpoint import Checkpoints
 from electra_jax.learn.learner import Sums
 from electra_jax.learn.report import Report, Silence, summary
 from electra_jax.learn.step import State
+from electra_jax.objective.protocol import Metric
 from electra_jax.pretrain import (
     announced,
     baselines,
@@ -114,11 +115,11 @@ class Session:
                 return  # the next start makes up for it
             if counted is not None:
                 rows = phase.batch * t.eval_batches
-                objective = self.start.run.objective
-                values |= baselines.baselines_of(phase.data, objective, rows, counted)
+                values |= baselines.baselines_of(phase.data, compiled.objective, rows, counted)
             self.report.write(done, "valid", values)
-            self.report.say(f"step {done} held-out  {summary(values)}")
-            if final and (told := baselines.worse(values)):
+            shown = compiled.objective.shown
+            self.report.say(f"step {done} held-out  {_summary(values, shown)}")
+            if final and (told := baselines.worse(values, shown)):
                 self.report.say(told)
 
     def _counted(self, phase: Phase) -> counting.Counted | None:
@@ -127,6 +128,10 @@ class Session:
         if processes.is_first() and name not in self.counted:
             self.counted[name] = counting.of(phase.data)
         return self.counted.get(name)
+
+
+def _summary(values: Mapping[str, Any], shown: Sequence[Metric]) -> str:
+    return summary(values, {metric.name: metric.form for metric in shown})
 
 
 class OneStepLate:
@@ -156,7 +161,7 @@ class OneStepLate:
         if due:
             values = self._values(done, jax.device_get(sums))
             self._report.write(done, "train", values)
-        self._report.progress(done, summary(values) if due else "")
+        self._report.progress(done, _summary(values, self._compiled.objective.shown) if due else "")
         if skipped and done == 1:
             raise UserError(announced.not_finite_at_first(self._start))
         self._forecast.after(done)

@@ -1,22 +1,16 @@
 """How fast a run is: tokens and useful FLOPs per second, MFU, waiting for data, goodput."""
 
 from electra_jax.host.clock import Clock
-from electra_jax.objective.corrupt import slot_count
-from electra_jax.pretrain import flops
+from electra_jax.learn import hardware
+from electra_jax.model import flops
 from electra_jax.pretrain.options import Phase, RunSpec
 from electra_jax.pretrain.program import Program
 
 
 def useful_flops(run: RunSpec, phase: Phase) -> float:
-    """Useful FLOPs of a train step over all devices (see flops.py)."""
-    data = phase.data
-    return flops.train_flops_per_step(
-        run.dimensions(data.vocab_size),
-        phase.batch,
-        data.seq_len,
-        slot_count(run.objective["mask_prob"], data.seq_len),
-        "uniform" if run.objective.get("uniform_generator") else run.objective["name"],
-    )
+    """Useful FLOPs of a train step over all devices (see model/flops.py)."""
+    row = run.make_objective(phase.data).flops(phase.data.seq_len)
+    return flops.PASSES * phase.batch * row
 
 
 class Speed:
@@ -31,7 +25,7 @@ class Speed:
         self._dtype = run.model.dtype
         self._tokens = phase.batch * data.seq_len
         self._flops = useful_flops(run, phase)
-        flops.matmul_peak(self._dtype)  # measured now, not while steps run
+        hardware.matmul_peak(self._dtype)  # measured now, not while steps run
 
     def since_last(self, done: int) -> dict[str, float | None]:
         """Speeds over the steps since the last call (at the first, since the loop began)."""
@@ -42,7 +36,7 @@ class Speed:
         return {
             "tokens_per_s": steps * self._tokens / seconds,
             "model_flops_per_s": rate,
-            **flops.utilisation(rate, self._dtype, self._devices),
+            **hardware.utilisation(rate, self._dtype, self._devices),
             "data_wait": lap["data"] / seconds,
             "goodput": self._clock.goodput(),
         }

@@ -10,10 +10,11 @@ from typing import Any
 from electra_jax import files
 from electra_jax.data.source import Prepared
 from electra_jax.learn import checkpoint
+from electra_jax.objective import registry
 from electra_jax.pretrain import sensible
-from electra_jax.pretrain.options import RunSpec, complete, run_spec
+from electra_jax.pretrain.options import RunSpec, complete, run_spec, with_own_options
 from electra_jax.spec import UserError, overridden
-from electra_jax.workdir import changes, imported
+from electra_jax.workdir import changes, imported, usercode
 from electra_jax.workdir.changes import Change
 from electra_jax.workdir.record import FORMAT, RECORD, read_record, versions
 
@@ -29,6 +30,7 @@ class Start:
     resumed: bool  # the workdir already holds a run
     changes: tuple[Change, ...] = ()  # since the last start
     note: str | None = None  # what was made of the options that the user should know
+    code: bytes | None = None  # the user's own objective, where the workdir is to keep it
 
 
 def open_run(
@@ -55,20 +57,26 @@ def open_run(
             f"{folder} holds no run to resume ({hint}no {RECORD}); give --config to start one"
         )
     before = None if record is None else complete(record["config"])
-    own = complete(_plain(config)) if config is not None else before
-    assert own is not None  # one of the two is there
-    asked = _plain(overridden(own, overrides))
+    recipe = before
+    if config is not None:
+        recipe = complete(_plain(with_own_options(config, overrides)))
+    assert recipe is not None  # one of the two is there
+    asked = _plain(overridden(recipe, overrides))
     _adopt_rows(folder, asked)
     run_spec(asked)
-    note = None
+    notes = []
     if config is not None and not any(o.startswith("optim.warmup=") for o in overrides):
-        note = sensible.shorten_warmup(own, asked, before)
-    sensible.check(asked, before)
-    run = run_spec(asked)
+        notes.append(sensible.shorten_warmup(recipe, asked, before))
     changes.check_names(allow_change, asked)
-    found: tuple[Change, ...] = ()
+    name = asked["objective"]["name"]
+    code, found, note = usercode.changed(folder, name, config is not None, allow_change)
+    notes.append(note)
+    if not (folder / usercode.COPY).is_file():
+        code = usercode.read(name)
+    run = run_spec(asked, folder if code is None else None)
+    sensible.check({**asked, "objective": dict(run.objective)}, before)
     if record is not None and before is not None:
-        found = edited(folder, record, checkpoint.Checkpoints(folder).newest_meta(), allow_change)
+        found += edited(folder, record, checkpoint.Checkpoints(folder).newest_meta(), allow_change)
         found += changes.of_config(folder, before, asked, allow_change)
     if not run.data.path:
         raise UserError("no data: give --config.data.path=FOLDER, made by electra-jax prepare")
@@ -82,7 +90,8 @@ def open_run(
             folder, data.path, record["data"], data_record(data, run), allow_change
         )
     _fits_import(folder, run, data)
-    return Start(folder, asked, run, data, record is not None, found, note)
+    note = "; ".join(filter(None, notes)) or None
+    return Start(folder, asked, run, data, record is not None, found, note, code)
 
 
 def edited(
@@ -107,6 +116,7 @@ def edited(
 def begin(start: Start, step: int = 0) -> None:
     """Writes the record and the tokenizer of a new run; of one resumed after `step`, what it now runs under."""
     start.folder.mkdir(parents=True, exist_ok=True)
+    usercode.keep(start.folder, start.code)
     tokenizer = start.folder / "tokenizer"
     if not tokenizer.exists():
         with files.new_folder(tokenizer) as temporary:
@@ -160,7 +170,8 @@ def _fits_import(folder: Path, run: RunSpec, data: Prepared) -> None:
         return
     dims, record = found
     asked = run.dimensions(data.vocab_size)
-    wrong = imported.conflicts(dims, asked, record["objective"])
+    numbers = registry.numbers(record["objective"])
+    wrong = imported.conflicts(dims, asked, numbers)
     if run.objective.get("name") != record["objective"]:
         wrong.append(
             f"objective.name is {run.objective.get('name')}, imported {record['objective']}"

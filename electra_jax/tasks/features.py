@@ -43,6 +43,7 @@ class Features:
     are neighbours.
 
     `targets`: what is right, by name, with one entry a unit; for those in `per_token` one int32 [l] a row.
+    `inputs`: what the head reads beside the tokens, by name, int32 [units, ...].
 
     `words` (of tagging): int32 [w] a row, the positions of the first tokens of its words;
     `first_word` int32 [units]: which word of the example the first of them is.
@@ -54,6 +55,7 @@ class Features:
     lengths: Ints
     example: Ints
     targets: Mapping[str, Any]
+    inputs: Mapping[str, Ints] = dataclasses.field(default_factory=dict)
     per_token: tuple[str, ...] = ()
     group: int = 1
     words: list[Ints] | None = None

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax.spec import UserError
+from electra_jax.spec import UserError, unknown_name
 from electra_jax.tasks import qa_metrics, tags
 from electra_jax.tasks.examples import TagExample
 from electra_jax.tasks.task import Task
@@ -61,7 +61,7 @@ def of_labels(task: Task, references: Sequence[Any], predictions: Sequence[Any])
     """The task's metrics of a class, a number or a choice an example."""
     _check_count(task, references, predictions)
     labels = [example.label for example in references]
-    return {name: METRICS[name](task, labels, list(predictions)) for name in task.metrics}
+    return {name: _metric(name)(task, labels, list(predictions)) for name in task.metrics}
 
 
 def is_score(name: str, value: Any) -> bool:
@@ -202,6 +202,14 @@ METRICS: dict[str, Callable[[Task, Any, Any], float]] = {
     "corr": lambda _, a, b: (pearson(a, b) + spearman(a, b)) / 2,
     "mse": lambda _, a, b: mse(a, b),
 }
+
+
+def _metric(name: str) -> Callable[[Task, Any, Any], float]:
+    if name not in METRICS:
+        raise unknown_name("metric", name, METRICS)
+    return METRICS[name]
+
+
 _QA: dict[str, Callable[..., Scores]] = {
     "squad1": qa_metrics.squad1,
     "korquad": qa_metrics.korquad,

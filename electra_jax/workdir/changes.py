@@ -56,7 +56,7 @@ def of_config(
         if before.get(name) != after.get(name) and name != "data.path"
     )
     refused = [
-        c for c in found if not c.field.startswith(FREE) and not _is_allowed(c.field, allowed)
+        c for c in found if not c.field.startswith(FREE) and not is_allowed(c.field, allowed)
     ]
     if refused:
         raise UserError(
@@ -88,7 +88,7 @@ def by_hand(
         and not name.startswith(FREE)
         and (name, _key(now[name])) not in made
     )
-    refused = [c for c in found if not _is_allowed(c.field, allowed)]
+    refused = [c for c in found if not is_allowed(c.field, allowed)]
     if refused:
         raise UserError(
             f"{path} was edited: it differs from what the checkpoint of step {step} was saved under; "
@@ -111,7 +111,7 @@ def of_data(
     """The differences of two data records; UserError unless there are none or the data may change."""
     found = tuple(Change(f"{DATA}.{k}", old.get(k), new[k]) for k in new if old.get(k) != new[k])
     fixed = [c for c in found if c.field.removeprefix(f"{DATA}.") in _NEVER]
-    if found and (fixed or not _is_allowed("data.path", allowed)):
+    if found and (fixed or not is_allowed("data.path", allowed)):
         way_out = (
             ""
             if fixed
@@ -145,7 +145,8 @@ def _is_of_data(change: Change) -> bool:
     return change.field.startswith(f"{DATA}.")
 
 
-def _is_allowed(field: str, allowed: Sequence[str]) -> bool:
+def is_allowed(field: str, allowed: Sequence[str]) -> bool:
+    """Whether `allowed`, keys and sections, has this field."""
     return any(field == name or field.startswith(f"{name}.") for name in allowed)
 
 

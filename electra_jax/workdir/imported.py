@@ -6,7 +6,7 @@
 - tokenizer/: the tokenizer that belongs to them
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Imported:
     """An imported model: `params` maps paths to float32 arrays, `record` is import.json."""
 
     dims: Dimensions
-    objective: str  # electra | mlm
+    objective: str  # its name
     params: dict[str, np.ndarray]
     record: dict[str, Any]
     moments: dict[str, dict[str, np.ndarray]] | None = None  # "mu", "nu" -> by path
@@ -144,24 +144,24 @@ def as_tree(found: Imported, expected: Any) -> dict[str, Any]:
     return arrays.nest(found.params)
 
 
-def conflicts(model: Dimensions, asked: Dimensions, objective: str = "electra") -> list[str]:
+def conflicts(
+    model: Dimensions,
+    asked: Dimensions,
+    more: Callable[[Dimensions], Mapping[str, Any]] = lambda dims: {},
+) -> list[str]:
     """'name is a, imported b' for every dimension in which `asked` differs from the imported model.
 
-    Generator ratios are compared by the widths and depths they give, not as numbers; the MLM
-    objective has no generator to compare.
+    `more`: the numbers of dimensions that an objective has besides those of the full-size encoder.
     """
-    ours, theirs = _numbers(asked, objective), _numbers(model, objective)
+    ours, theirs = _numbers(asked, more), _numbers(model, more)
     return [f"{k} is {ours[k]!r}, imported {theirs[k]!r}" for k in theirs if ours[k] != theirs[k]]
 
 
-def _numbers(dims: Dimensions, objective: str) -> dict[str, Any]:
+def _numbers(dims: Dimensions, more: Callable[[Dimensions], Mapping[str, Any]]) -> dict[str, Any]:
     fields = ("layers", "width", "heads", "ffn", "embedding", "positions", "types")
     numbers = {f"model.{field}": getattr(dims.spec, field) for field in fields}
-    if objective == "electra":
-        numbers["model.tying"] = dims.spec.tying
-        numbers["generator width (model.generator_size)"] = dims.generator.width
-        numbers["generator depth (model.generator_layers)"] = dims.generator.layers
     return numbers | {
+        **more(dims),
         "model.vocab_rows": dims.spec.vocab_rows,
         "vocabulary size (of the data)": dims.vocab_size,
     }

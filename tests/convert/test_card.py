@@ -8,12 +8,13 @@ import pytest
 import yaml
 
 from electra_jax.convert import hf
-from electra_jax.convert.card import About, Facts, card
+from electra_jax.convert.card import About, Facts
+from electra_jax.convert.card import card as card_of
 from electra_jax.convert.example import Example
-from electra_jax.convert.folder import DISCRIMINATOR, MASKED_LM
 from electra_jax.convert.names import Shape
-from electra_jax.model.electra import Dimensions
-from electra_jax.spec import UserError
+from electra_jax.model.electra import Dimensions, ModelSpec
+from electra_jax.objective.export import DETECTION, ENCODER, MASKED_LM, Export
+from electra_jax.spec import UserError, load_config
 
 SHAPE = Shape(vocab=100, embedding=16, width=32, heads=2, ffn=64, layers=2, positions=40, types=2)
 FACTS = Facts(
@@ -27,12 +28,19 @@ FACTS = Facts(
 )
 
 
+def card(name: str, hf_class: str, shape: Shape, parameters: int, facts: Facts) -> str:
+    spec = Dimensions(ModelSpec(**load_config("tiny").model.to_dict()), 100).discriminator
+    export = Export(name=name, hf_class=hf_class, spec=spec, what="a model")
+    return card_of(export, shape, parameters, facts)
+
+
 @pytest.mark.parametrize(
     ("role", "architecture", "pipeline"),
     [
-        ("discriminator", DISCRIMINATOR, "feature-extraction"),
+        ("discriminator", DETECTION, "feature-extraction"),
         ("generator", MASKED_LM, "fill-mask"),
         ("model", MASKED_LM, "fill-mask"),
+        ("encoder", ENCODER, "feature-extraction"),
     ],
 )
 def test_front_matter_is_yaml_and_the_facts_are_there(
@@ -66,7 +74,7 @@ def test_what_the_maker_says_is_front_matter() -> None:
 def test_the_example_is_of_the_data() -> None:
     """An English sentence on the card of a Korean model."""
     shown = Example("두 종류가 있다.", "두 [MASK] 있다.")
-    for architecture, said in ((MASKED_LM, shown.masked), (DISCRIMINATOR, shown.text)):
+    for architecture, said in ((MASKED_LM, shown.masked), (DETECTION, shown.text)):
         text = card("model", architecture, SHAPE, 1, replace(FACTS, example=shown))
         assert f'"{said}"' in text and "France" not in text
         assert "France" not in card("model", architecture, SHAPE, 1, FACTS)
@@ -82,7 +90,7 @@ def test_baselines_stand_beside_the_figures() -> None:
 
 def test_a_card_of_little_knowledge_has_no_empty_tables() -> None:
     """Headings over nothing for a model that was imported and never trained."""
-    text = card("discriminator", DISCRIMINATOR, SHAPE, 1, Facts())
+    text = card("discriminator", DETECTION, SHAPE, 1, Facts())
     assert "## Training" not in text and "## Held-out" not in text and "## Data" not in text
 
 

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from electra_jax.convert import folder, hf, names
-from electra_jax.convert.folder import DISCRIMINATOR
 from electra_jax.convert.names import Shape
-from electra_jax.spec import UserError
+from electra_jax.model.electra import Dimensions, ModelSpec
+from electra_jax.objective.electra import exports
+from electra_jax.objective.export import DETECTION
+from electra_jax.spec import UserError, load_config
 
 SHAPE = Shape(vocab=9, embedding=4, width=8, heads=2, ffn=32, layers=1, positions=12, types=2)
+DIMS = Dimensions(ModelSpec(**load_config("tiny").model.to_dict()), 100)
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "d")
 
 
@@ -23,11 +26,11 @@ def made(tmp_path: Path) -> Path:
     draw = np.random.default_rng(0)
     tensors = {
         entry.theirs: draw.standard_normal(entry.shape, np.float32)
-        for entry in names.discriminator(SHAPE)
+        for entry in names.table(exports(DIMS)[0], SHAPE)
     }
     path = tmp_path / "hf"
     path.mkdir()
-    folder.write(path, SHAPE, folder.Options(), DISCRIMINATOR, 0, tensors)
+    folder.write(path, SHAPE, folder.Options(), DETECTION, 0, tensors)
     (path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     return path
 

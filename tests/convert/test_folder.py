@@ -10,7 +10,7 @@ import torch
 from transformers import ElectraForPreTraining
 
 from electra_jax.convert import folder, hf
-from electra_jax.convert.folder import DISCRIMINATOR, MASKED_LM
+from electra_jax.objective.export import DETECTION, MASKED_LM
 from electra_jax.spec import UserError
 from electra_jax.text.tokenizer import Tokenizer
 
@@ -79,9 +79,9 @@ def test_a_generator_that_does_not_go_with_it_is_refused(
 def test_a_pickle_comes_in_as_safetensors_do(exported: Path) -> None:
     """Catches another model than transformers' own loading of the same pickle."""
     path = exported / "discriminator"
-    expected = dict(folder.read(path, DISCRIMINATOR).tensors)
+    expected = dict(folder.read(path, DETECTION).tensors)
     to_pickle(path)
-    found = folder.read(path, DISCRIMINATOR).tensors
+    found = folder.read(path, DETECTION).tensors
     assert set(expected) <= set(found)
     for name, value in expected.items():
         assert np.array_equal(found[name], value), name
@@ -115,21 +115,21 @@ def test_damaged_and_missing_files(tmp_path: Path, exported: Path) -> None:
     """A stack trace for a download cut short, or for the parent of the right folder."""
     path = exported / "discriminator"
     with pytest.raises(UserError, match="does not exist"):
-        folder.read(tmp_path / "nowhere", DISCRIMINATOR)
+        folder.read(tmp_path / "nowhere", DETECTION)
     with pytest.raises(UserError, match=r"no config\.json.*discriminator, generator"):
-        folder.read(exported, DISCRIMINATOR)
+        folder.read(exported, DETECTION)
     with pytest.raises(UserError, match=r"architectures is \['ElectraForPreTraining'\]"):
         folder.read(path, MASKED_LM)
     whole = (path / "model.safetensors").read_bytes()
     (path / "model.safetensors").write_bytes(whole[:-100])
     with pytest.raises(UserError, match="not a whole safetensors file"):
-        folder.read(path, DISCRIMINATOR)
+        folder.read(path, DETECTION)
     (path / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"has no weights: no model\.safetensors"):
-        folder.read(path, DISCRIMINATOR)
+        folder.read(path, DETECTION)
     (path / "config.json").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
-        folder.read(path, DISCRIMINATOR)
+        folder.read(path, DETECTION)
 
 
 def test_the_tokenizer_must_fit(

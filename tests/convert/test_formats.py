@@ -30,6 +30,7 @@ from electra_jax.convert.formats import (
     variants,
 )
 from electra_jax.convert.formats.tensors import Stored, Tensors
+from electra_jax.objective.export import DETECTION, MASKED_LM
 from electra_jax.spec import UserError
 
 DRAW = np.random.default_rng(0)
@@ -547,8 +548,8 @@ def test_the_original_s_own_checkpoint(shared: Path):
     """Catches variables that the original's names hide: a network that differs from its conversion by transformers."""
     place = shared / "checkpoints"
     for role, architecture in (
-        ("discriminator", folder.DISCRIMINATOR),
-        ("generator", folder.MASKED_LM),
+        ("discriminator", DETECTION),
+        ("generator", MASKED_LM),
     ):
         control = folder.read(place / "safetensors" / role, say=False)
         found = folder.read(place / "tf1", architecture, say=False)
@@ -556,7 +557,7 @@ def test_the_original_s_own_checkpoint(shared: Path):
         for name, value in found.tensors.items():
             assert np.array_equal(control.tensors[name], value), name
     with pytest.raises(UserError, match="give it to finetune --init"):
-        folder.read(place / "tf1_finetuned", folder.DISCRIMINATOR, say=False)
+        folder.read(place / "tf1_finetuned", DETECTION, say=False)
     assert len(folder.read(place / "tf1_finetuned", say=False).tensors) == 39
 
 
@@ -571,7 +572,7 @@ def test_logits_are_those_of_the_original_s_own_graph(shared: Path):
     given, expected = np.load(place / "input.npz"), np.load(place / "expected_logits_original.npz")
     both = [
         folder.read(place / "tf1", architecture, say=False)
-        for architecture in (folder.DISCRIMINATOR, folder.MASKED_LM)
+        for architecture in (DETECTION, MASKED_LM)
     ]
     dims, params = pair.join(*both)
     ids, types, seen = (

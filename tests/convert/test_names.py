@@ -12,6 +12,7 @@ from electra_jax.convert import folder, names, pair
 from electra_jax.learn import arrays
 from electra_jax.model.electra import Dimensions, Electra, MaskedLM
 from electra_jax.model.layers import padded_vocab
+from electra_jax.objective.export import MASKED_LM
 from electra_jax.spec import UserError
 
 pytestmark = pytest.mark.torch
@@ -49,7 +50,7 @@ def test_every_parameter_has_a_row(make_dims: MakeDims, size: str, tying: str) -
 def test_every_parameter_of_plain_mlm_has_a_row(make_dims: MakeDims) -> None:
     """The MLM objective exported by the generator's paths, which its tree does not have."""
     dims = make_dims()
-    table = names.plain_mlm(pair.shape_of(dims, dims.discriminator))
+    (table,) = pair.tables(dims, MASKED_LM)
     rows = {entry.ours: entry.our_shape(padded_vocab(100)) for entry in table}
     assert rows == our_shapes(dims, MaskedLM)
 

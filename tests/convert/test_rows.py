@@ -8,15 +8,17 @@ import pytest
 
 from electra_jax import remote
 from electra_jax.convert import folder, hf, names, pair
-from electra_jax.convert.folder import DISCRIMINATOR, MASKED_LM
 from electra_jax.convert.names import Shape
-from electra_jax.model.electra import Dimensions
-from electra_jax.spec import UserError
+from electra_jax.model.electra import Dimensions, ModelSpec
+from electra_jax.objective.electra import exports
+from electra_jax.spec import UserError, load_config
 from electra_jax.workdir import imported
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "d")
 FULL = Shape(vocab=16, embedding=4, width=8, heads=2, ffn=32, layers=1, positions=12, types=2)
 SMALL = Shape(vocab=16, embedding=4, width=4, heads=1, ffn=16, layers=1, positions=12, types=2)
+
+DIMS = Dimensions(ModelSpec(**load_config("tiny").model.to_dict()), 100)
 
 
 @pytest.fixture
@@ -24,16 +26,14 @@ def made(tmp_path: Path) -> Path:
     """A pair of random tensors with nine words and sixteen rows, in hf/discriminator and hf/generator."""
     draw = np.random.default_rng(0)
     tensors: dict[str, np.ndarray] = {}
-    for role, architecture, shape, table in (
-        ("discriminator", DISCRIMINATOR, FULL, names.discriminator(FULL)),
-        ("generator", MASKED_LM, SMALL, names.generator(SMALL, "embeddings")),
-    ):
+    for model, shape in zip(exports(DIMS), (FULL, SMALL), strict=True):
+        role, table = model.name, names.table(model, shape)
         own = {e.theirs: draw.standard_normal(e.shape, np.float32) for e in table}
         shared = {n: x for n, x in tensors.items() if n.startswith("electra.embeddings.")}
         tensors = own | shared
         path = tmp_path / "hf" / role
         path.mkdir(parents=True)
-        folder.write(path, shape, folder.Options(), architecture, 0, tensors)
+        folder.write(path, shape, folder.Options(), model.hf_class, 0, tensors)
         (path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     return tmp_path / "hf"
 

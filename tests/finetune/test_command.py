@@ -429,11 +429,11 @@ def test_the_last_seed_counts():
 
 def test_predict_reads_as_the_test_split_does():
     """Catches a later predict that takes other labels for labels, or scores with other metrics."""
-    from electra_jax.finetune import predict
+    from electra_jax.finetune import plan, predict
     from electra_jax.finetune.options import DataOptions
 
     asked = DataOptions.of(load_config("finetune:tag").data)
-    found = {"labels": {"tag": ["NOUN", "VERB"], "regress": []}, "score_range": {"regress": [0, 1]}}
-    task = predict.task_of(found, "tag", asked)
+    task = predict.task_of(plan.choose("tag", asked), ("NOUN", "VERB"))
     assert task.labels == ("NOUN", "VERB") and task.metrics == ("token_accuracy",)
-    assert predict.task_of(found, "regress", asked).score_range is None  # 1.5 is a label, too
+    task = predict.task_of(plan.choose("regress", asked), ())
+    assert task.score_range is None  # 1.5 is a label, too

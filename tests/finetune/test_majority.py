@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from electra_jax.finetune import majority
+from electra_jax.finetune.scores import majority
 from electra_jax.tasks.examples import ChoiceExample, QaExample, TagExample, TextExample
 from electra_jax.tasks.features import IGNORE
 from electra_jax.tasks.known import catalog

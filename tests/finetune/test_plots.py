@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from electra_jax.finetune import plots
+from electra_jax.finetune.scores import plots
 
 image = pytest.importorskip("matplotlib.image")
 

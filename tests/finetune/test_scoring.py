@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from electra_jax.finetune import scoring
 from electra_jax.finetune.kinds import table as kinds
+from electra_jax.finetune.scores import scoring
 from electra_jax.spec import UserError
 from electra_jax.tasks.examples import ChoiceExample, TagExample, TextExample
 from electra_jax.tasks.known import catalog

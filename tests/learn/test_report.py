@@ -246,8 +246,9 @@ def test_clock_counts_the_inner_counter_and_laps():
 def test_summary_shows_what_is_there():
     """Catches a progress line that fails when a value is missing or null."""
     values = {"loss": 12.3456, "mlm_loss": None, "tokens_per_s": 12345.6, "other": 1}
-    assert summary(values) == "loss 12.35  12,346 tokens/s"
-    assert summary({}) == ""
+    shown = {"mlm_loss": "mlm {:.3f}", "loss": "loss {:.4g}"}
+    assert summary(values, shown) == "loss 12.35  12,346 tokens/s"
+    assert summary({}, shown) == ""
 
 
 def test_what_is_removed_during_a_run_begins_anew(tmp_path, capfd):

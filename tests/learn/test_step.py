@@ -15,7 +15,7 @@ from electra_jax.learn.learner import Context, Defaults
 from electra_jax.learn.optim import OptimSpec
 from electra_jax.learn.parts import Part
 from electra_jax.model.electra import ModelSpec
-from electra_jax.objective import protocol
+from electra_jax.objective import registry
 from electra_jax.ops import noise as noise_ops
 from electra_jax.text.tokenizer import SpecialIds
 
@@ -238,7 +238,7 @@ OBJECTIVE = {
 
 def electra(dropout: float) -> Any:
     model = dataclasses.replace(MODEL, dropout=dropout, attention_dropout=dropout)
-    return protocol.make(OBJECTIVE, model, 40, SpecialIds(0, 1, 2, 3, 4), 16)
+    return registry.make(OBJECTIVE, model, 40, SpecialIds(0, 1, 2, 3, 4), 16)
 
 
 def text_batch() -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import pytest
 
 from electra_jax.learn.learner import Context
 from electra_jax.model.electra import ModelSpec
-from electra_jax.objective import protocol
+from electra_jax.objective import registry
 from electra_jax.text.tokenizer import SpecialIds
 
 SPECIAL = SpecialIds(pad=0, unk=1, cls=2, sep=3, mask=4)
@@ -56,7 +56,7 @@ def make_objective() -> Callable[..., Any]:
 
     def make(name: str = "electra", model: dict[str, Any] | None = None, **changes: Any) -> Any:
         section = {"name": name} | (ELECTRA if name == "electra" else MLM) | changes
-        return protocol.make(section, ModelSpec(**MODEL | (model or {})), VOCAB, SPECIAL, LENGTH)
+        return registry.make(section, ModelSpec(**MODEL | (model or {})), VOCAB, SPECIAL, LENGTH)
 
     return make
 

@@ -39,7 +39,7 @@ from electra_jax.learn.step import make_train_step, step_keys
 from electra_jax.model.electra import Dimensions, Electra, ModelSpec
 from electra_jax.model.layers import padded_vocab
 from electra_jax.model.tokens import Tokens
-from electra_jax.objective import protocol
+from electra_jax.objective import registry
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.vocabulary import vocabulary_head
 from electra_jax.spec import from_config, load_config
@@ -123,7 +123,7 @@ def rows(prepared: Prepared) -> Batch:
 
 def make_objective(tying: str, prepared: Prepared) -> Any:
     spec = replace(from_config(ModelSpec, CONFIG.model, "model"), tying=tying)
-    return protocol.make(CONFIG.objective, spec, prepared.vocab_size, prepared.special, LENGTH)
+    return registry.make(CONFIG.objective, spec, prepared.vocab_size, prepared.special, LENGTH)
 
 
 def weights(objective: Any) -> dict[str, Any]:

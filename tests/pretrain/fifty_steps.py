@@ -30,8 +30,9 @@ STEPS = 50
 class Recorded(ElectraObjective):
     """The objective, whose sums carry what it saw and drew; nothing else is changed."""
 
-    def _forward(self, params, batch, sample_key, dropout_key):
-        sums, tokens = super()._forward(params, batch, sample_key, dropout_key)
+    def _forward(self, context, dropout_key):
+        sums, tokens = super()._forward(context, dropout_key)
+        batch = context.batch
         dropout = noise.for_rows(dropout_key, batch["rows"])
         seen = {
             "ids": batch["ids"],
@@ -85,7 +86,7 @@ def main() -> None:
 
     def recorded(self: RunSpec, data) -> Recorded:
         o = make(self, data)
-        return Recorded(o.options, o.dims, o.special, o.slots)
+        return Recorded(o.options, o.dims, o.special, o.seq_len)
 
     RunSpec.make_objective = recorded
     for name, (rows, fsdp, dtype, slices) in told["meshes"].items():

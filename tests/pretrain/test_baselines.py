@@ -1,12 +1,15 @@
 """The counting baselines, against values worked out by hand and by brute force."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 
 from electra_jax.data import ngrams
+from electra_jax.objective.electra import ElectraObjective
 from electra_jax.pretrain import baselines
+from electra_jax.pretrain.options import run_spec
 from electra_jax.spec import UserError
 
 SPECIAL = (0, 2, 3, 4)  # [PAD], [CLS], [SEP], [MASK]; 1 is [UNK]
@@ -134,29 +137,36 @@ def test_copying_what_is_shown():
     assert accuracy == pytest.approx(0.8 * 0.1 + 0.1)
 
 
+def worse(values: dict[str, Any]) -> str | None:
+    return baselines.worse(values, ElectraObjective.shown)
+
+
 def test_a_model_that_learned_nothing_is_named():
     """Catches a run that passes every station although counting tokens does better."""
     values = {"mlm_loss": 6.0, "mlm_loss_unigram": 5.5, "mlm_loss_bigram": 4.5}
     values |= {"disc_auc": 0.501, "disc_auc_unigram": 0.55}
-    told = baselines.worse(values)
+    told = worse(values)
     assert "mlm_loss 6.000 (unigram 5.500, bigram 4.500); disc_auc 0.501 (unigram 0.550)" in told
-    assert "mlm_loss 5.000 (bigram 4.500); see" in baselines.worse(
+    assert "mlm_loss 5.000 (bigram 4.500); see" in worse(
         values | {"mlm_loss": 5.0, "disc_auc": 0.6}
     )
-    assert baselines.worse(values | {"mlm_loss": 4.0, "disc_auc": 0.6}) is None
-    assert baselines.worse({"mlm_loss": 9.0}) is None  # nothing to compare with
+    assert worse(values | {"mlm_loss": 4.0, "disc_auc": 0.6}) is None
+    assert worse({"mlm_loss": 9.0}) is None  # nothing to compare with
     for nothing in (None, float("nan")):  # as files and loops have it
-        assert "mlm_loss not finite (uni" in baselines.worse(values | {"mlm_loss": nothing})
-        assert baselines.worse({"disc_auc": nothing, "disc_auc_unigram": nothing}) is None
+        assert "mlm_loss not finite (uni" in worse(values | {"mlm_loss": nothing})
+        assert worse({"disc_auc": nothing, "disc_auc_unigram": nothing}) is None
 
 
 def test_of_a_folder(prepared, prepared_folder, config):
     """Catches figures of other rows than those asked for, and a generator compared where none is trained."""
-    section = config().objective.to_dict()
-    found = baselines.baselines_of(prepared_folder, section, 16)
-    assert found == baselines.baselines_of(prepared, section, 16)
+
+    def objective(*overrides: str) -> Any:
+        return run_spec(config(*overrides).to_dict()).make_objective(prepared)
+
+    found = baselines.baselines_of(prepared_folder, objective(), 16)
+    assert found == baselines.baselines_of(prepared, objective(), 16)
     assert set(found) == {
         f"mlm_{x}_{y}" for x in ("loss", "accuracy") for y in ("unigram", "bigram")
     }
-    assert baselines.baselines_of(prepared, section) != found
-    assert baselines.baselines_of(prepared, section | {"uniform_generator": True}) == {}
+    assert baselines.baselines_of(prepared, objective()) != found
+    assert baselines.baselines_of(prepared, objective("objective.uniform_generator=true")) == {}

@@ -9,6 +9,7 @@ from electra_jax.learn import program as programs
 from electra_jax.learn.arrays import flatten
 from electra_jax.pretrain import program
 from electra_jax.pretrain.options import run_spec
+from electra_jax.spec import UserError
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,27 @@ def test_abstract_state_is_that_of_init(built):
         assert x.dtype in (np.float32, np.int32)
     assert set(flatten(found)) == set(flatten(built.abstract_state))
     assert set(built.abstract_batch) == set(program.FIELDS)
+
+
+def test_an_average_is_carried_beside_the_same_state(built, config, prepared):
+    """Catches an average in the state of a run that asks for none, or one of other shapes than the weights."""
+    assert built.abstract_state["carried"] == {}
+    run = run_spec(config("train.average=0.99").to_dict())
+    averaged = program.build(run, run.phases(prepared)[0], built.mesh)
+    state = flatten(averaged.abstract_state)
+    carried = {name for name in state if name.startswith("carried/")}
+    assert {n.removeprefix("carried/average/") for n in carried} == set(
+        flatten(built.abstract_state["params"])
+    )
+    assert state.keys() - carried == flatten(built.abstract_state).keys()
+    values = {
+        name: np.zeros(x.shape, np.float32)
+        for name, x in flatten(averaged.abstract_state["params"]).items()
+    }
+    placed = averaged.place("params", values)
+    assert jax.tree.structure(placed) == jax.tree.structure(averaged.abstract_state["params"])
+    with pytest.raises(UserError, match=r"carried do not fit the model:\n  average/"):
+        averaged.place("carried", {})
 
 
 def test_placing_is_a_transfer_by_name(built):

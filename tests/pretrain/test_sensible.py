@@ -6,7 +6,7 @@ import typing
 
 import pytest
 
-from electra_jax.objective import electra
+from electra_jax.objective import electra, registry
 from electra_jax.pretrain import loop, options, sensible
 from electra_jax.pretrain import start as starts
 from electra_jax.spec import UserError
@@ -64,7 +64,7 @@ def test_every_number_has_a_range():
         for field in dataclasses.fields(spec)
         if typing.get_type_hints(spec)[field.name] in (int, float, tuple[float, float, float])
     }
-    assert numbers == set(sensible.RANGES)
+    assert numbers == set(sensible.RANGES) | set(registry.ranges())
 
 
 def test_a_run_shortened_by_the_user_gets_a_warmup_of_the_same_share(config, tmp_path, capsys):

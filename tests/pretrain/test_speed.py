@@ -6,7 +6,8 @@ import jax
 import pytest
 
 from electra_jax.host.clock import Clock
-from electra_jax.pretrain import flops, speed
+from electra_jax.learn import hardware
+from electra_jax.pretrain import speed
 from electra_jax.pretrain.options import run_spec
 
 
@@ -20,9 +21,11 @@ def test_speeds_between_two_calls(config, prepared, monkeypatch):
     compiled = SimpleNamespace(
         mesh=SimpleNamespace(devices=SimpleNamespace(flat=jax.devices()[:1]))
     )
-    monkeypatch.setattr(flops, "matmul_peak", lambda dtype: 1e9)
+    monkeypatch.setattr(hardware, "matmul_peak", lambda dtype: 1e9)
     seen = []
-    monkeypatch.setattr(flops, "utilisation", lambda rate, *_: seen.append(rate) or {"mfu": None})
+    monkeypatch.setattr(
+        hardware, "utilisation", lambda rate, *_: seen.append(rate) or {"mfu": None}
+    )
     log = speed.Speed(run, phase, compiled, clock, 10)
 
     def spend(name: str, seconds: float) -> None:
@@ -40,5 +43,5 @@ def test_speeds_between_two_calls(config, prepared, monkeypatch):
     spend("step", 2)
     second = log.since_last(20)
     assert second["tokens_per_s"] == 6 * 8 * 32 / 2
-    per_step = flops.train_flops_per_step(run.dimensions(prepared.vocab_size), 8, 32, 4)
+    per_step = 3 * 8 * run.make_objective(prepared).flops(32)
     assert second["model_flops_per_s"] == pytest.approx(6 * per_step / 2) == seen[1]

@@ -9,10 +9,10 @@ from types import ModuleType
 import pytest
 
 from electra_jax.data.prepare import build
-from electra_jax.objective.corrupt import slot_count
-from electra_jax.pretrain import flops
+from electra_jax.objective import registry
 from electra_jax.pretrain.options import run_spec
 from electra_jax.spec import load_config
+from electra_jax.text.special import SpecialIds
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +47,13 @@ def test_the_masked_lm_gets_the_same_flops(evidence, tmp_path):
     phases = evidence.equally_expensive({"config": config})
     assert [Path(phase["path"]).name for phase in phases] == ["16", "32"]
     run = run_spec(config)
-    dims = run.dimensions(len(words))
     for phase, length, steps in zip(phases, (16, 32), (1_000, 500), strict=True):
-        slots = slot_count(run.objective["mask_prob"], length)
+        special = SpecialIds(0, 1, 2, 3, 4)
         cost = {
-            kind: flops.train_flops_per_step(dims, phase["batch"], length, slots, kind)
+            kind: phase["batch"]
+            * registry.make(
+                {**run.objective, "name": kind}, run.model, len(words), special, length
+            ).flops(length)
             for kind in ("electra", "mlm")
         }
         assert phase["steps"] > 1.5 * steps

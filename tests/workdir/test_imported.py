@@ -11,6 +11,7 @@ import pytest
 from electra_jax import files
 from electra_jax.learn import arrays
 from electra_jax.model.electra import Dimensions, Electra, ModelSpec
+from electra_jax.objective.electra import numbers
 from electra_jax.spec import UserError, load_config
 from electra_jax.workdir import imported
 
@@ -55,9 +56,9 @@ def test_a_tree_of_another_model_is_listed(workdir: Path) -> None:
 def test_dimensions_in_conflict_are_listed() -> None:
     """Only the first conflict named, or equal generators refused for the digits of their ratio."""
     near = replace(DIMS.spec, generator_size=0.5001, dropout=0.3, dtype="bfloat16", remat="layer")
-    assert imported.conflicts(DIMS, Dimensions(near, 300)) == []
+    assert imported.conflicts(DIMS, Dimensions(near, 300), numbers) == []
     far = replace(DIMS.spec, layers=3, heads=1, tying="none", generator_size=0.25)
-    found = "; ".join(imported.conflicts(DIMS, Dimensions(far, 301)))
+    found = "; ".join(imported.conflicts(DIMS, Dimensions(far, 301), numbers))
     for said in (
         "model.layers is 3, imported 2",
         "model.heads is 1, imported 2",
@@ -66,7 +67,7 @@ def test_dimensions_in_conflict_are_listed() -> None:
         "vocabulary size (of the data) is 301, imported 300",
     ):
         assert said in found
-    assert len(imported.conflicts(DIMS, Dimensions(far, 300), "mlm")) == 2
+    assert len(imported.conflicts(DIMS, Dimensions(far, 300))) == 2
 
 
 def spoil_parameters(workdir: Path) -> None:

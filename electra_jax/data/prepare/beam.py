@@ -1,200 +1,143 @@
-"""`prepare` as an Apache Beam pipeline: the same functions on an engine that exists, the same rows in another order.
+"""`prepare` on an engine, by Apache Beam: the rounds of `engine/` as pipelines, the same rows in the same order.
 
-An input is read by one worker, in blocks of documents that any worker turns into records; records go
-to shards by a hash of their block, so that the order of rows is the same for every engine and number
-of workers, too. Workers write shards into a folder that they share with this process.
+Each round is a pipeline of its own, of one step without branches: every runner does that rightly, which cannot be
+said of more (Dask's loses side outputs and sinks). What tasks make they leave in files, and the round is complete when
+all of these are there, whatever the engine says.
 """
 
-import argparse
-import collections
+import contextlib
 import functools
-import hashlib
-import json
 import re
 import secrets
-import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import numpy as np
+from electra_jax import remote
+from electra_jax.data.prepare import beam_local, beam_options, beam_worker, build
+from electra_jax.data.prepare.engine import plan, rounds
+from electra_jax.data.prepare.engine.store import Store
+from electra_jax.spec import UserError
 
-from electra_jax import files
-from electra_jax.data.prepare import build, processes, shards, work
-from electra_jax.spec import UserError, nearest
-
-# In this process, and of all of Beam's runners the one that needs no other program.
-LOCAL = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-_INFO = "info.json"
-
-# Runners whose job server has options that Beam for Python cannot know.
-_JOB_SERVERS = ("flink", "spark", "portable")
-
-# The records of a block in one split: what orders blocks (input, its first document and the part of
-# that), the records, what was counted.
-Part = tuple[tuple[int, int, int], np.ndarray, dict[str, int]]
+# How often a round is begun when worker processes are killed.
+_TRIES = 3
 
 
 def engine(options: str = "") -> build.Engine:
-    """What `build.prepare` takes as its engine. `options` are Beam's, as typed ("--runner=FlinkRunner ...").
+    """What `build.prepare` takes as its engine. `options` are Beam's, as typed ("--runner=DaskRunner ...").
 
-    Raises UserError where Beam is not installed, or does not know an option or the runner.
+    Raises UserError where Beam is not installed, does not know an option or the runner, or cannot reach its engine.
     """
-    beam = _library()
-    parsed = _parsed(options)
-    try:
-        beam.Pipeline(options=parsed)  # makes the runner and checks its options; runs nothing
-    except (ValueError, ImportError, AttributeError, TypeError, RuntimeError) as error:
-        raise UserError(
-            f"--beam-options: Beam refuses the runner or its options: {' '.join(str(error).split())}"
-        ) from error
+    with beam_worker.quiet():
+        beam = _library()
+        parsed = beam_options.parsed(options)
+        try:
+            beam.Pipeline(options=parsed)  # makes the runner and checks its options; runs nothing
+        except (ValueError, ImportError, AttributeError, TypeError, RuntimeError) as error:
+            raise UserError(
+                f"--beam-options: Beam refuses the runner or its options: {' '.join(str(error).split())}"
+            ) from error
     return functools.partial(_run, beam, parsed)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Parses what Beam's classes of options declare, and refuses in our way."""
-
-    def add_value_provider_argument(self, *names: str, **settings: Any) -> None:
-        """What those classes call for options that a template leaves open."""
-        self.add_argument(*names, **settings)
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"--beam-options: {message}")
-
-
-def _parsed(options: str) -> Any:  # of PipelineOptions
-    """Beam's options, every one of them known and of its type."""
-    from apache_beam.options.pipeline_options import PipelineOptions
-
+def _run(beam: Any, options: Any, order: build.Order, folder: Path) -> build.Done:
+    """The rounds, which meet beside the output, or on a bucket where that is Beam's --temp_location."""
+    given = options.get_all_options().get("temp_location") or ""
+    if remote.is_remote(given):
+        remote.check_access(given, write=True)
+        root = remote.join(given, f"electra_jax-prepare-{secrets.token_hex(6)}")
+    else:
+        (folder / "parts").mkdir()
+        root = str(folder / "parts")
     try:
-        words = shlex.split(options) or [LOCAL]
-    except ValueError as error:
-        raise UserError(f"--beam-options={options!r} cannot be split into words: {error}") from None
-    parser = _Parser(prog="--beam-options", allow_abbrev=False, add_help=False)
-    for declared in {str(cls): cls for cls in PipelineOptions.__subclasses__()}.values():
-        if "_add_argparse_args" in declared.__dict__:
-            declared._add_argparse_args(parser)  # type: ignore[arg-type]
-    known, unknown = parser.parse_known_args(words)
-    runner = known.runner or ""
-    if unknown and "-h" not in unknown and any(name in runner.lower() for name in _JOB_SERVERS):
-        print(
-            f"note: Beam for Python does not know {' '.join(unknown)}; the job server of {runner} may",
-            file=sys.stderr,
-        )
-    elif unknown:
-        names = [name for action in parser._actions for name in action.option_strings]
-        raise _unknown_option(unknown[0], names)
-    return PipelineOptions(words)
+        with _cluster(options):
+            done = rounds.run(functools.partial(_perform, beam, options), order, root, folder)
+    finally:
+        Store(root).remove()
+    shutil.rmtree(folder / "parts", ignore_errors=True)
+    return done
 
 
-def _unknown_option(word: str, known: Sequence[str]) -> UserError:
-    """The error for a word that is no option of Beam, with the nearest one."""
-    name = word.partition("=")[0]
-    guess = nearest(name, known)
-    hint = f" Did you mean {guess}?" if guess else ""
-    return UserError(f"--beam-options: {name} is no option of Beam.{hint}")
+@contextlib.contextmanager
+def _cluster(options: Any) -> Iterator[None]:
+    """Inside, the options name a Dask scheduler: where they name none, one of this machine's processes."""
+    found = options.get_all_options()
+    if (
+        not beam_options.is_dask(found["runner"] or "")
+        or found["address"]
+        or found["scheduler_file"]
+    ):
+        yield
+        return
+    from apache_beam.runners.dask.dask_runner import DaskOptions
+    from distributed.deploy.subprocess import SubprocessCluster
+
+    preload = [beam_worker.__name__]
+    # Not `LocalCluster`, whose workers import the script that this process runs.
+    with SubprocessCluster(
+        n_workers=build.cores(),
+        threads_per_worker=1,
+        dashboard_address=None,  # type: ignore[arg-type]
+        scheduler_kwargs={"preload": preload},
+        worker_kwargs={"preload": preload, "preload_nanny": preload},
+    ) as cluster:
+        options.view_as(DaskOptions).address = cluster.scheduler_address
+        yield
 
 
-def _run(
-    beam: Any,
-    options: Any,
-    order: build.Order,
-    folder: Path,
-) -> build.Done:
-    corpus, job, rows_per_shard = (
-        build.chosen(order, build.cores(), folder),
-        order.job,
-        order.rows_per_shard,
-    )
-    parts = folder / "parts"
-    parts.mkdir()
-    count = shards.expected(corpus.stored)
+def _perform(beam: Any, options: Any, label: str, root: str, tasks: Sequence[plan.Task]) -> None:
+    """A round as a pipeline. UserError for what a task raised, and for an engine that fails."""
+    # What spreads tasks over workers; on Dask, partitions do.
+    spread = not beam_options.is_dask(options.get_all_options()["runner"] or "")
+
+    def pipeline(runner: Any = None) -> Any:
+        made = beam.Pipeline(runner=runner, options=options)
+        created = made | "tasks" >> beam.Create(tasks, reshuffle=spread)
+        _ = created | label >> beam.Map(functools.partial(plan.perform, root))
+        return made
+
+    for left in reversed(range(_TRIES)):
+        try:
+            with beam_worker.quiet():
+                if beam_local.has_processes(options):
+                    beam_local.run(pipeline, options)
+                else:
+                    _wait(pipeline().run())
+            return
+        except beam_local.WorkerLost as error:
+            what = f"a worker process was killed in the round {label!r} (for lack of memory?)"
+            if not left:
+                raise UserError(
+                    f"{what}, {_TRIES} times in a row; nothing was written. Try fewer --direct_num_workers"
+                ) from error
+            print(f"note: {what}; what is left is done by new ones", file=sys.stderr)
+        except Exception as error:
+            raise UserError(_told(error, label)) from error
+
+
+def _wait(result: Any) -> None:
     try:
-        with beam.Pipeline(options=options) as pipeline:
-            _ = (
-                pipeline
-                | "inputs" >> beam.Create(range(len(corpus)), reshuffle=True)
-                | "documents" >> beam.FlatMap(corpus.blocks)
-                | "deal" >> beam.Reshuffle()
-                | "records" >> beam.FlatMap(functools.partial(_records, job, count))
-                | "shard" >> beam.GroupByKey()
-                | "write" >> beam.MapTuple(functools.partial(_write, str(parts), rows_per_shard))
-            )
-    except Exception as error:
-        told = _told(error)
-        if told is None:
-            raise
-        raise UserError(told) from error
-    inputs = [corpus.describe_one(file) for file in range(len(corpus))]
-    return build.finished(corpus, processes.Written(*_collect(parts, folder), inputs))
+        result.wait_until_finish()
+    finally:
+        if (client := getattr(result, "client", None)) is not None:  # Dask's
+            client.close()
 
 
-def _told(error: Exception) -> str | None:
-    """What a worker's UserError said: engines carry it as text, or add where it was met."""
+def _told(error: Exception, label: str) -> str:
+    """What a worker's UserError said: engines carry it as text, or add where it was met. Else what the engine said."""
     text = str(error)
     if not isinstance(error, UserError):
         found = re.search(r"electra_jax\.spec\.UserError: (.+)", text)
         if found is None:
-            return None
+            lines = [line for line in text.splitlines() if line.strip()] or [repr(error)]
+            return (
+                f"the engine failed in the round {label!r}, nothing was written; {type(error).__name__}: "
+                f"{lines[-1].strip()[:300]}"
+            )
         text = found[1]
     return text.partition(" [while running")[0]
-
-
-@functools.lru_cache(maxsize=1)
-def _maker(job: work.Job) -> work.Maker:
-    """Opened once by a worker, not for each block."""
-    return work.Maker(job)
-
-
-def _records(job: work.Job, count: int, block: work.Block) -> Iterator[tuple[str, Part]]:
-    """The records of a block by the name of their shard."""
-    made = _maker(job)(block)
-    # A block may hold nothing but the counts of what was skipped.
-    first, part = (block.numbers[0], block.parts[0]) if block.documents else (-1, 0)
-    digest = hashlib.blake2b(f"{block.file}/{first}".encode(), digest_size=8).digest()
-    shard = int.from_bytes(digest) % count
-    for split, records in made.records.items():
-        yield f"{split}-{shard:05d}", ((block.file, first, part), records, dict(made.counts[split]))
-
-
-def _write(parts: str, rows_per_shard: int, name: str, group: Iterable[Part]) -> None:
-    """Writes the shards of one name and what is said of them, whole or not at all: engines try again."""
-    folder = Path(parts) / f"{name}.partial-{secrets.token_hex(4)}"
-    folder.mkdir()
-    writer = shards.Shards(folder, name.partition("-")[0], rows_per_shard)
-    counts: collections.Counter[str] = collections.Counter()
-    for _, records, counted in sorted(group, key=lambda part: part[0]):
-        writer.write(records)
-        counts.update(counted)
-    files.write_json(folder / _INFO, {"shards": writer.finish(), "counts": dict(counts)})
-    try:
-        folder.rename(Path(parts) / name)
-    except OSError:  # an earlier try was thought lost, and has written the same
-        shutil.rmtree(folder)
-
-
-def _collect(
-    parts: Path, folder: Path
-) -> tuple[list[dict[str, Any]], dict[str, "collections.Counter[str]"]]:
-    """Moves the shards to their place, and adds up what is said of them."""
-    written: list[dict[str, Any]] = []
-    counts = {split: collections.Counter[str]() for split in ("train", "valid")}
-    for split in counts:
-        found = []
-        for part in sorted(
-            path for path in parts.glob(f"{split}-*") if ".partial-" not in path.name
-        ):
-            info = json.loads((part / _INFO).read_text())
-            counts[split].update(info["counts"])
-            found += [(part, shard) for shard in info["shards"]]
-        for number, (part, shard) in enumerate(found):
-            name = shards.name(split, number, len(found))
-            (part / shard["name"]).rename(folder / name)
-            written.append({**shard, "name": name})
-    shutil.rmtree(parts)
-    return written, counts
 
 
 def _library() -> Any:

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,6 +92,67 @@ def prepare(
     disk; all that can be known beforehand is refused before the work starts.
     """
     plan = examples.Plan(seq_len, segments, overflow)
+    _check(valid_fraction, workers, segmenter, dedup)
+    files.refuse_existing(output)
+    cutter = mecab.Segmenter() if segmenter == "mecab" else None
+    loaded = load_tokenizer(tokenizer, lowercase, strip_accents, language, max_word, cutter)
+    paths, valid_paths = _inputs(inputs, valid_inputs, text_key)
+    corpus = Corpus(paths=paths, valid_paths=valid_paths, text_key=text_key, join_lines=join_lines)
+    job = work.Job(loaded, plan, seed, None if segmenter == "mecab" else segmenter, pack)
+    options = {
+        "segments": segments,
+        "overflow": overflow,
+        "valid_fraction": None if valid_paths else valid_fraction,
+        "text_key": text_key,
+        "seed": seed,
+        "segmenter": segmenter,
+        "dedup": dedup,
+        "pack": pack,
+        "join_lines": join_lines,
+    }
+    _make(corpus, job, options, output, workers, engine)
+
+
+def _make(
+    corpus: Corpus,
+    job: work.Job,
+    options: dict[str, Any],
+    output: str | Path,
+    workers: int | None,
+    engine: Engine | None,
+) -> None:
+    """Makes the folder `output` from a corpus, once all that can be refused beforehand was."""
+    loaded, seq_len, fraction = job.tokenizer, job.plan.seq_len, options["valid_fraction"]
+    stored, identities = corpus.stored, corpus.identities()
+    workers = workers or min(cores(), 1 + stored // _WORTH_A_WORKER)
+    may_join = not (notes.before(corpus, loaded) or options["join_lines"])
+    with files.new_folder(output) as folder, files.disk_errors(output):
+        _save_tokenizer(loaded, folder / "tokenizer", seq_len)
+        order = Order(
+            corpus=corpus,
+            job=job,
+            rows_per_shard=shards.rows_per_shard(seq_len, loaded.size, stored),
+            dedup=options["dedup"],
+            valid_fraction=fraction or 0,
+        )
+        done = (engine or functools.partial(_by_processes, workers))(order, folder)
+        _check_rows(done.counts)
+        corpus.check_unchanged(identities)
+        told = {name: options[name] for name in ("segments", "overflow", "valid_fraction")}
+        told |= {"held_out": _told(done.held_out)} | options
+        info = _described(loaded, seq_len, told, done)
+        fingerprint.write(folder, info)
+        if workers == 1:
+            _complete(folder, info)
+        else:  # the memory and the time of libraries that this process does not need
+            team.apart(_complete, folder, info)
+    notes.after(done.counts, job, fraction, may_join)
+
+
+def _check(
+    valid_fraction: float, workers: int | None, segmenter: str | None, dedup: str | None
+) -> None:
+    """UserError for options that cannot be, or need a library that is not there."""
     if not 0 <= valid_fraction <= 0.5:
         raise UserError(f"valid fraction {valid_fraction} makes no sense; expected 0 to 0.5")
     if workers is not None and workers < 1:
@@ -100,76 +161,40 @@ def prepare(
         words.load_segmenter(segmenter)
     if dedup is not None:
         duplicates.check(dedup)
-    files.refuse_existing(output)
-    loaded = load_tokenizer(
-        tokenizer,
-        lowercase,
-        strip_accents,
-        language,
-        max_word,
-        mecab.Segmenter() if segmenter == "mecab" else None,
-    )
-    paths, valid_paths = _inputs(inputs, valid_inputs, text_key)
-    corpus = Corpus(paths=paths, valid_paths=valid_paths, text_key=text_key, join_lines=join_lines)
-    stored, identities = corpus.stored, corpus.identities()
-    workers = workers or min(cores(), 1 + stored // _WORTH_A_WORKER)
-    may_join = not (notes.before(corpus, loaded) or join_lines)
 
-    with files.new_folder(output) as folder, files.disk_errors(output):
-        _save_tokenizer(loaded, folder / "tokenizer", seq_len)
-        job = work.Job(loaded, plan, seed, None if segmenter == "mecab" else segmenter, pack)
-        order = Order(
-            corpus=corpus,
-            job=job,
-            rows_per_shard=shards.rows_per_shard(seq_len, loaded.size, stored),
-            dedup=dedup,
-            valid_fraction=0 if valid_paths else valid_fraction,
+
+def _check_rows(counts: Mapping[str, Mapping[str, Any]]) -> None:
+    """UserError where everything was held out."""
+    if not counts["train"]["rows"]:
+        raise UserError(
+            f"no text is left for training: all {counts['valid']['documents']} documents are "
+            "held out; give more documents, another --seed or a smaller --valid-fraction"
         )
-        done = (engine or functools.partial(_by_processes, workers))(order, folder)
-        written, counts = done.shards, done.counts
-        if not counts["train"]["rows"]:
-            raise UserError(
-                f"no text is left for training: all {counts['valid']['documents']} documents are "
-                "held out; give more documents, another --seed or a smaller --valid-fraction"
-            )
-        dtype = record.dtype_for(loaded.size)
-        corpus.check_unchanged(identities)
-        info = {
-            "schema": fingerprint.SCHEMA,
-            "seq_len": seq_len,
-            "vocab_size": loaded.size,
-            "fields": list(record.FIELDS),
-            "dtype": dtype.str,
-            "special": loaded.special._asdict(),
-            "tokenizer": {
-                "hash": loaded.hash,
-                "kind": loaded.kind,
-                "lowercase": loaded.lowercase,
-                "strip_accents": loaded.strip_accents,
-            },
-            "options": {
-                "segments": segments,
-                "overflow": overflow,
-                "valid_fraction": None if valid_paths else valid_fraction,
-                "held_out": _told(done.held_out),
-                "text_key": text_key,
-                "seed": seed,
-                "segmenter": segmenter,
-                "dedup": dedup,
-                "pack": pack,
-                "join_lines": join_lines,
-            },
-            "inputs": done.inputs,
-            "valid_inputs": done.valid_inputs,
-            "counts": {split: _with_shares(counts[split]) for split in counts},
-            "shards": written,
-        }
-        fingerprint.write(folder, info)
-        if workers == 1:
-            _complete(folder, info)
-        else:  # the memory and the time of libraries that this process does not need
-            team.apart(_complete, folder, info)
-    notes.after(counts, job, None if valid_paths else valid_fraction, may_join)
+
+
+def _described(
+    loaded: Tokenizer, seq_len: int, options: Mapping[str, Any], done: Done
+) -> dict[str, Any]:
+    """The content of the fingerprint."""
+    return {
+        "schema": fingerprint.SCHEMA,
+        "seq_len": seq_len,
+        "vocab_size": loaded.size,
+        "fields": list(record.FIELDS),
+        "dtype": record.dtype_for(loaded.size).str,
+        "special": loaded.special._asdict(),
+        "tokenizer": {
+            "hash": loaded.hash,
+            "kind": loaded.kind,
+            "lowercase": loaded.lowercase,
+            "strip_accents": loaded.strip_accents,
+        },
+        "options": dict(options),
+        "inputs": done.inputs,
+        "valid_inputs": done.valid_inputs,
+        "counts": {split: _with_shares(done.counts[split]) for split in done.counts},
+        "shards": done.shards,
+    }
 
 
 def chosen(order: Order, workers: int, folder: Path) -> Corpus:

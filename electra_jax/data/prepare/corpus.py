@@ -6,10 +6,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from electra_jax import files
 from electra_jax.data.prepare import heldout, work
 from electra_jax.spec import UserError
-from electra_jax.text.sources import datasets, documents
+from electra_jax.text.sources import datasets, documents, stored
 
 # Characters dealt to a worker at a time: some tenths of a second of work, so that dealing costs
 # nothing beside it, and few megabytes in flight.
@@ -19,7 +18,7 @@ _BLOCK = 2**20
 Dropped = frozenset[tuple[int, int]]
 
 # What stands for the bytes of files: changes when one is exchanged or written to.
-Identities = dict[str, tuple[int, ...]]
+Identities = dict[str, stored.Identity]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,16 +91,18 @@ class Corpus:
 
     def identities(self) -> Identities:
         """What stands for the bytes of every file that is read."""
-        found = {}
-        for path in [*self.paths, *self.valid_paths]:
-            names = datasets.files(path) if datasets.is_name(path) else [path]
-            found.update({name: files.identity(name) for name in names})
-        return found
+        names = [
+            name
+            for path in [*self.paths, *self.valid_paths]
+            for name in (datasets.files(path) if datasets.is_name(path) else [path])
+        ]
+        return stored.identities(names)
 
     def check_unchanged(self, before: Identities) -> None:
         """Raises UserError when a file is not what it was, for then nobody knows which bytes were read."""
+        now = stored.identities(before)
         for path, identity in before.items():
-            if files.identity(path) != identity:
+            if now[path] != identity:
                 raise UserError(
                     f"input {path} was replaced or written to while it was read; nothing was written. "
                     "Run the command again when the file is complete"
@@ -140,10 +141,12 @@ def _new(file: int) -> work.Block:
 def describe(path: str, text_key: str) -> dict[str, Any]:
     """A file's size and hash are those of its bytes as stored, a data set's those of its texts. The
     folder it lies in is left out: it does not change the data."""
-    if os.path.isfile(path):
-        size = os.path.getsize(path)
-        return {"name": os.path.basename(path), "bytes": size, "sha256": files.sha256(path)}
     digest, size = hashlib.sha256(), 0
+    if not datasets.is_name(path):
+        with stored.opened(path) as raw:
+            digest = hashlib.file_digest(raw, "sha256")  # type: ignore[arg-type]
+            size = raw.tell()
+        return {"name": os.path.basename(path), "bytes": size, "sha256": digest.hexdigest()}
     for document in documents.read(path, text_key):
         text = "".join(f"{line}\n" for line in [*document, ""]).encode()
         digest.update(text)

@@ -8,10 +8,11 @@ input is a matter of its own, so that any process may read it.
 """
 
 import bisect
+import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from electra_jax.data.prepare import work
@@ -45,10 +46,13 @@ class Piece(NamedTuple):
     held_out: bool
 
 
+# Documents by number, with the bytes of each of their sections.
+Sized = Iterable[tuple[int, Sequence[int]]]
+
+
 class _Unit(NamedTuple):
     number: int
     section: int
-    document: Document
     size: int
 
 
@@ -67,8 +71,32 @@ class HeldOut:
 
     def pieces(self, file: int, documents: Numbered) -> Iterator[Piece]:
         """The documents of input number `file`, some of them cut, in their order."""
+        waiting: collections.deque[Document] = collections.deque()
+
+        def sized() -> Iterator[tuple[int, list[int]]]:
+            for number, document in documents:
+                waiting.append(document)
+                yield number, self.sizes(document)
+
+        for number, flags in self.drawn(file, sized()):
+            yield from self.cut(number, waiting.popleft(), iter(flags))
+
+    def sizes(self, document: Document) -> list[int]:
+        """The bytes of the sections of a document."""
+        return [size for _, size in _sections(document, self.section)]
+
+    def cut(self, number: int, document: Document, flags: Iterator[bool]) -> Iterator[Piece]:
+        """Document `number`, cut where its sections change sides: the next of `flags` say which are held out."""
+        sections = [(lines, next(flags)) for lines, _ in _sections(document, self.section)]
+        sides = itertools.groupby(sections, key=lambda section: section[1])
+        runs = [(held, [line for lines, _ in run for line in lines]) for held, run in sides]
+        for part, (held_out, lines) in enumerate(runs, 1):
+            yield Piece(number, part if len(runs) > 1 else 0, lines, held_out)
+
+    def drawn(self, file: int, documents: Sized) -> Iterator[tuple[int, list[bool]]]:
+        """For every document of input number `file` its number, and of each of its sections whether it is held out."""
         credit: float | None = None  # bytes still to be held out; below 0 where they were too many
-        for stretch in self._stretches(documents):
+        for stretch in _stretches(documents):
             order = sorted(range(len(stretch)), key=functools.partial(self._place, file, stretch))
             if credit is None:
                 credit = 0 if file == self.certain else -self._behind(file, stretch)
@@ -79,7 +107,9 @@ class HeldOut:
                     break
                 drawn.add(place)
                 credit -= stretch[place].size
-            yield from _pieces(stretch, drawn)
+            flags = enumerate(stretch)
+            for number, units in itertools.groupby(flags, key=lambda unit: unit[1].number):
+                yield number, [place in drawn for place, _ in units]
 
     def phase(self, file: int) -> float:
         """In [0, 1): how much of a unit an input begins behind. Inputs in a row have phases far apart."""
@@ -100,20 +130,6 @@ class HeldOut:
         section = f"/{unit.section}" if unit.section else ""
         return work.draws(f"held out/{self.seed}/{file}/{unit.number}{section}")()
 
-    def _stretches(self, documents: Numbered) -> Iterator[list[_Unit]]:
-        """The units of whole documents, about `_STRETCH` bytes of them at a time."""
-        units: list[_Unit] = []
-        size = 0
-        for number, document in documents:
-            for section, (lines, own) in enumerate(_sections(document, self.section)):
-                units.append(_Unit(number, section, lines, own))
-                size += own
-            if size >= _STRETCH:
-                yield units
-                units, size = [], 0
-        if units:
-            yield units
-
 
 def rule(
     seed: int,
@@ -127,16 +143,30 @@ def rule(
     Makes sure, by reading the first few megabytes, that something is held out. Raises UserError
     when there is nothing to choose from.
     """
-    held_out = HeldOut(seed, fraction, max(_SHORTEST_SECTION, int(stored * fraction / _UNITS)))
+    held_out = plain_rule(seed, fraction, stored)
+
+    def sized(file: int) -> Sized:
+        return ((number, held_out.sizes(document)) for number, document in documents(file))
+
+    return made_certain(held_out, inputs, sized)
+
+
+def plain_rule(seed: int, fraction: float, stored: int) -> HeldOut:
+    """The rule for a corpus of so many `stored` bytes, which may hold out nothing of a small one."""
+    return HeldOut(seed, fraction, max(_SHORTEST_SECTION, int(stored * fraction / _UNITS)))
+
+
+def made_certain(held_out: HeldOut, inputs: int, sized: Callable[[int], Sized]) -> HeldOut:
+    """The rule that holds out something of `inputs` whose documents are `sized`. UserError as of `rule`."""
     size, units = 0, 0
     with_text = []
     for file in range(inputs):
         found = 0
-        for piece in held_out.pieces(file, documents(file)):
-            if piece.held_out:
+        for own, held in _one_by_one(held_out, file, sized(file)):
+            if held:
                 return held_out
-            found += sum(1 for _ in _sections(piece.document, held_out.section))
-            size += _size(piece.document)
+            found += len(own)
+            size += sum(own)
             if size >= _LOOKED_AT:
                 break
         units += found
@@ -149,6 +179,36 @@ def rule(
             "documents by blank lines, name held-out files with --valid-input, or give --valid-fraction 0"
         )
     return dataclasses.replace(held_out, certain=min(with_text, key=held_out.phase))
+
+
+def _one_by_one(held_out: HeldOut, file: int, sized: Sized) -> Iterator[tuple[list[int], bool]]:
+    """The bytes of the sections of every piece, and whether it is held out."""
+    waiting: collections.deque[Sequence[int]] = collections.deque()
+
+    def noted() -> Iterator[tuple[int, Sequence[int]]]:
+        for number, sizes in sized:
+            waiting.append(sizes)
+            yield number, sizes
+
+    for _, flags in held_out.drawn(file, noted()):
+        sections = zip(waiting.popleft(), flags, strict=True)
+        for held, run in itertools.groupby(sections, key=lambda section: section[1]):
+            yield [size for size, _ in run], held
+
+
+def _stretches(documents: Sized) -> Iterator[list[_Unit]]:
+    """The units of whole documents, about `_STRETCH` bytes of them at a time."""
+    units: list[_Unit] = []
+    size = 0
+    for number, sizes in documents:
+        for section, own in enumerate(sizes):
+            units.append(_Unit(number, section, own))
+            size += own
+        if size >= _STRETCH:
+            yield units
+            units, size = [], 0
+    if units:
+        yield units
 
 
 def _sections(document: Document, least: int) -> Iterator[tuple[Document, int]]:
@@ -164,23 +224,6 @@ def _sections(document: Document, least: int) -> Iterator[tuple[Document, int]]:
             yield document[begin:end], size
             begin, left, size = end, left - size, 0
     yield document[begin:], left
-
-
-def _pieces(stretch: Iterable[_Unit], drawn: set[int]) -> Iterator[Piece]:
-    """The units of a stretch, those of a document on the same side in a row put together again."""
-    documents: dict[int, list[Piece]] = {}
-    for place, unit in enumerate(stretch):
-        parts = documents.setdefault(unit.number, [])
-        held_out = place in drawn
-        if parts and parts[-1].held_out == held_out:
-            parts[-1].document.extend(unit.document)
-        else:
-            parts.append(Piece(unit.number, 1 + len(parts), list(unit.document), held_out))
-    for parts in documents.values():
-        if len(parts) == 1:
-            yield parts[0]._replace(part=0)
-        else:
-            yield from parts
 
 
 def _size(lines: Document) -> int:

@@ -95,3 +95,6 @@ class Choice(Kind):
     def describe(self, task: Task, answer: Any) -> str:
         """The number."""
         return f"choice {answer}"
+
+
+kind = Choice()

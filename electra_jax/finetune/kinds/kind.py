@@ -44,6 +44,11 @@ class Kind:
     pipeline: ClassVar[str] = ""  # of transformers
     suffix: ClassVar[str] = ".tsv"  # of a file of predictions
     draws_confusion: ClassVar[bool] = False
+    # What the head reads beside ids, types and docs: name in `Features.inputs` -> shape of one unit's; int32.
+    inputs: ClassVar[Mapping[str, tuple[int, ...]]] = {}
+    taught: ClassVar[
+        tuple[str, ...]
+    ] = ()  # targets, a number a unit, that the head reads in training
 
     def features(
         self,

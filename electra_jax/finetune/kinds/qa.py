@@ -131,6 +131,7 @@ class Qa(Kind):
     hf_class = "ElectraForQuestionAnswering"
     pipeline = "question-answering"
     suffix = ".json"
+    taught = ("start",)
 
     def features(
         self,
@@ -278,3 +279,6 @@ def null_threshold(said: Found) -> float:
 
 def _limit(data: Data, said: Found) -> float | None:
     return null_threshold(said) if data.task.impossible else None
+
+
+kind = Qa()

@@ -142,3 +142,6 @@ def _word_tokens(split: Split) -> list[np.ndarray]:
     for row, places in enumerate(made.words):
         found[made.example[row]].append(split.rows.begin[row] + places)
     return [np.concatenate([np.zeros(0, np.int64), *parts]) for parts in found]
+
+
+kind = Tag()

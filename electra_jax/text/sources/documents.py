@@ -18,18 +18,31 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
+from electra_jax import remote
 from electra_jax.spec import UserError
-from electra_jax.text.sources import datasets, jsonlines, layout, markup, parquet, streams
+from electra_jax.text.sources import (
+    datasets,
+    jsonlines,
+    layout,
+    listing,
+    markup,
+    parquet,
+    stored,
+    streams,
+)
 from electra_jax.text.sources.layout import Document
 from electra_jax.text.sources.streams import Consumed
 
 Skipped = collections.Counter[str]
 
-_TEXT, _JSON, _PARQUET = (".txt", ".text", ""), (".jsonl", ".ndjson", ".json"), (".parquet",)
+_TEXT, _JSON, PARQUET = (".txt", ".text", ""), (".jsonl", ".ndjson", ".json"), (".parquet",)
 
 # What Spark, Hadoop and Delta leave beside the parts of their output.
 _BESIDE_PARTS = re.compile(r"_SUCCESS|_(common_)?metadata|_(committed|started)_.*|.*\.crc")
 _PART = re.compile(r"part-.*|.*-\d{5}-of-\d{5}\b.*")
+
+# Files on buckets whose openings are looked at beforehand.
+_MOST_OPENED = 64
 
 # The records whose lines are looked at for a width.
 _RECORDS_LOOKED_AT = 200
@@ -49,8 +62,11 @@ def expand(patterns: Sequence[str]) -> list[str]:
         if datasets.is_name(pattern):
             found[pattern] = pattern
             continue
-        paths = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
-        paths = [path for named in paths for path in _files_of_output(named)]
+        if remote.is_remote(pattern):
+            paths = [url for inside in listing.found(pattern).values() for url in inside]
+        else:
+            paths = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
+            paths = [path for named in paths for path in _files_of_output(named)]
         files = [path for path in paths if not os.path.isdir(path)]
         told = [path for path in files if not _BESIDE_PARTS.fullmatch(os.path.basename(path))]
         beside.update(set(files) - set(told))
@@ -74,18 +90,25 @@ def check(paths: Sequence[str], text_key: str = "text") -> None:
     `text_key`. Empty files named as parts of an output ("part-00007") are only noted.
     """
     empty = []
+    there = stored.sizes(filter(remote.is_remote, paths))
+    # Each opening is an answer of a bucket; what is wrong with the others is said when they are read.
+    opened = set(list(there)[:: -(-len(there) // _MOST_OPENED) or 1])
     for path in paths:
         if datasets.is_name(path):
             datasets.check(path, text_key)
+        elif path in there:
+            _kind(path)
+            if not (_has_opening(path, text_key, there[path]) if path in opened else there[path]):
+                empty.append(path)
         elif not os.path.exists(path):
             raise UserError(f"input {path} does not exist")
         elif os.path.isdir(path):
             raise _no_match(path, [path])
-        elif not _has_opening(path, text_key):
+        elif not _has_opening(path, text_key, os.path.getsize(path)):
             empty.append(path)
     for path in empty:
-        if not _is_part(path) or len(empty) == len(paths):
-            raise _empty(path)
+        if not is_part(path) or len(empty) == len(paths):
+            raise refused_empty(path)
     if empty:
         print(
             f"note: {len(empty)} of {len(paths)} input files are empty parts, the first is {empty[0]}",
@@ -95,7 +118,13 @@ def check(paths: Sequence[str], text_key: str = "text") -> None:
 
 def size(paths: Sequence[str]) -> int:
     """The bytes stored under `paths` (what `read` reports as consumed); data sets count as 0."""
-    return sum(os.path.getsize(path) for path in paths if not datasets.is_name(path))
+    return sum(sizes(paths).values())
+
+
+def sizes(paths: Sequence[str]) -> dict[str, int]:
+    """The bytes stored under each path; 0 for a data set."""
+    found = stored.sizes(path for path in paths if not datasets.is_name(path))
+    return {path: found.get(path, 0) for path in paths}
 
 
 def read(
@@ -122,9 +151,9 @@ def read(
         documents = layout.wrapped_documents(lines) if join_lines else layout.documents(lines)
     first = next(documents, None)
     if first is None:
-        if _is_part(path):
+        if is_part(path):
             return
-        raise _empty(path)
+        raise refused_empty(path)
     yield from itertools.islice(itertools.chain((first,), documents), start, None)
 
 
@@ -144,13 +173,13 @@ def _content(
     if datasets.is_name(path):
         return (), _split(datasets.texts(path, text_key))
     kind = _kind(path)
-    if kind in _PARQUET:
+    if kind in PARQUET:
         return (), _split(parquet.texts(path, text_key, consumed, skipped))
     parts = streams.lines(path, consumed)
     opening = next(parts, [])
     # An iterator, which lets go of the opening at its end; a list would stay for the whole file.
     lines = itertools.chain(iter(opening), itertools.chain.from_iterable(parts))
-    if _is_json(path, kind, opening):
+    if is_json(path, kind, opening):
         return (), _split(jsonlines.texts(path, text_key, lines, skipped))
     if markup.looks_like(opening):
         return (), markup.articles(path, lines, skipped)
@@ -161,7 +190,7 @@ def _split(texts: Iterable[str]) -> Iterator[Sequence[str]]:
     return (text.split("\n") for text in texts)
 
 
-def _is_json(path: str, kind: str, opening: Sequence[str]) -> bool:
+def is_json(path: str, kind: str, opening: Sequence[str]) -> bool:
     """Whether a file is JSON lines: by its name, and where that does not tell, by its first lines."""
     if kind not in _JSON:
         return jsonlines.looks_like(opening)
@@ -174,29 +203,25 @@ def _is_json(path: str, kind: str, opening: Sequence[str]) -> bool:
     return True
 
 
-def _has_opening(path: str, text_key: str) -> bool:
+def _has_opening(path: str, text_key: str, stored_bytes: int) -> bool:
     """Whether there is anything in a file, as far as sizes and the first blocks show; UserError as in `check`."""
     kind = _kind(path)
-    if os.path.getsize(path) == 0:
+    if stored_bytes == 0:
         return False
-    if kind in _PARQUET:
+    if kind in PARQUET:
         return parquet.rows(path, text_key) > 0
     opening = list(itertools.islice(streams.lines(path), 2))  # of a short file, all
     if not opening:
         return False
-    if _is_json(path, kind, opening[0]):
+    if is_json(path, kind, opening[0]):
         lines = itertools.chain.from_iterable(opening)
         next(jsonlines.texts(path, text_key, lines, Skipped()), None)
     return True
 
 
-def _is_part(path: str) -> bool:
+def is_part(path: str) -> bool:
+    """Whether a file is named as one of many parts of an output, of which some may be empty."""
     return _PART.fullmatch(os.path.basename(path)) is not None
-
-
-def is_output(names: Sequence[str]) -> bool:
-    """Whether these are the names in a folder that Spark or Hadoop wrote."""
-    return "_SUCCESS" in names or any(name.startswith("part-") for name in names)
 
 
 def _files_of_output(path: str) -> list[str]:
@@ -204,7 +229,7 @@ def _files_of_output(path: str) -> list[str]:
     if not os.path.isdir(path):
         return [path]
     names = sorted(os.listdir(path))
-    if not is_output(names):
+    if not listing.is_output(names):
         return [path]
     files = [os.path.join(path, name) for name in names]
     return [file for file in files if os.path.isfile(file)]
@@ -212,7 +237,7 @@ def _files_of_output(path: str) -> list[str]:
 
 def _kind(path: str) -> str:
     kind = streams.split_suffix(path)[0]
-    if kind in (*_TEXT, *_JSON, *_PARQUET) or _is_part(path):
+    if kind in (*_TEXT, *_JSON, *PARQUET) or is_part(path):
         return kind
     hint = " (of a Wikipedia dump, what WikiExtractor makes of it)" if kind == ".xml" else ""
     raise UserError(
@@ -222,7 +247,7 @@ def _kind(path: str) -> str:
 
 
 def _no_match(pattern: str, paths: Sequence[str]) -> UserError:
-    if any(os.path.isdir(path) for path in paths):
+    if any(os.path.isdir(path) for path in paths) or (remote.is_remote(pattern) and not paths):
         return UserError(
             f"input {pattern!r} names folders, no file; name the files, for example "
             f"'{os.path.join(pattern.rstrip('/*'), '*.txt.gz')}'"
@@ -232,5 +257,6 @@ def _no_match(pattern: str, paths: Sequence[str]) -> UserError:
     return UserError(f"input {pattern!r} matches no file (current folder: {os.getcwd()})")
 
 
-def _empty(path: str) -> UserError:
+def refused_empty(path: str) -> UserError:
+    """The error for a file without a single document."""
     return UserError(f"input {path} is empty: it holds no text; remove it from the inputs")

@@ -2,13 +2,12 @@
 
 import collections
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 from electra_jax.spec import UserError
-from electra_jax.text.sources import streams
+from electra_jax.text.sources import stored, streams
 from electra_jax.text.sources.streams import Consumed
 
 # Without a buffer pyarrow holds the column of a whole row group.
@@ -22,15 +21,24 @@ def rows(path: str, text_key: str) -> int:
 
 
 def texts(
-    path: str, text_key: str, consumed: Consumed | None, skipped: "collections.Counter[str]"
+    path: str,
+    text_key: str,
+    consumed: Consumed | None,
+    skipped: "collections.Counter[str]",
+    within: tuple[int, int] | None = None,
 ) -> Iterator[str]:
-    """Yields the column's texts (strings, or bytes that are UTF-8); nulls are counted in `skipped`."""
+    """Yields the column's texts (strings, or bytes that are UTF-8); nulls are counted in `skipped`.
+
+    Of row groups that begin `within` these stored bytes (None: all).
+    """
     row = 0
     with _opened(path, text_key) as file:
         import pyarrow as pa  # present: the line above needs it
 
         try:
-            for batch in file.iter_batches(batch_size=256, columns=[text_key]):
+            for batch in file.iter_batches(
+                batch_size=256, columns=[text_key], row_groups=_groups(file.metadata, within)
+            ):
                 for text in batch.column(0).to_pylist():
                     if text is None:
                         skipped["null_texts"] += 1
@@ -44,7 +52,17 @@ def texts(
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"{path} is damaged near row {row}: {error}") from None
     if consumed is not None:
-        consumed(os.path.getsize(path))
+        consumed(stored.sizes([path])[path])
+
+
+def _groups(metadata: Any, within: tuple[int, int] | None) -> list[int]:
+    """The row groups whose first page lies in [start, stop)."""
+    groups = range(metadata.num_row_groups)
+    if within is None:
+        return list(groups)
+    columns = [metadata.row_group(group).column(0) for group in groups]
+    starts = [c.dictionary_page_offset or c.data_page_offset for c in columns]
+    return [group for group in groups if within[0] <= starts[group] < within[1]]
 
 
 @contextlib.contextmanager
@@ -57,7 +75,7 @@ def _opened(path: str, text_key: str) -> Iterator[Any]:  # of pyarrow.parquet.Pa
             "reading .parquet needs the pyarrow package: pip install 'electra-jax[parquet]'"
         ) from None
     packed = streams.split_suffix(path)[1] != ""
-    with tempfile.TemporaryFile() if packed else open(path, "rb") as source:
+    with tempfile.TemporaryFile() if packed else stored.opened(path) as source:
         if packed:  # Parquet is read from its end: unpack it to a nameless file
             for block in streams.blocks(path):
                 source.write(block)

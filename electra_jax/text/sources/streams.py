@@ -1,10 +1,10 @@
 """Compressed or plain UTF-8 files as lists of lines, in flat memory; refuses what is not text."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from electra_jax.spec import UserError
-from electra_jax.text.sources import compression
+from electra_jax.text.sources import compression, stored
 
 # First bytes that prove a file is something else than its name says.
 _MAGIC = (
@@ -38,10 +38,15 @@ def lines(path: str, consumed: Consumed | None = None) -> Iterator[list[str]]:
     (uncompressed) content where it was met, for NUL bytes, bytes that are not UTF-8, and damaged
     or truncated compression. `consumed` is called with the count of stored bytes read.
     """
+    yield from decoded(path, blocks(path, consumed))
+
+
+def decoded(path: str, content: Iterable[bytes], opening: bool = True) -> Iterator[list[str]]:
+    """`lines` of content that was read already, the `opening` of the file or what follows somewhere."""
     offset, line = 0, 1  # of the first byte not yet handed out
     held: list[bytes] = []  # the start of a line whose end has not been read
-    for block in blocks(path, consumed):
-        if offset == 0 and not held:
+    for block in content:
+        if opening and offset == 0 and not held:
             _refuse_other_formats(path, block)
             if block.startswith(_BOM):
                 block, offset = block[len(_BOM) :], len(_BOM)
@@ -71,7 +76,7 @@ def blocks(path: str, consumed: Consumed | None = None) -> Iterator[bytes]:
     position = 0
     told = 0
     try:
-        with open(path, "rb") as raw:
+        with stored.opened(path) as raw:
             for block in compression.blocks(raw, suffix):
                 if consumed is not None:
                     told, before = raw.tell(), told

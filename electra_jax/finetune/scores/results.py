@@ -9,21 +9,23 @@ from typing import Any
 import numpy as np
 
 from electra_jax import files
-from electra_jax.finetune import forward, majority, plots, record, scoring
+from electra_jax.finetune import forward, record
 from electra_jax.finetune.plan import Plan, TaskData
+from electra_jax.finetune.record import Record
+from electra_jax.finetune.scores import majority, plots, scoring
 from electra_jax.tasks import metrics
 
 ENSEMBLE = "ensemble"
 
 
-def write(work: Plan, folder: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+def write(work: Plan, folder: Path, found: Record) -> dict[str, Any]:
     """Writes results.json, results.md, the ensemble's predictions and the plots; returns the first.
 
     `runs` holds every run; `summary` a row a learning rate, task, split and metric with n, median,
     mean, std (of a sample; null for one run), min, max; `majority` what always giving one answer
     reaches; `best_lr` the rate of the best mean dev score, whose runs make the `ensemble`.
     """
-    runs = [record.done(folder, run.name) for run in record.runs(found)]
+    runs = [record.done(folder, run.name) for run in found.runs]
     finished = [run for run in runs if run is not None]
     summary = summarise(finished)
     rates = {run["peak_lr"] for run in finished}
@@ -32,15 +34,15 @@ def write(work: Plan, folder: Path, found: Mapping[str, Any]) -> dict[str, Any]:
     )
     chosen = [run["name"] for run in finished if run["peak_lr"] == best]
     result = {
-        "tasks": found["tasks"],
-        "init": found["init"],
-        "examples": found["examples"],
-        "steps": found["steps"],
+        "tasks": list(found.tasks),
+        "init": found.init,
+        "examples": found.examples,
+        "steps": found.steps,
         "main_metric": {d.task.name: d.task.main_metric for d in work.data},
         "select": work.options.train.select,
         "runs": finished,
         "summary": summary,
-        majority.NAME: found.get(majority.NAME) or majority.measure(work),
+        majority.NAME: found.majority or majority.measure(work),
         "best_lr": best,
         "ensemble": {d.task.name: _ensemble(d, folder, chosen, len(work.data)) for d in work.data}
         if len(chosen) > 1

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from electra_jax import userfile
+from electra_jax.finetune import own
 from electra_jax.finetune.kinds import table as kinds
 from electra_jax.spec import UserError, unknown_name
 from electra_jax.tasks import custom, outputs, qa_metrics
@@ -21,7 +23,8 @@ def score(
 ) -> dict[str, Any]:
     """The scores of a file of predictions.
 
-    `name`: a task, or a kind of `custom.make` with its `columns` for the user's own references.
+    `name`: a task, the file of a user's own task, or a kind of `custom.make` with its `columns` for the user's own
+    references.
     `predictions`: JSON id -> text for questions (SQuAD's format); columns with the tag last for
     tagging, the same words in the same order (CLUENER's JSON lines for CLUENER); else a table with
     the columns index (or id) and prediction. Examples without an id of their own have their row
@@ -56,6 +59,8 @@ def _references(task: Task, references: str, predictions: str) -> list[Any]:
 
 
 def _task(name: str, columns: Mapping[str, Any]) -> Task:
+    if userfile.is_file(name) and not columns:
+        return own.load(name)
     if name in custom.MAKERS:
         return custom.make(name, **columns)
     known = (*catalog.TASKS, *custom.MAKERS)

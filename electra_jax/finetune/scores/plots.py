@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax.finetune import majority, record
+from electra_jax.finetune import record
 from electra_jax.finetune.kinds import table as kinds
 from electra_jax.finetune.plan import Plan, TaskData
+from electra_jax.finetune.scores import majority
 
 MOST_CLASSES = 40  # beyond that a matrix cannot be read
 LONGEST_NAME = 24  # characters of a class's name at an axis

@@ -1,0 +1,37 @@
+"""Useful FLOPs of the parts of a network, counted from dimensions: what an objective adds its own up from.
+
+Only matrix multiplications that the model's definition needs are counted, 2 x m x n x k each. Recomputation, padding of
+the vocabulary, the optimizer, softmax, LayerNorm, lookups and sampling are not counted: an implementation that does
+more work than needed must not look faster. Forward, with L positions, D width, F feed-forward width, E embedding width,
+V vocabulary:
+
+    encoder, a row          2 L E D (projection, when E != D) + layers x (8 L D^2 + 4 L D F + 4 L^2 D)
+                              query, key, value and output   8 L D^2     scores and their product with values   4 L^2 D
+    vocabulary, a position  2 D E + 2 E V
+    detection, a position   2 D^2 + 2 D
+
+A row counts as full: padding is work the model is given, as in every published figure.
+"""
+
+from electra_jax.model.backbone import EncoderSpec
+
+# Forward and backward: the backward pass is a product for the input's gradient and one for the weight's.
+PASSES = 3.0
+
+
+def encoder(spec: EncoderSpec, length: int) -> float:
+    """Forward FLOPs of an encoder over one row of `length` positions."""
+    width = spec.width
+    layers = sum(8 * width**2 + 4 * width * layer.ffn + 4 * length * width for layer in spec.stack)
+    project = 2 * spec.embedding * width if spec.embedding != width else 0
+    return float(length * (project + layers))
+
+
+def vocabulary_head(width: int, embedding: int, vocab_size: int) -> float:
+    """Forward FLOPs of a transform and a word from the vocabulary, at one position."""
+    return float(2 * width * embedding + 2 * embedding * vocab_size)
+
+
+def detection_head(width: int) -> float:
+    """Forward FLOPs of one logit, at one position."""
+    return float(2 * width**2 + 2 * width)

@@ -1,0 +1,24 @@
+"""A model that an objective leaves behind, as data: `convert/` makes a folder of it, fine-tuning begins with it."""
+
+from dataclasses import dataclass
+
+from electra_jax.model.backbone import EncoderSpec
+
+# Classes of transformers that a model can leave as: a logit a token, a word a token, hidden states alone.
+DETECTION, MASKED_LM, ENCODER = "ElectraForPreTraining", "ElectraForMaskedLM", "ElectraModel"
+CLASSES = (DETECTION, MASKED_LM, ENCODER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Where in the parameters the model is, and what it is called outside."""
+
+    name: str  # of its folder
+    hf_class: str  # the class of transformers that loads it: DETECTION | MASKED_LM | ENCODER
+    spec: EncoderSpec  # of its encoder
+    what: str  # half a sentence for the model card: "This is {what}."
+    embeddings: str = "embeddings"  # path of its embeddings in the parameters
+    encoder: str = "encoder"  # path of its encoder
+    head: str = ""  # path of its head; none for an encoder alone
+    tying: str = ""  # note for who imports it again together with the model it shares with; empty: none needed
+    trained: bool = True  # False: nothing was learned by it, and it is not written
