@@ -106,7 +106,10 @@ def get_config(stage: str = "short") -> ConfigDict:
                 "max_skipped": 10,
                 "average": 0.0,  # decay of an average of the weights, such as 0.999; 0: none
             },
-            "data": {"path": ""},
+            "data": {
+                "path": "",
+                "window": 0,  # shards mixed at a time, for data too large for local disk; 0: all
+            },
             "mesh": {"data": -1, "fsdp": -1, "deterministic": False},  # -1, -1: chosen by memory
             "report": {"tensorboard": True, "wandb": ""},
         }

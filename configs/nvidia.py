@@ -87,7 +87,10 @@ def get_config(long_rows: str = "data512/") -> ConfigDict:
                 "stop_at": 0,
                 "budget": "",
             },
-            "data": {"path": ""},
+            "data": {
+                "path": "",
+                "window": 0,  # shards mixed at a time, for data too large for local disk; 0: all
+            },
             "mesh": {"data": -1, "fsdp": -1, "deterministic": False},  # -1, -1: chosen by memory
             "report": {"tensorboard": True, "wandb": ""},
         }

@@ -98,6 +98,8 @@ def check(found: Any, kinds: Mapping[str, Any], where: str | Path, fix: str = ""
 
 def _complaint(value: Any, kind: Any) -> str | None:
     """What is wrong with a value, to be read after its name; None where nothing is."""
+    if isinstance(kind, Whole | Name | Like):  # most fields, of tens of thousands of shards
+        return None if _fits(value, kind) else f" is {short(value)}, expected {_title(kind)}"
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         said = [_complaint(value, one) for one in inside]

@@ -26,7 +26,7 @@ _BLOCK = 2**22
 _AT_ONCE = 8  # files that are copied at the same time
 _PROBE = ".electra_jax-can-write"
 # Left free on a disk that data are copied to: logs and temporary files need room, too.
-_SPARE_BYTES = 2**28
+SPARE_BYTES = 2**28
 
 T = TypeVar("T")
 
@@ -255,7 +255,7 @@ def refuse_full_disk(folder: Path, needed: int, what: str) -> None:
     """UserError when fewer than `needed` bytes, and some to spare, are free where `folder` is or will be."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(there).free
-    if free < needed + _SPARE_BYTES:
+    if free < needed + SPARE_BYTES:
         raise UserError(
             f"{what} needs {needed / 1e9:.2f} GB on local disk, and {there} has {free / 1e9:.2f} GB "
             f"free; free some space, or name a folder on another disk in {CACHE}"

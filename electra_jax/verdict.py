@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from electra_jax.data import ngrams
-from electra_jax.data.source import Prepared, open_prepared
+from electra_jax.data.source import Prepared
 from electra_jax.learn import checkpoint, mesh
 from electra_jax.learn import program as programs
 from electra_jax.pretrain import baselines, program
@@ -122,7 +122,7 @@ def _lines(trial: Trial, score: np.ndarray, words: tokenizer.Tokenizer) -> list[
 
 def _open(folder: str | Path) -> tuple[RunSpec, Prepared]:
     run = run_spec(read_record(folder)["config"], folder)
-    return run, open_prepared(run.data.path)
+    return run, run.data.open()
 
 
 def _blocks(data: Prepared, split: str) -> Iterator[dict[str, np.ndarray]]:

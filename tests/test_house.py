@@ -31,7 +31,7 @@ EDGES: dict[str, str] = {
     "answers": "files schemes spec",
     "remote": "answers files schemes spec",
     "text": "files remote spec",
-    "data": "activity files records remote spec text",
+    "data": "activity answers files records remote spec text",
     "tasks": "files spec text",
     "learn": "answers data files host ops records remote spec",
     "objective": "data learn model ops quantities spec text userfile",

@@ -148,7 +148,7 @@ def _prepared(path: str, data: Mapping[str, Any]) -> Prepared | None:
     try:
         if remote.is_remote(path):
             return None
-        found = open_prepared(path)
+        found = open_prepared(path, whole=False)
     except UserError:
         return None  # moved or cleaned up since
     return found if found.fingerprint == data["fingerprint"] else None

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +86,14 @@ def _check_shards(folder: Path, shards: list[dict[str, Any]]) -> None:
     """Every shard present and of its recorded size; all that are not are named in one error."""
     wrong = []
     for shard in shards:
-        path = folder / shard["name"]
-        if not path.is_file():
+        try:
+            about = os.stat(os.path.join(folder, shard["name"]))
+        except OSError:
+            about = None
+        if about is None or not stat.S_ISREG(about.st_mode):
             wrong.append(f"{shard['name']} is missing")
-        elif (size := path.stat().st_size) != shard["bytes"]:
-            wrong.append(f"{shard['name']} has {size} bytes, expected {shard['bytes']}")
+        elif about.st_size != shard["bytes"]:
+            wrong.append(f"{shard['name']} has {about.st_size} bytes, expected {shard['bytes']}")
     if wrong:
         raise UserError(
             f"{folder} is incomplete: {'; '.join(wrong)}. Copy the folder again or prepare it again"

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import jax
 import numpy as np
@@ -25,13 +25,21 @@ class Rows(Protocol):
         ...
 
 
+@runtime_checkable
+class Expects(Protocol):
+    """A source that wants to hear early of the rows that will be read."""
+
+    def expect(self, numbers_N: np.ndarray) -> None: ...
+
+
 class Loader:
     """The batches of steps start..stop-1, in order, read and put on the devices by a thread.
 
     Use as a context manager and iterate: `with Loader(...) as batches: for step, batch in batches`.
     Each batch is a dict of global int32 arrays [B, L] under `sharding`; this host reads only the
     rows that its devices hold. At most `ahead` batches wait for the consumer. `wait_s` is the time
-    the consumer has waited. An exception of the thread is raised in the consumer.
+    the consumer has waited. An exception of the thread is raised in the consumer. With a `lookahead` the source
+    hears of the rows that many steps before they are read.
     """
 
     def __init__(
@@ -42,7 +50,9 @@ class Loader:
         start: int,
         stop: int,
         ahead: int = 2,
+        lookahead: int = 0,
     ) -> None:
+        self._lookahead = lookahead
         self.wait_s = 0.0
         self._source, self._rows_of_step, self._sharding = source, rows_of_step, sharding
         self._steps = range(start, stop)
@@ -90,10 +100,17 @@ class Loader:
                 if self._closing.is_set():
                     return
                 numbers_B = self._rows_of_step(step)
-                self._queue.put((step, put_rows(self._source, numbers_B, self._sharding)))
+                batch = put_rows(self._source, numbers_B, self._sharding)
+                self._expect(step)
+                self._queue.put((step, batch))
             self._queue.put(None)
         except BaseException as error:  # noqa: BLE001 - handed to the consumer, whatever it is
             self._queue.put(error)
+
+    def _expect(self, step: int) -> None:
+        later = step + self._lookahead
+        if self._lookahead and later in self._steps and isinstance(self._source, Expects):
+            self._source.expect(self._rows_of_step(later))
 
     def _drain(self) -> None:
         try:

@@ -1,5 +1,6 @@
 """One row as the bytes of one ArrayRecord record: a TFDS example with a single integer array."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ def dtype_for(vocab_size: int) -> np.dtype:
     return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<i4")
 
 
+@functools.cache
 def header(seq_len: int, dtype: np.dtype) -> bytes:
     """What precedes the array's bytes in every record of this shape.
 

@@ -1,5 +1,7 @@
-"""A prepared folder opened for reading: rows by number, from any thread, in one batch read a shard."""
+"""A prepared folder opened for reading: rows by number, from any thread. What is held grows with the shards opened."""
 
+import collections
+import concurrent.futures
 import dataclasses
 import threading
 from collections.abc import Sequence
@@ -11,12 +13,18 @@ from array_record.python import array_record_module
 
 from electra_jax import remote
 from electra_jax.data import fingerprint, packing, record, staged
+from electra_jax.data.cache import Shards
 from electra_jax.spec import UserError, unknown_name
 from electra_jax.text.tokenizer import SpecialIds
 
 # Random access: no read-ahead, no threads of the reader's own.
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _READER_BUFFER = 8 * 1024
+# Reading a list of records takes 2 ns for every row of the file beside what the records take, by one at a time nothing;
+# but it is done by several threads, which is worth it for one row in so many.
+_WORTH_A_LIST = 16384
+# Threads of a source, and the fewest rows worth one.
+_THREADS, _ROWS_A_THREAD = 8, 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +45,17 @@ class Prepared:
     origin: str = (
         ""  # what others find it by: an absolute path, or the URL that `path` is a copy of
     )
+    cache: Shards | None = None  # where `path` holds shards only while they are needed
 
-    def source(self, split: str) -> "Source":
-        """The rows of "train" or "valid"."""
+    def shards(self, split: str) -> list[dict[str, Any]]:
+        """The fingerprint's entries of "train" or "valid", in the order of their rows."""
         if split not in self.rows:
             raise unknown_name("split", split, self.rows)
-        shards = [s for s in self.info["shards"] if s["split"] == split]
+        return [s for s in self.info["shards"] if s["split"] == split]
+
+    def source(self, split: str, readers: int | None = None) -> "Source":
+        """The rows of "train" or "valid"; at most `readers` shards stay open (None: all that were read from)."""
+        shards = self.shards(split)
         return Source(
             [self.path / s["name"] for s in shards],
             [s["rows"] for s in shards],
@@ -50,18 +63,25 @@ class Prepared:
             np.dtype(self.info["dtype"]),
             self.special.pad,
             self.vocab_size,
+            self.cache,
+            readers,
         )
 
 
-def open_prepared(path: str | Path) -> Prepared:
-    """Opens a folder made by `prepare`; one on a bucket (gs://) is copied to local disk first.
+def open_prepared(path: str | Path, whole: bool = True) -> Prepared:
+    """Opens a folder made by `prepare`; one on a bucket (gs://) is copied to local disk first, without its shards
+    unless `whole`: they are then fetched when they are read.
 
     Raises UserError when it is none, of another layout version, or has a shard missing or cut
     short.
     """
     url = str(path) if remote.is_remote(path) else ""
-    path = staged.stage(url) if url else Path(path)
-    info, digest = fingerprint.read(path)
+    shards = None
+    if url and not whole:
+        path, info, digest, shards = staged.stream(url)
+    else:
+        path = staged.stage(url) if url else Path(path)
+        info, digest = fingerprint.read(path)
     return Prepared(
         path=path,
         seq_len=info["seq_len"],
@@ -72,6 +92,7 @@ def open_prepared(path: str | Path) -> Prepared:
         fingerprint=digest,
         info=info,
         origin=url or str(path.resolve()),
+        cache=shards,
     )
 
 
@@ -86,15 +107,22 @@ class Source:
         dtype: np.dtype,
         pad: int,
         vocab_size: int,
+        shards: Shards | None = None,
+        readers: int | None = None,
     ) -> None:
         """`paths` and `rows` name the shards and count their rows; files are opened when first
-        read. Ids are checked to be below `vocab_size`.
+        read, and come from `shards` where given. Ids are checked to be below `vocab_size`.
+
+        An open shard takes about 20 bytes a row, the library's index; at most `readers` are open.
         """
         self._paths = list(paths)
         self._first = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
         self._seq_len, self._dtype, self._pad = seq_len, dtype, pad
         self._vocab_size = vocab_size
-        self._readers: dict[int, Any] = {}
+        self._cache, self._most = shards, readers
+        self._pool = concurrent.futures.ThreadPoolExecutor(_THREADS, "rows")
+        # Least recently used first.
+        self._readers: collections.OrderedDict[int, _Reader] = collections.OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -113,14 +141,38 @@ class Source:
         # Field first, so that each array handed out is contiguous.
         rows_FxNxL = np.zeros((len(record.FIELDS), numbers_N.size, self._seq_len), np.int32)
         rows_FxNxL[0] = self._pad
-        shard_N = np.searchsorted(self._first, numbers_N, side="right") - 1
-        for shard in np.unique(shard_N[numbers_N >= 0]).tolist():
-            at = np.flatnonzero(shard_N == shard)
-            found_NxFxL = self._read(shard, numbers_N[at] - self._first[shard])
-            rows_FxNxL[:, at] = found_NxFxL.transpose(1, 0, 2)
+        shard_N = self._shards(numbers_N)
+        self._fetch(shard_N, soon=False)
+        shards = np.unique(shard_N[numbers_N >= 0]).tolist()
+
+        def fill(some: list[int]) -> None:
+            for shard in some:
+                at = np.flatnonzero(shard_N == shard)
+                found_NxFxL = self._read(shard, numbers_N[at] - self._first[shard])
+                rows_FxNxL[:, at] = found_NxFxL.transpose(1, 0, 2)
+
+        # Reading waits for the disk, and lets other threads run.
+        ways = min(_THREADS, len(shards), numbers_N.size // _ROWS_A_THREAD)
+        if ways < 2:
+            fill(shards)
+        else:
+            list(self._pool.map(fill, (shards[way::ways] for way in range(ways))))
         out = dict(zip(record.FIELDS, rows_FxNxL, strict=True))
         out["positions"] = packing.positions(out["docs"])
         return out
+
+    def expect(self, numbers_N: np.ndarray) -> None:
+        """Says that these rows will be read soon, so that their shards can be fetched; does not wait."""
+        self._fetch(self._shards(np.asarray(numbers_N, np.int64)), soon=True)
+
+    def _fetch(self, shard_N: np.ndarray, soon: bool) -> None:
+        if self._cache is not None:
+            shut = [s for s in np.unique(shard_N).tolist() if s >= 0 and s not in self._readers]
+            self._cache.expect((self._paths[s].name for s in shut), soon)
+
+    def _shards(self, numbers_N: np.ndarray) -> np.ndarray:
+        """The shard of each row; below 0 for a negative number."""
+        return np.searchsorted(self._first, numbers_N, side="right") - 1
 
     def _read(self, shard: int, numbers: np.ndarray) -> np.ndarray:
         try:
@@ -141,10 +193,43 @@ class Source:
             )
         return rows_NxFxL
 
-    def _reader(self, shard: int) -> Any:
+    def _reader(self, shard: int) -> "_Reader":
         with self._lock:
-            if shard not in self._readers:
-                self._readers[shard] = array_record_module.ArrayRecordReader(
-                    str(self._paths[shard]), _READER_OPTIONS, file_reader_buffer_size=_READER_BUFFER
-                )
-            return self._readers[shard]
+            found = self._readers.get(shard)
+            if found is not None:
+                self._readers.move_to_end(shard)
+                return found
+        path = self._paths[shard]
+        if self._cache is not None:
+            path = self._cache.get(path.name)
+        opened = _Reader(path, int(self._first[shard + 1] - self._first[shard]))
+        with self._lock:
+            found = self._readers.setdefault(shard, opened)
+            self._readers.move_to_end(shard)
+            while self._most is not None and len(self._readers) > max(1, self._most):
+                self._readers.popitem(last=False)
+        return found
+
+
+class _Reader:
+    """An open shard. Raises ValueError where it does not hold `rows` rows."""
+
+    def __init__(self, path: Path, rows: int) -> None:
+        self._file = array_record_module.ArrayRecordReader(
+            str(path), _READER_OPTIONS, file_reader_buffer_size=_READER_BUFFER
+        )
+        self._rows = rows
+        self._lock = threading.Lock()  # the file has one place
+        if (found := self._file.num_records()) != rows:
+            raise ValueError(f"it holds {found} rows, expected {rows}")
+
+    def read(self, numbers: Sequence[int]) -> list[bytes]:
+        """The records of these numbers."""
+        if len(numbers) * _WORTH_A_LIST > self._rows:
+            return list(self._file.read(numbers))
+        out = []
+        with self._lock:
+            for number in numbers:
+                self._file.seek(number)
+                out.append(self._file.read())
+        return out

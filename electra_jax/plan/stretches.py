@@ -58,7 +58,7 @@ def described(config: str, path: str, seq_len: int | None, vocab_size: int) -> P
     Without `seq_len`, the rows are as long as the command in the config file's first lines prepares them.
     """
     if path:
-        found = open_prepared(path)
+        found = open_prepared(path, whole=False)
         if seq_len not in (None, found.seq_len):
             raise UserError(
                 f"--seq-len {seq_len}, but {path} has rows of {found.seq_len} tokens; leave one out"
@@ -78,7 +78,7 @@ def described(config: str, path: str, seq_len: int | None, vocab_size: int) -> P
 def described_phase(config: str, path: str, number: int, data: Prepared) -> Prepared:
     """The same for the folder of one phase of a run on `data`."""
     if remote.is_remote(path) or Path(path).exists():
-        return open_prepared(path)
+        return open_prepared(path, whole=False)
     length = _usual_length(config, path)
     if length is None:
         raise UserError(

@@ -12,7 +12,7 @@ from electra_jax import files
 from electra_jax.data import baselines as counting
 from electra_jax.data import loader
 from electra_jax.data.baselines import Counted
-from electra_jax.data.source import Source, open_prepared
+from electra_jax.data.source import Source
 from electra_jax.learn import checkpoint
 from electra_jax.learn import program as programs
 from electra_jax.learn.mesh import build as build_mesh
@@ -97,7 +97,7 @@ def evaluate_workdir(
 def _evaluate(folder: Path, step: int | None, data: str | None, average: bool) -> dict[str, Any]:
     record = read_record(folder)
     run = run_spec(record["config"], folder)
-    prepared = open_prepared(data or run.data.path)
+    prepared = run.data.open(data or "")
     if prepared.tokenizer_hash != record["data"]["tokenizer_hash"]:
         raise UserError(
             f"{prepared.path} was prepared with another tokenizer than the run's; prepare it with "

@@ -204,7 +204,14 @@ def _train(
     with clock.time("compile"):
         train_step = fit.compile_that_fits(session.start.run, phase, compiled)
     rows_of_step = functools.partial(phase.rows, seed=t.seed)
-    loader = Loader(phase.data.source("train"), rows_of_step, compiled.batch_sharding, first, last)
+    loader = Loader(
+        phase.source(),
+        rows_of_step,
+        compiled.batch_sharding,
+        first,
+        last,
+        lookahead=phase.lookahead,
+    )
     if preempt.agreed(first):
         return first, state, False
     done, timer = first, session.timer(compiled, first, state)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from electra_jax.data import order
-from electra_jax.data.source import Prepared, open_prepared
+from electra_jax.data import order, windows
+from electra_jax.data.source import Prepared, Source, open_prepared
 from electra_jax.learn.mesh import MeshSpec
 from electra_jax.learn.optim import OptimSpec
 from electra_jax.model.electra import Dimensions, ModelSpec
@@ -116,6 +116,19 @@ class DataSpec:
     """The config section `data`."""
 
     path: str  # the folder that `electra-jax prepare` wrote
+    window: int = (
+        0  # shards whose rows are mixed at a time, and held on local disk; 0: the whole folder
+    )
+
+    def __post_init__(self) -> None:
+        if self.window < 0:
+            raise UserError(
+                f"data.window={self.window} must be a number of shards, or 0 for the whole folder"
+            )
+
+    def open(self, path: str = "") -> Prepared:
+        """The folder of the config or another one, as the order of its rows needs it."""
+        return open_prepared(path or self.path, whole=not self.window)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,11 +150,38 @@ class Phase:
     last: int
     read: int = 0  # rows of these data that earlier phases had
     own: PhaseSpec | None = None  # what the config says of this phase
+    window: int = 0  # shards whose rows are mixed at a time; 0: all
 
     def rows(self, step: int, seed: int) -> np.ndarray:
         """The rows of the step's batch: the run's data order, a function of the seed."""
         count = self.data.rows["train"]
+        if self.window:
+            return self._windows(seed).rows(step - self.first, self.batch, self.read)
         return order.rows(step - self.first, self.batch, count, seed, self.read)
+
+    @property
+    def lookahead(self) -> int:
+        """Steps before which the rows of a step are announced, a whole window of them; 0 where nothing is fetched."""
+        if not self.window or self.data.cache is None:
+            return 0
+        return -(-self._windows(0).most_rows // self.batch)
+
+    def source(self) -> Source:
+        """The rows to train on."""
+        return self.data.source("train", self.window or None)
+
+    def check_room(self) -> None:
+        """UserError where local disk cannot hold the window that is read and the one that comes."""
+        if self.window and self.data.cache is not None:
+            largest = sorted(s["bytes"] for s in self.data.shards("train"))[-2 * self.window :]
+            self.data.cache.check_room(sum(largest), f"two windows of {self.window} shards")
+
+    def _windows(self, seed: int) -> windows.Windows:
+        made: dict[int, windows.Windows] = self.__dict__.setdefault("_made", {})
+        if seed not in made:
+            rows = np.array([s["rows"] for s in self.data.shards("train")], np.int64)
+            made[seed] = windows.Windows(rows, self.window, seed)
+        return made[seed]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,11 +204,11 @@ class RunSpec:
         """The run as a list of phases, each compiled once. Raises UserError for data of another tokenizer."""
         t = self.train
         if not t.phases:
-            return (Phase(data, t.batch, t.accumulation, 0, t.steps),)
+            return (Phase(data, t.batch, t.accumulation, 0, t.steps, window=self.data.window),)
         found: list[Phase] = []
         read: dict[str, int] = {}
         for own in t.phases:
-            rows = open_prepared(own.path) if own.path else data
+            rows = self.data.open(own.path) if own.path else data
             if rows.tokenizer_hash != data.tokenizer_hash:
                 raise UserError(
                     f"{own.path} was prepared with another tokenizer than {data.path}; prepare it with "
@@ -181,7 +221,9 @@ class RunSpec:
                 )
             first = found[-1].last if found else 0
             before = read.get(rows.fingerprint, 0)
-            found.append(Phase(rows, batch, parts, first, first + own.steps, before, own))
+            found.append(
+                Phase(rows, batch, parts, first, first + own.steps, before, own, self.data.window)
+            )
             read[rows.fingerprint] = before + own.steps * batch
         return tuple(found)
 
@@ -262,6 +304,7 @@ def run_spec(config: Mapping[str, Any], workdir: str | Path | None = None) -> Ru
 def check(run: RunSpec, phase: Phase, devices: int) -> None:
     """Raises UserError for options that clash with the data or with each other."""
     check_length(run, phase)
+    phase.check_room()
     rows = phase.batch // phase.accumulation
     if rows % devices:
         raise UserError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax import files
-from electra_jax.data.source import Prepared, open_prepared
+from electra_jax.data.source import Prepared
 from electra_jax.learn import checkpoint
 from electra_jax.objective import registry
 from electra_jax.pretrain import sensible
@@ -80,11 +80,11 @@ def open_run(
         found += changes.of_config(folder, before, asked, allow_change)
     if not run.data.path:
         raise UserError("no data: give --config.data.path=FOLDER, made by electra-jax prepare")
-    data = open_prepared(run.data.path)
+    data = run.data.open()
     asked["data"]["path"] = data.origin  # a resume may start from another folder
     for phase in asked["train"]["phases"]:
         if phase.get("path"):
-            phase["path"] = open_prepared(phase["path"]).origin
+            phase["path"] = run.data.open(phase["path"]).origin
     if record is not None:
         found += changes.of_data(
             folder, data.path, record["data"], data_record(data, run), allow_change

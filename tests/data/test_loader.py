@@ -173,3 +173,23 @@ def test_a_batch_that_does_not_divide_is_refused():
     """Catches jax's own error, which names no setting."""
     with pytest.raises(UserError, match="12 rows cannot be divided among 8 devices"):
         loader.put_rows(Numbers(400), ORDER[:12], NamedSharding(mesh(8, 1), P("data")))
+
+
+def test_a_source_hears_of_rows_before_they_are_read():
+    """Catches shards fetched only when a step waits for them, and ones announced beyond the last step."""
+    heard = []
+
+    class Expecting(Numbers):
+        def expect(self, numbers_N):
+            heard.append(int(numbers_N[0]))
+
+    with loader.Loader(
+        Expecting(100),
+        lambda step: np.arange(step * 8, step * 8 + 8),
+        one_device(),
+        1,
+        6,
+        lookahead=3,
+    ) as batches:
+        assert [step for step, _ in batches] == [1, 2, 3, 4, 5]
+    assert heard == [32, 40]

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -67,6 +68,66 @@ def test_threads_read_the_same_rows(folder):
     with ThreadPoolExecutor(8) as pool:
         parts = list(pool.map(lambda n: fresh.rows(n)["ids"], np.array_split(order, 64)))
     assert np.array_equal(np.concatenate(parts), expected[order])
+
+
+@pytest.mark.parametrize("worth", [0, 10**9])
+def test_both_ways_of_reading_give_the_same(folder, monkeypatch, worth):
+    """Catches rows in another order, or doubles left out, where few rows of a large shard are read one at a time."""
+    expected = source.open_prepared(folder).source("train").rows(np.arange(20))["ids"]
+    monkeypatch.setattr(source, "_WORTH_A_LIST", worth)
+    numbers = np.array([7, 3, 7, 19, 0, 3])
+    found = source.open_prepared(folder).source("train")
+    assert np.array_equal(found.rows(numbers)["ids"], expected[numbers])
+
+
+def test_a_shard_with_fewer_rows_than_recorded(copy):
+    """Catches a shard whose rows are not those that the fingerprint counts, told as an index out of range, or never."""
+    path = copy / "fingerprint.json"
+    info = json.loads(path.read_text())
+    train = next(s for s in info["shards"] if s["split"] == "train")
+    train["rows"] += 3
+    info["counts"]["train"]["rows"] += 3
+    path.write_text(json.dumps(info))
+    found = source.open_prepared(copy).source("train")
+    with pytest.raises(
+        UserError, match=rf"{train['name']}: it holds \d+ rows, expected {train['rows']}"
+    ):
+        found.rows(np.array([0]))
+
+
+def test_opening_takes_memory_for_shards_not_rows(copy):
+    """Catches an index of all rows, and shards opened though nobody reads them: here are 10^9 rows in sparse files."""
+    path = copy / "fingerprint.json"
+    info = json.loads(path.read_text())
+    count, shard = 2000, next(s for s in info["shards"] if s["split"] == "train")
+    info["shards"] = [
+        {**shard, "name": f"{n:05d}", "rows": 500_000, "bytes": 250_000_000} for n in range(count)
+    ]
+    info["counts"]["train"]["rows"], info["counts"]["valid"]["rows"] = count * 500_000, 0
+    for shard in info["shards"]:
+        with open(copy / shard["name"], "wb") as f:
+            f.truncate(shard["bytes"])
+    path.write_text(json.dumps(info))
+    del info
+    tracemalloc.start()
+    try:
+        opened = source.open_prepared(copy).source("train", 8)
+        assert len(opened) == 10**9
+        assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_few_shards_stay_open(folder):
+    """Catches readers, and with them an index of their rows, that pile up with the shards."""
+    found = source.open_prepared(folder)
+    train = found.shards("train")[0]
+    many = source.Source(
+        [folder / train["name"]] * 5, [train["rows"]] * 5, 32, np.dtype("<u2"), 0, 10**4, readers=2
+    )
+    for number in (0, 1, 2, 3, 4, 0):
+        many.rows(np.array([number * train["rows"]]))
+        assert len(many._readers) <= 2
 
 
 def test_missing_and_short_shards_are_all_named(copy):

@@ -80,7 +80,7 @@ def test_what_is_wrong_with_a_folder_is_said(bucket, folder, tmp_path):
 
 def test_room_is_checked_before_anything_is_copied(url, monkeypatch):
     """Catches a disk that is filled up before the copy fails."""
-    monkeypatch.setattr(remote, "_SPARE_BYTES", 10**18)
+    monkeypatch.setattr(remote, "SPARE_BYTES", 10**18)
     monkeypatch.setattr(remote, "fetch", None)
     with pytest.raises(UserError, match="free some space"):
         staged.stage(url)

@@ -13,6 +13,8 @@ import jax
 import numpy as np
 import pytest
 
+from electra_jax import remote
+from electra_jax.data import cache, staged
 from electra_jax.data.prepare import build
 from electra_jax.host import preempt
 from electra_jax.learn import checkpoint
@@ -251,6 +253,29 @@ def test_phases_on_the_same_data_are_one_run(config, runs, tmp_path):
     batch the run is bit for bit the one in one."""
     loop.pretrain(config(*EVERY, "train.phases=({'steps': 7}, {'steps': 13})"), tmp_path)
     assert untimed(tmp_path) == untimed(runs.whole)
+
+
+def test_windows_of_a_bucket_are_those_of_the_folder(
+    config, prepared_folder, bucket, tmp_path, monkeypatch
+):
+    """Catches a run on shards as they come that is not the one on the folder, killed or in phases; one that copies the
+    whole; and a window changed, or too large for local disk, without a word."""
+    window = (*EVERY, "data.window=1")
+    loop.pretrain(config(*window), tmp_path / "whole")
+    remote.publish(prepared_folder, f"{bucket}/data")
+    monkeypatch.setattr(staged, "stage", None)  # nothing is copied whole
+    two = ("train.phases=({'steps': 7}, {'steps': 13})", f"data.path={bucket}/data")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(13, patch)
+        loop.pretrain(config(*window, *two), tmp_path / "killed")
+    with pytest.raises(UserError, match="data.window"):
+        loop.pretrain(None, tmp_path / "killed", ["data.window=2"])
+    loop.pretrain(None, tmp_path / "killed")
+    assert untimed(tmp_path / "killed") == untimed(tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="GB of local disk at once"):
+        patch.setenv(cache.LIMIT, "1")
+        loop.pretrain(config(*window, f"data.path={bucket}/data"), tmp_path / "small")
+    assert not (tmp_path / "small").exists()
 
 
 def test_phases_of_two_lengths_killed_in_the_second(config, prepared_folder, tmp_path):
