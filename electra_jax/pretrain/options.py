@@ -116,9 +116,8 @@ class DataSpec:
     """The config section `data`."""
 
     path: str  # the folder that `electra-jax prepare` wrote
-    window: int = (
-        0  # shards whose rows are mixed at a time, and held on local disk; 0: the whole folder
-    )
+    # shards whose rows are mixed at a time, and held on local disk; 0: the whole folder
+    window: int = 0
 
     def __post_init__(self) -> None:
         if self.window < 0:

@@ -58,6 +58,7 @@ RANGES = {
     "train.phases.accumulation": Range(0, _MOST),
     "train.phases.peak_lr": Range(0, 1),
     "train.phases.warmup": _STEPS,
+    "data.window": Range(0, _MOST),
     "mesh.data": Range(-1, _MOST),
     "mesh.fsdp": Range(-1, _MOST),
 }
