@@ -116,8 +116,7 @@ class DataSpec:
     """The config section `data`."""
 
     path: str  # the folder that `electra-jax prepare` wrote
-    # shards whose rows are mixed at a time, and held on local disk; 0: the whole folder
-    window: int = 0
+    window: int = 0  # shards whose rows are mixed at a time and held on disk; 0: all of them
 
     def __post_init__(self) -> None:
         if self.window < 0:
