@@ -2,7 +2,7 @@
 # array_record: an open reader holds an index of every record of its file, which is not small.
 #
 # Seen with array_record 0.8.6 (2026-11-29): opening a file of a million records of 8 bytes (group_size:1) and reading
-# one of them adds 20 to 25 MiB to the process, so as many bytes a record, for as long as the reader is open. A program that
+# one of them adds 15 to 25 MiB to the process, so as many bytes a record, for as long as the reader is open. A program that
 # keeps the readers of all shards open holds that for every row of its data, in every process. `readahead_buffer_size:0`
 # and `max_parallelism:0`, the settings for random access, change nothing about it.
 # This script fails when the memory for a record leaves 8 to 64 bytes.
