@@ -1,5 +1,7 @@
 """Float32 functions of as few instructions as a GPU has for them, for Triton kernels that are short of instructions."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +22,7 @@ _BELOW = (
     -2.275866336276522e-06,
 )
 # That of the normal density is this one of x^2.
-_DENSITY = (np.log2(2 * np.pi) / -2, np.log2(np.e) / -2)
+_DENSITY = (np.log2(2 * np.pi) / -2, np.log2(math.e) / -2)
 
 
 def fma(a: jax.Array, b: ArrayLike, c: ArrayLike, interpret: bool) -> jax.Array:

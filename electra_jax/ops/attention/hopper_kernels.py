@@ -1,5 +1,6 @@
 """What a program of the GPU's attention kernels does: one block of queries, or of keys, of one head and row."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -37,7 +38,7 @@ class Shape(NamedTuple):
     @property
     def scale(self) -> np.float32:
         """Of the products of queries and keys, whose exponentials are of 2."""
-        return np.float32(self.channels**-0.5 * np.log2(np.e))
+        return np.float32(self.channels**-0.5 * np.log2(math.e))
 
     @property
     def grown(self) -> np.float32:

@@ -1,5 +1,6 @@
 """What a program of the GPU's vocabulary kernels does: the slots of one block, and a part of the vocabulary."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from electra_jax.ops.vocabulary.samplers import NO_ID
 from electra_jax.ops.vocabulary.slots import HeadOptions, sampling_logits
 
 NEVER = np.float32(-1e30)  # bias of the padding: its probability is 0, and 0 times it is no NaN
-_LOG2_E = np.float32(np.log2(np.e))
+_LOG2_E = np.float32(np.log2(math.e))
 
 
 class Work(NamedTuple):
