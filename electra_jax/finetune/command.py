@@ -5,7 +5,7 @@ import dataclasses
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +65,11 @@ def _finetune(
     home: Home, config: Mapping[str, Any] | None, overrides: Sequence[str], name: str
 ) -> dict[str, Any] | None:
     folder = home.folder
-    found = processes.by_first("opening the workdir", lambda: _opened(folder, config))
+    found = _shared("opening the workdir", lambda: _opened(folder, config))
     if config is not None:
         asked = complete(_plain(config))
     else:
+        assert found is not None  # one of the two is there
         asked = _overridden(found.config, overrides)
     made = options(asked)
     if found is not None:
@@ -92,13 +93,25 @@ def _finetune(
         _announce(work)
         if found is None:
             together, measured = groups.decide(work, devices, single, _say)
-            found = processes.by_first(
+            found = _shared(
                 "writing the record", lambda: _begin(folder, asked, work, together, measured)
             )
+            assert found is not None
         single.notice = Notice(_programs(work, found.together))
         if not _train(work, found.together, single, folder, name):
             return None
         return processes.by_first("writing the results", lambda: results.write(work, folder, found))
+
+
+def _shared(what: str, action: Callable[[], Record | None]) -> Record | None:
+    """The record that `action` gives in process 0, in every process."""
+
+    def plain() -> dict[str, Any] | None:
+        found = action()
+        return None if found is None else dataclasses.asdict(found)
+
+    told = processes.by_first(what, plain)
+    return None if told is None else record.of(told)
 
 
 def _train(work: Plan, together: bool, single: Program, folder: Path, name: str) -> bool:
