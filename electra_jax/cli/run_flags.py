@@ -203,13 +203,18 @@ def import_(command: Command) -> None:
     """Adds `import`."""
     c = command(
         "import",
-        "make a workdir of Hugging Face folders, to go on from",
-        "electra-jax import --discriminator hf/discriminator --generator hf/generator --workdir run2/",
+        "make a workdir of a trained model in any format, to go on from",
+        "electra-jax import --discriminator hf/discriminator --generator hf/generator --workdir run2/\n"
+        "  electra-jax import --discriminator original-tf1/ --workdir run2/\n"
+        "  electra-jax import --discriminator hf/discriminator --tokenizer tok/ --layers 6 --workdir run2/",
     )
-    c.add_argument("--discriminator", help="Hugging Face folder")
+    c.add_argument(
+        "--discriminator",
+        help="folder of a model: Hugging Face's, in any format, or a checkpoint of the original (docs/formats.md)",
+    )
     c.add_argument(
         "--generator",
-        help="Hugging Face folder (default: a fresh generator); alone, a model for the MLM objective",
+        help="the same (default: that of the same checkpoint, else a fresh one); alone, a model for the MLM objective",
     )
     c.add_argument("--workdir", required=True, help="new folder of the run")
     c.add_argument(

@@ -1,5 +1,6 @@
 """One Hugging Face model folder: read with every doubt spoken, written the same way each time."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,14 @@ def _read_tf1(path: Path, weights: list[Path], architecture: str | None) -> Mode
                 f"{what} holds no {role}, but {there or ' and '.join(networks) or 'an encoder alone'}"
             )
         tensors = networks[role]
-    config = tf1_names.config(tensors, architecture or ENCODER, tf1_names.hparams(path))
+    settings = tf1_names.hparams(path)
+    config = tf1_names.config(tensors, architecture or ENCODER, settings)
+    if not settings:
+        heads = config["num_attention_heads"]
+        print(
+            f"{path} has no {tf1_names.HPARAMS}: {architecture or ENCODER} is taken to have {heads} attention heads",
+            file=sys.stderr,
+        )
     shape, options = _parse_config(path, config, architecture)
     return _model(path, shape, options, tensors, weights)
 

@@ -12,7 +12,7 @@ from electra_jax.text.special import NAMES
 from electra_jax.text.tokenizer import Tokenizer
 
 Flat = dict[str, np.ndarray]
-MOST_POSITIONS = 2**20
+LEAST_POSITIONS, MOST_POSITIONS = 8, 2**20
 _BODY = ("discriminator", "encoder")  # the encoder that is kept, by objective
 
 
@@ -85,8 +85,10 @@ def _positions(
     wanted: int, dims: Dimensions, params: Flat, said: list[str]
 ) -> tuple[Dimensions, Flat]:
     """Position p beyond the table takes row 1 + (p - 1) mod (P - 1): the table again, without [CLS]'s own row."""
-    if wanted > MOST_POSITIONS:
-        raise UserError(f"--positions {wanted:,} must be at most {MOST_POSITIONS:,}")
+    if not LEAST_POSITIONS <= wanted <= MOST_POSITIONS:
+        raise UserError(
+            f"--positions {wanted:,} must be in [{LEAST_POSITIONS}, {MOST_POSITIONS:,}]"
+        )
     there = dims.spec.positions
     at = np.arange(wanted)
     if wanted > there and there > 1:

@@ -148,7 +148,9 @@ def _import(
         tokenizer = change.tokenizer or tokenizer
         record |= {"changes": said, "tokenizer_hash": tokenizer.hash}
         print("\n".join(said), file=sys.stderr)
-    elif variables is not None:
+    elif variables is not None and (
+        second is None or first is not None or not _has_pair(variables)
+    ):
         moments = _moments(variables, dims, objective, params)
     step = 0 if variables is None or moments is None else tf1_names.step(variables)
     if moments is not None:
@@ -161,6 +163,11 @@ def _import(
         tokenizer.save(temporary / "tokenizer")
         dims = pair.with_tokens(dims, tokenizer.size)
         imported.write(temporary, dims, objective, params, record, moments, step)
+
+
+def _has_pair(variables: Tensors) -> bool:
+    """Whether a checkpoint holds two networks, so that one of them is not its run."""
+    return len(tf1_names.networks(variables, "the checkpoint")) > 1
 
 
 def _moments(

@@ -26,6 +26,7 @@ from electra_jax.learn import program as programs
 from electra_jax.spec import UserError, apply_override, flat, to_dict
 from electra_jax.workdir import away
 from electra_jax.workdir.away import Home
+from electra_jax.workdir.record import RECORD as RUN
 from electra_jax.workdir.record import versions
 
 # What may differ between two starts: it changes where it runs and what is logged, not what is learned.
@@ -158,6 +159,10 @@ def _facts(asked: Mapping[str, Any], work: Plan) -> dict[str, Any]:
 
 def _refuse_foreign(folder: Path) -> None:
     """UserError for a folder of something else; what a start that was killed early left is no such thing."""
+    if (folder / RUN).exists():
+        raise UserError(
+            f"{folder} is a pretraining workdir; choose another --workdir, and give this one as --init"
+        )
     ours = {".lock", "tokenizer", own.FOLDER}
     if not folder.is_dir() or {path.name for path in folder.iterdir()} - ours:
         files.refuse_existing(folder)

@@ -18,6 +18,8 @@ from electra_jax.workdir import changes, imported, usercode
 from electra_jax.workdir.changes import Change
 from electra_jax.workdir.record import FORMAT, RECORD, read_record, versions
 
+FINE_TUNED = "finetune.json"  # the record of a fine-tuning, which is no place for a pretraining
+
 
 @dataclass(frozen=True)
 class Start:
@@ -50,6 +52,10 @@ def open_run(
     if record is None and (folder / "checkpoints").exists():
         raise UserError(
             f"{folder} has checkpoints but no {RECORD}; it is not a workdir of this program"
+        )
+    if record is None and (folder / FINE_TUNED).exists():
+        raise UserError(
+            f"{folder} is a fine-tuned workdir; choose another --workdir, or go on with electra-jax finetune --workdir"
         )
     if record is None and config is None:
         hint = "it was imported; " if (folder / imported.RECORD).exists() else ""

@@ -104,7 +104,8 @@ def test_remat_changes_nothing(tiny, dims, policy):
     assert float(remat[0]) == pytest.approx(float(plain[0]), rel=1e-6)
     for name, x in flatten(plain[1]).items():
         y = flatten(remat[1])[name]
-        assert np.abs(x - y).max() <= 1e-5 * np.abs(x).max() + 1e-6, name
+        # A key's bias has no gradient but rounding, which depends on the order of sums.
+        assert np.abs(x - y).max() <= 1e-5 * np.abs(x).max() + 1e-5, name
 
 
 def test_remat_recomputes(tiny, dims):
