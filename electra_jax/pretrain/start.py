@@ -48,20 +48,7 @@ def open_run(
     not those the run was started on, or when an imported model conflicts with config or data. Writes nothing.
     """
     folder = Path(folder)
-    record = read_record(folder) if (folder / RECORD).exists() else None
-    if record is None and (folder / "checkpoints").exists():
-        raise UserError(
-            f"{folder} has checkpoints but no {RECORD}; it is not a workdir of this program"
-        )
-    if record is None and (folder / FINE_TUNED).exists():
-        raise UserError(
-            f"{folder} is a fine-tuned workdir; choose another --workdir, or go on with electra-jax finetune --workdir"
-        )
-    if record is None and config is None:
-        hint = "it was imported; " if (folder / imported.RECORD).exists() else ""
-        raise UserError(
-            f"{folder} holds no run to resume ({hint}no {RECORD}); give --config to start one"
-        )
+    record = _record_of(folder, config is not None)
     before = None if record is None else complete(record["config"])
     recipe = before
     if config is not None:
@@ -98,6 +85,27 @@ def open_run(
     _fits_import(folder, run, data)
     note = "; ".join(filter(None, notes)) or None
     return Start(folder, asked, run, data, record is not None, found, note, code)
+
+
+def _record_of(folder: Path, is_new: bool) -> dict[str, Any] | None:
+    """The record of the run that a folder holds; None of a new one. UserError for a folder of something else, and where
+    there is no run to go on with and no new one is begun.
+    """
+    record = read_record(folder) if (folder / RECORD).exists() else None
+    if record is None and (folder / "checkpoints").exists():
+        raise UserError(
+            f"{folder} has checkpoints but no {RECORD}; it is not a workdir of this program"
+        )
+    if record is None and (folder / FINE_TUNED).exists():
+        raise UserError(
+            f"{folder} is a fine-tuned workdir; choose another --workdir, or go on with electra-jax finetune --workdir"
+        )
+    if record is None and not is_new:
+        hint = "it was imported; " if (folder / imported.RECORD).exists() else ""
+        raise UserError(
+            f"{folder} holds no run to resume ({hint}no {RECORD}); give --config to start one"
+        )
+    return record
 
 
 def edited(
