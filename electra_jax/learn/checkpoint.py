@@ -28,7 +28,7 @@ from orbax.checkpoint import checkpoint_managers
 from electra_jax import answers, files
 from electra_jax.answers import BucketError
 from electra_jax.host.hush import hush
-from electra_jax.learn import arrays, content, stored, unconfirmed
+from electra_jax.learn import arrays, content, restored, stored, unconfirmed
 from electra_jax.learn.average import AVERAGE
 from electra_jax.spec import UserError
 
@@ -218,13 +218,11 @@ class Checkpoints:
                     f"checkpoint {folder} does not fit this model and optimizer:{listing}\n"
                     "use the config it was trained with, or another --workdir"
                 )
-            items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
             with (
                 jax.transfer_guard("allow"),
                 ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader,
             ):
-                state = arrays.owned(reader.restore(folder, args=items).state)
-            return number, state, record["meta"]
+                return number, restored.restore(reader, folder, abstract_state), record["meta"]
         return None
 
     def _good(

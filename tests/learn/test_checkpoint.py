@@ -385,3 +385,20 @@ def test_reading_beside_a_run_that_rotates(tmp_path, capfd, monkeypatch):
     (folder / "3").rename(folder / "2")
     with pytest.raises(UserError, match=r"2 was removed while it was read; it has: 3"):
         checkpoint.read_params(tmp_path, 2)
+
+
+@pytest.mark.parametrize("earlier", [{"extra": {}}, {}])
+def test_a_checkpoint_of_an_earlier_version(tmp_path, earlier):
+    """Catches a run of an earlier version that ends in a traceback of Orbax: where nothing is carried, the state had
+    an empty part of another name, or none."""
+    state = make_state()
+    saved = {name: tree for name, tree in state.items() if name != "carried"} | earlier
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, saved, {})
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+    found = Checkpoints(tmp_path).restore(abstract)
+    assert found is not None and set(found[1]) == set(state) and found[1]["carried"] == {}
+    for x, y in zip(jax.tree.leaves(found[1]), jax.tree.leaves(state), strict=True):
+        assert np.array_equal(x, y)

@@ -225,6 +225,13 @@ def _inputs(
     """The checked paths for training and, where named, for the held-out split."""
     paths = documents.expand(inputs)
     valid_paths = documents.expand(valid_inputs) if valid_inputs else []
+    for path in [*paths, *valid_paths]:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"input {path!r} has a name that is no UTF-8, which the fingerprint cannot hold; rename the file"
+            ) from None
     both = {os.path.abspath(path) for path in paths} & {os.path.abspath(p) for p in valid_paths}
     if both:
         raise UserError(

@@ -57,7 +57,7 @@ class Builder(pieces.Reader):
             for split in work.SPLITS:
                 for one in made:
                     self._counts[split].update(one.counts[split])
-                    one.records[split].tofile(file)
+                    file.write(one.records[split].tobytes())
                 rows.append(sum(len(one.records[split]) for one in made))
         return deal.Done(tuple(rows), sum(rows) * self._row_bytes)
 
