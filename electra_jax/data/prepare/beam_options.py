@@ -31,13 +31,16 @@ def parsed(options: str) -> Any:  # of PipelineOptions
     except ValueError as error:
         raise UserError(f"--beam-options={options!r} cannot be split into words: {error}") from None
     known = _known(words)
+    if (known.direct_num_workers or 0) < 0:
+        raise UserError(
+            f"--beam-options: --direct_num_workers={known.direct_num_workers} must be at least 1, or 0 for all cores"
+        )
     runner = (known.runner or "").lower()
     if runner in _DIRECT:
         words.append(f"--runner={LOCAL}")  # the last one counts
         if known.direct_running_mode == "multi_processing":
-            words.append(
-                "--direct_running_mode=in_memory"
-            )  # with processes of ours (beam_local.py)
+            # With processes of ours (beam_local.py).
+            words.append("--direct_running_mode=in_memory")
     elif is_dask(runner):
         words.append(f"--runner={DASK}")
         _check_dask(known)
