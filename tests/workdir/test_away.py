@@ -14,7 +14,7 @@ from electra_jax.answers import BucketError
 from electra_jax.convert import hf
 from electra_jax.learn import checkpoint, content, stored
 from electra_jax.learn.arrays import flatten
-from electra_jax.pretrain import evaluate, loop
+from electra_jax.pretrain import evaluate, loop, session
 from electra_jax.pretrain.options import Phase
 from electra_jax.spec import UserError
 from electra_jax.workdir import away
@@ -128,7 +128,7 @@ def test_a_bucket_that_cannot_be_read_damages_nothing(s3_bucket, monkeypatch, fa
 def test_credentials_that_expire_and_come_back(either_bucket, config, monkeypatch, capsys):
     """Catches a run that a refused save ends, one that says nothing of it, and a last state that is given up."""
     url = f"{either_bucket}/run"
-    monkeypatch.setattr(loop, "_LAST_SAVE_S", (0.01, 0.01))
+    monkeypatch.setattr(session, "_LAST_SAVE_S", (0.01, 0.01))
     send, refusals = remote.send, []
 
     def refuse(source: Path, there: str) -> None:
@@ -139,11 +139,11 @@ def test_credentials_that_expire_and_come_back(either_bucket, config, monkeypatc
 
     step = [0]
 
-    def counted(self, done, *arguments, save=loop.Session.save, **options):
+    def counted(self, done, *arguments, save=session.Session.save, **options):
         step[0] = done
         save(self, done, *arguments, **options)
 
-    monkeypatch.setattr(loop.Session, "save", counted)
+    monkeypatch.setattr(session.Session, "save", counted)
     monkeypatch.setattr(remote, "send", refuse)
     assert loop.pretrain(config("train.log_every=1"), url)
     said = capsys.readouterr().err
@@ -159,16 +159,16 @@ def test_credentials_that_expire_and_come_back(either_bucket, config, monkeypatc
 def test_credentials_that_expire_for_good(s3_bucket, config, monkeypatch, tmp_path):
     """Catches the work of a whole run removed with the local copy, and an exit status that starts no other."""
     url = f"{s3_bucket}/run"
-    monkeypatch.setattr(loop, "_LAST_SAVE_S", (0.01,))
+    monkeypatch.setattr(session, "_LAST_SAVE_S", (0.01,))
 
     def refuse(source: Path, there: str) -> None:
         raise BucketError(f"cannot write {there}: no answer", passing=True)
 
-    def later(self, *arguments, save=loop.Session.save, **options):
+    def later(self, *arguments, save=session.Session.save, **options):
         monkeypatch.setattr(remote, "send", refuse)
         save(self, *arguments, **options)
 
-    monkeypatch.setattr(loop.Session, "save", later)
+    monkeypatch.setattr(session.Session, "save", later)
     with pytest.raises(BucketError, match="What was not sent is kept in ") as error:
         loop.pretrain(config(), url)
     assert error.value.status == 75

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from electra_jax.convert.formats.safetensors_file import WEIGHTS as SAFETENSORS
 from electra_jax.convert.formats.safetensors_file import indexed
 from electra_jax.convert.formats.tensors import MOST_TENSORS, Stored, Tensors, check_shape
 from electra_jax.spec import UserError
@@ -88,8 +89,12 @@ def read(files: list[Path]) -> Tensors:
     for file in files:
         try:
             with open(file, "rb") as opened:
-                zipped = opened.read(4) == b"PK\x03\x04"
-            stored |= _read_zip(file) if zipped else _read_older(file)
+                start = opened.read(9)
+            if start[8:] == b"{":  # a length of 8 bytes, then JSON
+                raise UserError(
+                    f"{file} holds safetensors by another name; rename it to {SAFETENSORS}"
+                )
+            stored |= _read_zip(file) if start[:4] == b"PK\x03\x04" else _read_older(file)
         except (OSError, zipfile.BadZipFile) as error:
             raise UserError(f"{file} is not a whole file of PyTorch tensors: {error}") from error
     return Tensors(stored)
