@@ -10,14 +10,13 @@ import numpy as np
 
 from electra_jax.data.baselines import Counted
 from electra_jax.learn.learner import Batch, Context, Keys, Sums
-from electra_jax.model import flops, initial
-from electra_jax.model.electra import Dimensions, Electra, Params
-from electra_jax.model.tokens import Tokens
-from electra_jax.objective import corrupt, losses
+from electra_jax.model import flops
+from electra_jax.model.electra import Dimensions, Params
+from electra_jax.objective import corrupt, losses, pair
 from electra_jax.objective.export import DETECTION, MASKED_LM, Export
-from electra_jax.objective.protocol import Defaults, Metric
+from electra_jax.objective.protocol import Defaults, Metric, PerToken, dropout, without_dropout
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops.vocabulary import SAMPLERS, HeadOutput, vocabulary_head
+from electra_jax.ops.vocabulary import SAMPLERS, HeadOutput
 from electra_jax.quantities import Range
 from electra_jax.spec import UserError, check_choice
 
@@ -26,8 +25,6 @@ RANGES = corrupt.RANGES | {
     "generator_weight": Range(0, 1e6),
     "discriminator_weight": Range(0, 1e6),
 }
-# Folded into the dropout key: the two networks drop independently.
-_GENERATOR, _DISCRIMINATOR = 0, 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +62,7 @@ class ElectraObjective(Defaults):
 
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters of both networks; float32."""
-        return initial.fresh(Electra(self.dims), key)
+        return pair.init(self.dims, key)
 
     def prepare(self, batch: Batch, keys: Keys) -> Batch:
         """Adds chosen, weights [B, K] and masked [B, L]."""
@@ -81,7 +78,7 @@ class ElectraObjective(Defaults):
 
     def loss(self, context: Context) -> tuple[jax.Array, Sums]:
         """The joint loss with dropout, from one forward pass of each network (the samples come from that pass too)."""
-        sums, _ = self._forward(context, context.keys["dropout"])
+        sums, _ = self._forward(context)
         mlm = sums["mlm_loss"] / (context.totals["masked"] + losses.EPSILON)
         detection = sums["disc_loss"] / (context.totals["valid"] + losses.EPSILON)
         return (
@@ -89,9 +86,9 @@ class ElectraObjective(Defaults):
             sums,
         )
 
-    def evaluate(self, context: Context) -> tuple[Sums, dict[str, jax.Array]]:
+    def evaluate(self, context: Context) -> tuple[Sums, PerToken]:
         """The same without dropout; scores for the rank-exact AUC."""
-        return self._forward(context, None)
+        return self._forward(without_dropout(context))
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """The original's evaluation list, the replaced fraction and the generator's entropy."""
@@ -138,83 +135,30 @@ class ElectraObjective(Defaults):
 
     def scores(self, params: Params, batch: Batch) -> jax.Array:
         """Logits that a token was replaced."""
-        return Electra(self.dims).apply(
-            {"params": params}, Tokens.of(batch), method=Electra.discriminate
-        )
+        return pair.detect(self.dims, params, batch, batch["ids"])
 
-    def _forward(
-        self, context: Context, dropout_key: jax.Array | None
-    ) -> tuple[Sums, dict[str, jax.Array]]:
-        params, batch = context.params, context.batch
+    def _forward(self, context: Context) -> tuple[Sums, PerToken]:
+        """(metric sums, arrays by token); with dropout where the context has a key of it."""
+        return pair.forward(self.dims, context, self._generate(context))
 
-        def dropout_noise(net: int) -> noise_ops.Noise | None:
-            if dropout_key is None:
-                return None
-            return noise_ops.for_rows(jax.random.fold_in(dropout_key, net), batch["rows"])
-
-        tokens = Tokens.of(batch)
-        generated = self._generate(context, tokens, dropout_noise(_GENERATOR))
-        # Corruption starts from the unmasked text: the discriminator sees [MASK] only if the generator drew it.
-        fake_BxL = corrupt.splice(
-            batch["ids"], batch["chosen"], batch["weights"], generated.sampled_BxK
-        )
-        # A correct guess counts as original.
-        replaced_BxL = (fake_BxL != batch["ids"]).astype(jnp.float32)
-        logit_BxL = Electra(self.dims).apply(
-            {"params": params},
-            tokens._replace(ids=fake_BxL),
-            dropout_noise(_DISCRIMINATOR),
-            method=Electra.discriminate,
-        )
-        valid_BxL = batch["docs"] > 0
-        sums = {
-            "mlm_loss": generated.loss,
-            "mlm_correct": generated.correct,
-            "sampled_correct": generated.sampled_correct,
-            "entropy": generated.entropy,
-            "masked": jnp.sum(batch["weights"]),
-            **losses.detection_sums(logit_BxL, replaced_BxL, valid_BxL),
-        }
-        return sums, {
-            "ids": fake_BxL,
-            "score": logit_BxL,
-            "label": replaced_BxL,
-            "valid": valid_BxL,
-        }
-
-    def _generate(
-        self, context: Context, tokens: Tokens, dropout: noise_ops.Noise | None
-    ) -> HeadOutput:
-        params, batch = context.params, context.batch
-        sample_noise = noise_ops.for_rows(context.keys["sample"], batch["rows"])
-        targets_BxK = jnp.take_along_axis(batch["ids"], batch["chosen"], axis=1)
-        if self.options.uniform_generator:
-            return _uniform(sample_noise, targets_BxK, batch["weights"], self.dims.vocab_size)
-        hidden_BxKxE, table_VxE, bias_V = Electra(self.dims).apply(
-            {"params": params},
-            tokens._replace(ids=batch["masked"]),
-            batch["chosen"],
-            dropout,
-            method=Electra.generate,
-        )
-        return vocabulary_head(
-            hidden_BxKxE,
-            table_VxE,
-            bias_V,
-            targets_BxK,
-            batch["weights"],
-            vocab_size=self.dims.vocab_size,
-            noise=sample_noise,
-            temperature=self.options.temperature,
-            disallow_correct=self.options.disallow_correct,
-            sampler=self.options.sampler,
+    def _generate(self, context: Context) -> HeadOutput:
+        o = self.options
+        if o.uniform_generator:
+            return _uniform(context, self.dims.vocab_size)
+        return pair.generate(
+            self.dims,
+            context,
+            dropout(context, pair.GENERATOR),
+            temperature=o.temperature,
+            disallow_correct=o.disallow_correct,
+            sampler=o.sampler,
         )
 
 
-def _uniform(
-    noise: noise_ops.Noise, targets_BxK: jax.Array, weights_BxK: jax.Array, vocab_size: int
-) -> HeadOutput:
+def _uniform(context: Context, vocab_size: int) -> HeadOutput:
     """The generator of the ablation: every id equally likely, loss the constant ln V, no parameters."""
+    noise, targets_BxK = pair.sample_noise(context), pair.targets(context.batch)
+    weights_BxK = context.batch["weights"]
     sampled_BxK = noise_ops.integers(noise, noise_ops.count(targets_BxK.shape[1]), vocab_size)
     log_v = float(np.log(vocab_size))
     masked = jnp.sum(weights_BxK)

@@ -111,8 +111,7 @@ class Defaults(learner.Defaults):
 
     def evaluate(self, context: Context) -> tuple[Sums, PerToken]:
         """The sums of the loss, taken without a key of dropout; nothing by token."""
-        keys = {name: key for name, key in context.keys.items() if name != "dropout"}
-        return self.loss(context._replace(keys=keys))[1], {}  # type: ignore[attr-defined]
+        return self.loss(without_dropout(context))[1], {}  # type: ignore[attr-defined]
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Every sum divided by the sum `count`."""
@@ -154,3 +153,9 @@ def dropout(context: Context, site: int | None = None) -> noise_ops.Noise | None
     if site is not None:
         key = jax.random.fold_in(key, site)
     return noise_ops.for_rows(key, context.batch["rows"])
+
+
+def without_dropout(context: Context) -> Context:
+    """The context without a key of dropout: that of an evaluation."""
+    keys = {name: key for name, key in context.keys.items() if name != "dropout"}
+    return context._replace(keys=keys)

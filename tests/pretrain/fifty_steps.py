@@ -30,10 +30,10 @@ STEPS = 50
 class Recorded(ElectraObjective):
     """The objective, whose sums carry what it saw and drew; nothing else is changed."""
 
-    def _forward(self, context, dropout_key):
-        sums, tokens = super()._forward(context, dropout_key)
+    def _forward(self, context):
+        sums, tokens = super()._forward(context)
         batch = context.batch
-        dropout = noise.for_rows(dropout_key, batch["rows"])
+        dropout = noise.for_rows(context.keys["dropout"], batch["rows"])
         seen = {
             "ids": batch["ids"],
             "masked": batch["masked"],
