@@ -5,6 +5,7 @@ import importlib.util
 import logging
 import os
 import random
+import signal
 import string
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ os.environ["XLA_FLAGS"] = (
 ).strip()
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # asks a real cloud, at every call
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that wants the network is a mistake
+# A shell that starts a job in the background has it ignore Ctrl-C, which some tests are about.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import jax
 import numpy as np
