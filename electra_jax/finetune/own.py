@@ -220,6 +220,10 @@ def _check_learning(path: str | Path, spec: NetworkSpec, task: str, shapes: Any)
     for out in (learned, predicted):
         if not isinstance(out, dict) or any(x.shape[:1] != (rows,) for x in out.values()):
             raise userfile.wrong(what, f"{name}.head", expected, userfile.described(out))
+    width = learned["logits"].shape[-1] if "logits" in learned else head.outputs
+    if kind.has_classes and width != head.outputs:
+        classes = f"logits with {head.outputs} outputs, as {name}.outputs says"
+        raise userfile.wrong(what, f"{name}.head", classes, userfile.described(learned))
     for member, found in (
         ("loss", jax.eval_shape(functools.partial(kind.loss, head), learned, shapes)),
         ("count", jax.eval_shape(kind.count, shapes)),

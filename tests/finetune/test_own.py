@@ -153,6 +153,11 @@ BAD_PREDICTIONS = (
         ("tokenizer.encode_batch", "tokenizer.encoded", "features, .*AttributeError"),
         ('batch["pair"]', 'batch["pairs"]', "head, line .*KeyError"),
         ('        return {"logits": dense', BAD_HEAD, "head: expected outputs"),
+        (
+            "self.spec.outputs, ",
+            "self.spec.outputs + 2, ",
+            r"head: expected logits with 3 outputs.*found {'logits': float32\[4, 5\]}",
+        ),
         ("    def head(self", BAD_LOSS, r"loss: expected the sum .*found float32\[4\]"),
         (
             "return found\n",
