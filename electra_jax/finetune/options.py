@@ -79,7 +79,8 @@ class HeadOptions:
 class OptimOptions:
     """The config section `optim`; None takes the paper's value for the model's width."""
 
-    name: str  # adam: the original's, without bias correction | adamw
+    # adam: the original's, without bias correction | adamw | lamb | muon | stable_adamw
+    name: str
     peak_lr: float | None
     layer_decay: float | None  # of the learning rate, a layer
     layer_decay_off_by_one: bool  # as in the released code: one more decay under the head
@@ -91,6 +92,12 @@ class OptimOptions:
     weight_decay: float
     clip_norm: float
     frozen_layers: int  # from below, embeddings included; -1: the embeddings alone
+    momentum: float = 0.95  # muon: decay of the mean of a matrix's gradient
+    adam_ratio: float = 1.0  # muon: rate of what Adam updates, as a ratio of the matrices' rate
+    matrices: str = (
+        "hidden"  # muon: what it updates: hidden (no tables, no head's last layer) | all
+    )
+    consistent_rms: float = 0.0  # muon: size of a step, such as 0.2; 0: by shape
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup <= 1:
@@ -120,6 +127,10 @@ class OptimOptions:
             eps=self.eps,
             weight_decay=self.weight_decay,
             clip_norm=self.clip_norm,
+            momentum=self.momentum,
+            adam_ratio=self.adam_ratio,
+            matrices=self.matrices,
+            consistent_rms=self.consistent_rms,
         )
 
 
@@ -282,8 +293,13 @@ def recipe(name: str, overrides: Sequence[str]) -> ConfigDict:
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with the section that it lacks if it was written before there was one."""
-    return {"report": to_dict(ReportSpec(tensorboard=False, wandb="")), **config}
+    """The config with the section and the options that it lacks if it was written before there were any."""
+    full = {"report": to_dict(ReportSpec(tensorboard=False, wandb="")), **config}
+    if isinstance(full.get("optim"), Mapping):
+        found = dataclasses.fields(OptimOptions)
+        defaults = {f.name: f.default for f in found if f.default is not dataclasses.MISSING}
+        full["optim"] = {**defaults, **full["optim"]}
+    return full
 
 
 def options(config: Mapping[str, Any]) -> Options:

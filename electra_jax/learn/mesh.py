@@ -158,6 +158,12 @@ def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     return traced
 
 
+def whole(x: jax.Array) -> jax.Array:
+    """x whole on every device of the mesh that the program being traced is made for."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return x if mesh.size <= 1 else jax.lax.with_sharding_constraint(x, P())
+
+
 def place(tree: Any, mesh: Mesh) -> Any:
     """The sharding of every leaf of a state (or its abstract shape), from PLACEMENT."""
 

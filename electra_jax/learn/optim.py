@@ -1,15 +1,17 @@
-"""The original's optimizer (Adam without bias correction), AdamW and LAMB, schedule, clipping, decay mask."""
+"""The optimizers (the original's Adam, AdamW, LAMB, Muon, StableAdamW), schedule, clipping, decay mask."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from electra_jax.ops.barrier import written
-from electra_jax.spec import UserError, check_choice
+from electra_jax.learn import muon
+from electra_jax.learn.adam import AdamMoments, clipped_updates, scale_by_adam
+from electra_jax.learn.arrays import flatten, nest
+from electra_jax.spec import UserError, check_choice, check_range
 
 Params = dict[str, Any]
 
@@ -18,7 +20,8 @@ Params = dict[str, Any]
 class OptimSpec:
     """The config section `optim`."""
 
-    name: str  # optimizer: adam (the original's, without bias correction) | adamw (with it) | lamb
+    # optimizer: adam (the original's, without bias correction) | adamw (with it) | lamb | muon | stable_adamw
+    name: str
     peak_lr: float  # the highest learning rate, which warmup rises to and decay comes down from
     warmup: int  # steps in which the rate rises from 0
     lr_power: float  # power of the polynomial decay to 0; 1: linear, 0: none
@@ -27,14 +30,37 @@ class OptimSpec:
     eps: float  # added to the root of the second moment
     weight_decay: float  # decoupled weight decay, times the learning rate
     clip_norm: float  # norm of the whole gradient above which it is scaled down
+    momentum: float = 0.95  # muon: decay of the mean of a matrix's gradient
+    adam_ratio: float = 1.0  # muon: rate of what Adam updates, as a ratio of the matrices' rate
+    matrices: str = (
+        "hidden"  # muon: what it updates: hidden (no tables, no head's last layer) | all
+    )
+    consistent_rms: float = (
+        0.0  # muon: size of a step, such as 0.2; 0: by shape, as Jordan's and optax's
+    )
 
     def __post_init__(self) -> None:
-        check_choice("optim.name", self.name, ("adam", "adamw", "lamb"))
+        check_choice("optim.name", self.name, tuple(DIRECTIONS))
+        check_choice("optim.matrices", self.matrices, tuple(muon.MATRICES))
+        self._check_muons()
         for name in ("peak_lr", "warmup", "weight_decay"):
             if (value := getattr(self, name)) < 0:
                 raise UserError(f"optim.{name}={value} must not be negative")
         if self.clip_norm <= 0:
             raise UserError(f"optim.clip_norm={self.clip_norm} must be above 0")
+
+    def _check_muons(self) -> None:
+        own = ("momentum", "adam_ratio", "matrices", "consistent_rms")
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name in own and self.name != "muon" and value != f.default:
+                raise UserError(
+                    f"optim.{f.name}={value} is an option of muon, but optim.name={self.name}; leave it at "
+                    f"{f.default} or set --config.optim.name=muon"
+                )
+        check_range("optim.momentum", self.momentum, "[0, 1)")
+        check_range("optim.adam_ratio", self.adam_ratio, "[0, inf)")
+        check_range("optim.consistent_rms", self.consistent_rms, "[0, inf)")
 
 
 def learning_rate(spec: OptimSpec, step: jax.Array, total_steps: int) -> jax.Array:
@@ -49,72 +75,96 @@ def learning_rate(spec: OptimSpec, step: jax.Array, total_steps: int) -> jax.Arr
 
 
 def direction(spec: OptimSpec) -> optax.GradientTransformationExtraArgs:
-    """Gradients -> what is subtracted, times the learning rate: Adam's step plus decoupled weight decay.
+    """Gradients -> what is subtracted, times the learning rate: the optimizer's step plus decoupled weight decay.
 
     `update` also takes `finite`, a boolean scalar: where it is False the state stays as it was.
-    LAMB (You et al., 2020, arXiv:1904.00962) scales this, for every tensor that is decayed, by the
-    ratio of the tensor's norm to the step's; biases and LayerNorms keep Adam's step.
     """
-    adam = scale_by_adam(spec.beta1, spec.beta2, spec.eps, unbiased=spec.name != "adam")
-    decayed = optax.chain(adam, optax.add_decayed_weights(spec.weight_decay, mask=decay_mask))
-    if spec.name == "lamb":
-        return optax.chain(decayed, optax.masked(optax.scale_by_trust_ratio(), decay_mask))
-    return decayed
+    return DIRECTIONS[spec.name](spec)
 
 
-class AdamMoments(NamedTuple):
-    """First and second moment, shaped like the parameters."""
-
-    mu: Any
-    nu: Any
+def _adam(spec: OptimSpec) -> optax.GradientTransformationExtraArgs:
+    return optax.chain(_scaled(spec, unbiased=False), _decay(spec))
 
 
-def scale_by_adam(
-    beta1: float, beta2: float, eps: float, unbiased: bool
+def _adamw(spec: OptimSpec) -> optax.GradientTransformationExtraArgs:
+    return optax.chain(_scaled(spec), _decay(spec))
+
+
+def _lamb(spec: OptimSpec) -> optax.GradientTransformationExtraArgs:
+    """AdamW's step scaled, for every tensor that is decayed, by the ratio of the tensor's norm to the step's.
+
+    Biases and LayerNorms keep Adam's step (You et al., 2020, arXiv:1904.00962).
+    """
+    return optax.chain(_adamw(spec), optax.masked(optax.scale_by_trust_ratio(), decay_mask))
+
+
+def _stable_adamw(spec: OptimSpec) -> optax.GradientTransformationExtraArgs:
+    return clipped_updates(_scaled(spec), _decay(spec), spec.beta2, spec.eps)
+
+
+def _muon(spec: OptimSpec) -> optax.GradientTransformationExtraArgs:
+    """Muon with decay; what Adam updates moves, and decays, at `adam_ratio` times the rate."""
+    matrices = muon.MATRICES[spec.matrices]
+    steps = muon.scale_by_muon(
+        _scaled(spec, nesterov=True),
+        momentum=spec.momentum,
+        eps=spec.eps,
+        consistent_rms=spec.consistent_rms,
+        matrices=matrices,
+    )
+
+    def slower(updates: Params, params: Params | None) -> Params:
+        del params
+        return nest(
+            {
+                path: x if matrices(path, x) else spec.adam_ratio * x
+                for path, x in flatten(updates).items()
+            }
+        )
+
+    return optax.chain(steps, _decay(spec), optax.stateless(slower))
+
+
+DIRECTIONS: dict[str, Callable[[OptimSpec], optax.GradientTransformationExtraArgs]] = {
+    "adam": _adam,
+    "adamw": _adamw,
+    "lamb": _lamb,
+    "muon": _muon,
+    "stable_adamw": _stable_adamw,
+}
+
+
+def _scaled(
+    spec: OptimSpec, unbiased: bool = True, nesterov: bool = False
 ) -> optax.GradientTransformationExtraArgs:
-    """m / (sqrt(v) + eps) with plain moving averages, BERT's and ELECTRA's Adam, or `unbiased` ones."""
+    return scale_by_adam(spec.beta1, spec.beta2, spec.eps, unbiased=unbiased, nesterov=nesterov)
 
-    def init(params: Params) -> AdamMoments | optax.ScaleByAdamState:
-        moments = (jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params))
-        if unbiased:
-            return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), *moments)
-        return AdamMoments(*moments)
 
-    def update(
-        grads: Params,
-        state: AdamMoments | optax.ScaleByAdamState,
-        params: Params | None = None,
-        *,
-        finite: jax.Array | bool = True,
-        **extra: Any,
-    ) -> tuple[Params, AdamMoments | optax.ScaleByAdamState]:
-        del params, extra
-        keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
-        mu = jax.tree.map(lambda m, g: keep(beta1 * m + (1 - beta1) * g, m), state.mu, grads)
-        nu = jax.tree.map(lambda v, g: keep(beta2 * v + (1 - beta2) * g * g, v), state.nu, grads)
-        moments = mu, nu = written((mu, nu))
-        if unbiased:
-            count = keep(optax.safe_increment(state.count), state.count)
-            mu = optax.tree.bias_correction(mu, beta1, count)
-            nu = optax.tree.bias_correction(nu, beta2, count)
-        step = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mu, nu)
-        if unbiased:
-            return step, optax.ScaleByAdamState(count, *moments)
-        return step, AdamMoments(*moments)
-
-    return optax.GradientTransformationExtraArgs(init, update)
+def _decay(spec: OptimSpec) -> optax.GradientTransformation:
+    return optax.add_decayed_weights(spec.weight_decay, mask=decay_mask)
 
 
 def with_moments(opt_state: Any, *, mu: Params, nu: Params, count: jax.Array) -> Any:
-    """An optimizer state with these moments, of a run that had done `count` steps, in place of its own."""
+    """An optimizer state with these moments of Adam, of a run that had done `count` steps, in place of its own.
+
+    UserError where the optimizer is another one.
+    """
+    if any(isinstance(x, muon.MuonState) for x in jax.tree.leaves(opt_state, is_leaf=_is_moments)):
+        raise UserError(
+            "the import brought the moments of Adam, which optim.name=muon cannot go on with; set "
+            "--config.optim.name=adam, or import a folder of transformers, which has weights alone"
+        )
 
     def replaced(node: Any) -> Any:
         if isinstance(node, optax.ScaleByAdamState):
             return optax.ScaleByAdamState(count, mu, nu)
         return AdamMoments(mu, nu) if isinstance(node, AdamMoments) else node
 
-    is_adam = lambda node: isinstance(node, AdamMoments | optax.ScaleByAdamState)  # noqa: E731
-    return jax.tree.map(replaced, opt_state, is_leaf=is_adam)
+    return jax.tree.map(replaced, opt_state, is_leaf=_is_moments)
+
+
+def _is_moments(node: Any) -> bool:
+    return isinstance(node, AdamMoments | optax.ScaleByAdamState | muon.MuonState)
 
 
 def decay_mask(params: Params) -> Any:

@@ -181,3 +181,23 @@ def test_padding_and_empty_rows_change_nothing(data, mesh):
         state = program.init(None, [0], [1e-3])
         losses.append(float(program.step("task", state, data.batch(numbers, length))[1]["loss"]))
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_muon_runs_in_one_program_with_a_rate_each(data, mesh, ordered):
+    """Catches Newton-Schulz over the axis of runs, rates by layer that its scale undoes, and a state without a rule of
+    placement: one step of two runs is that of each alone, and a lower layer's matrix moves by its factor."""
+    spec = make_spec(name="muon", momentum=0.9, adam_ratio=0.5, warmup=0.0)
+    batch = data.batch(ordered.rows(0, 3), 16)
+    alone, both = Program(spec, mesh), Program(spec, mesh, 2)
+    begun = alone.init(None, [3], [1e-2])
+    before = arrays.flatten(jax.device_get(begun["params"]))
+    after, _ = alone.step("task", begun, batch)
+    after = arrays.flatten(jax.device_get(after["params"]))
+    together, _ = both.step("task", both.init(None, [3, 3], [1e-2, 2e-2]), rows.stack([batch] * 2))
+    for name, x in arrays.flatten(jax.device_get(together["params"])).items():
+        moved = after[name] - before[name]
+        assert np.allclose(x[0] - before[name], moved, rtol=1e-3, atol=1e-6), name
+        assert np.allclose(x[1] - before[name], 2 * moved, rtol=1e-3, atol=1e-6), name
+    moved = {name: np.linalg.norm(after[name] - before[name]) for name in after}
+    query, dense = "encoder/layer_0/query/kernel", "heads_task/dense/kernel"
+    assert moved[query] / moved[dense] == pytest.approx(0.8, rel=0.2)
