@@ -20,8 +20,7 @@ Params = dict[str, Any]
 class OptimSpec:
     """The config section `optim`."""
 
-    # optimizer: adam (the original's, without bias correction) | adamw (with it) | lamb | muon | stable_adamw
-    name: str
+    name: str  # adam (the original's, uncorrected) | adamw (corrected) | lamb | muon | stable_adamw
     peak_lr: float  # the highest learning rate, which warmup rises to and decay comes down from
     warmup: int  # steps in which the rate rises from 0
     lr_power: float  # power of the polynomial decay to 0; 1: linear, 0: none
