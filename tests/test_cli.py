@@ -114,8 +114,8 @@ def trained(made: Path) -> Path:
         (["pretain"], "Did you mean 'pretrain'"),
         (
             ["xyz"],
-            "Known: vocab, prepare, pretrain, plan, evaluate, export, import, bench, score, finetune, "
-            "predict, quickstart",
+            "Known: vocab, prepare, pretrain, plan, evaluate, export, import, bench, score, score-text, "
+            "finetune, predict, quickstart",
         ),
         (["vocab", "--kind", "bpe", "--size", "9", "--output", "o"], "--input"),
         (["vocab", "--inptu", "x"], "unknown flag '--inptu'. Did you mean '--input'"),

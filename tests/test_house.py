@@ -44,9 +44,10 @@ EDGES: dict[str, str] = {
     "verdict": "data learn pretrain spec text workdir",
     "finetune": "convert files host learn model objective ops pretrain records "
     "remote spec tasks text userfile workdir",
+    "scoring": "convert data finetune learn model objective ops records remote spec text workdir",
     "quickstart": "files spec text verdict",
     "cli": "bench convert data files finetune host plan pretrain quickstart "
-    "remote schemes spec text userfile",
+    "remote schemes scoring spec text userfile",
     "__main__": "cli",
 }
 FORBIDDEN = {"torch", "transformers", "tensorflow", "pytest"}

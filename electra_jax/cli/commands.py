@@ -11,7 +11,7 @@ from electra_jax.cli import flags, leaving
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 BROKEN_PIPE = 141  # 128 + SIGPIPE
-COMPUTING = {"pretrain", "evaluate", "bench", "finetune", "predict", "quickstart"}
+COMPUTING = {"pretrain", "evaluate", "bench", "finetune", "predict", "quickstart", "score-text"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -367,6 +367,16 @@ def _score(options: argparse.Namespace) -> None:
     print(json.dumps(values, indent=2, ensure_ascii=False))
 
 
+def _score_text(options: argparse.Namespace) -> None:
+    from electra_jax.scoring import command
+
+    names = ("head", "word_l2r", "windows", "tokens", "as_json", "step", "average")
+    chosen = {name: getattr(options, name) for name in names}
+    command.run(
+        options.model, given=options.text, file=options.input, pairs_file=options.pairs, **chosen
+    )
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "vocab": _vocab,
     "prepare": _prepare,
@@ -377,6 +387,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "import": _import,
     "bench": _bench,
     "score": _score,
+    "score-text": _score_text,
     "finetune": _finetune,
     "predict": _predict,
     "quickstart": _quickstart,

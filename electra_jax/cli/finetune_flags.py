@@ -1,4 +1,4 @@
-"""The flags of the commands that fine-tune an encoder and use what came of it: finetune, predict, score."""
+"""The flags of the commands that use a model: finetune, predict, score, score-text."""
 
 from electra_jax.cli.grammar import Command, at_least
 from electra_jax.cli.run_flags import several_processes
@@ -96,3 +96,52 @@ def score(command: Command) -> None:
         c.add_argument(
             f"--{name}", metavar="COLUMN", help=f"column of the {name} in references of your own"
         )
+
+
+def score_text(command: Command) -> None:
+    """Adds `score-text`."""
+    c = command(
+        "score-text",
+        "score texts by a pretrained model: pseudo-log-likelihoods, or how original a discriminator finds them",
+        "electra-jax score-text --model run/ 'The cats sit on the mat.' 'The cats sits on the mat.'\n"
+        "  electra-jax score-text --model hf/generator --input texts.txt --json > scores.jsonl\n"
+        "  electra-jax score-text --model run/ --head masked-lm --pairs blimp.jsonl.gz",
+    )
+    c.add_argument(
+        "--model", required=True, metavar="DIR", help="pretraining workdir, or model folder"
+    )
+    c.add_argument("text", nargs="*", metavar="TEXT", help="what to score; - for standard input")
+    c.add_argument(
+        "--input", default="", metavar="FILE", help="a text a line; - for standard input"
+    )
+    c.add_argument(
+        "--pairs",
+        default="",
+        metavar="FILE",
+        help="JSON lines with sentence_good and sentence_bad (BLiMP): in what share is the good one scored higher",
+    )
+    c.add_argument(
+        "--head",
+        default="",
+        metavar="NAME",
+        help="which, of a model with several: energy, masked-lm (of a generator, too), detection (default: that of the "
+        "model to fine-tune)",
+    )
+    c.add_argument(
+        "--word-l2r",
+        action="store_true",
+        help="masked LM: mask the rest of the word together with each of its tokens",
+    )
+    c.add_argument(
+        "--windows",
+        action="store_true",
+        help="score what is longer than the model reads in windows that overlap (default: refuse it)",
+    )
+    c.add_argument("--tokens", action="store_true", help="a line for every token, too")
+    c.add_argument(
+        "--json", dest="as_json", action="store_true", help="a JSON object a text, tokens included"
+    )
+    c.add_argument("--step", type=at_least(0), help="checkpoint of a workdir (default: the newest)")
+    c.add_argument(
+        "--average", action="store_true", help="the average of a workdir's weights in their place"
+    )

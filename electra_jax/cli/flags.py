@@ -64,6 +64,7 @@ _COMMANDS = (
     run_flags.import_,
     run_flags.bench,
     finetune_flags.score,
+    finetune_flags.score_text,
     finetune_flags.finetune,
     finetune_flags.predict,
     run_flags.quickstart,

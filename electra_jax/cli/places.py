@@ -17,6 +17,7 @@ ON_BUCKETS = {
     "import": ("workdir", "discriminator", "generator"),
     "finetune": ("workdir", "init", "data_dir", "train", "dev", "test", "tokenizer", *_TASK),
     "predict": ("workdir", "input", "output"),
+    "score-text": ("model", "input", "pairs"),
     "score": ("references", "predictions", "null_odds"),
 }
 # Flags and keys whose text is no path: names of columns, an engine's options.

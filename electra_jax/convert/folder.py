@@ -196,7 +196,8 @@ def _parse_config(
     if notes is not None and not isinstance(notes, dict):
         problems.append(f"electra_jax is {records.short(notes)}, expected a JSON object")
     elif notes is not None:
-        records.check(notes, {"tying": str | None}, f"{path / CONFIG}, electra_jax")
+        kinds = {"tying": str | None, "energy": bool | None}
+        records.check(notes, kinds, f"{path / CONFIG}, electra_jax")
     if problems:
         raise UserError(
             f"{path / CONFIG} does not describe a model this program computes:\n  "

@@ -10,10 +10,11 @@ import numpy as np
 from electra_jax import files, remote
 from electra_jax.convert import exportable, folder, grow, names, pair
 from electra_jax.convert.card import About, card
+from electra_jax.convert.exportable import Exportable
 from electra_jax.convert.folder import Model, Options
 from electra_jax.convert.formats import tf1_names
 from electra_jax.convert.formats.tensors import Tensors
-from electra_jax.convert.names import Entry
+from electra_jax.convert.names import Entry, Shape
 from electra_jax.model.electra import Dimensions
 from electra_jax.objective import registry
 from electra_jax.objective.export import DETECTION, ENCODER, MASKED_LM, Export
@@ -47,22 +48,20 @@ def _export(
     found = exportable.read(workdir, step, average)
     stated = About(about.languages or found.facts.about.languages, about.license)
     facts = replace(found.facts, about=stated)
-    exports, shapes = found.exports, [pair.shape_of(found.dims, e.spec) for e in found.exports]
-    tables = [names.table(*one) for one in zip(exports, shapes, strict=True)]
-    params = _named(found.params, exports, tables)
-    what = f"the parameters in {name}"
-    tensors = names.export(params, tables, found.dims.padded_rows, what)
+    leaving = models(found, name)
     tokenizer = tokenizers.load(found.tokenizer)
     spec = found.dims.spec
     with files.new_folder(output) as temporary:
         written = []
-        for model, shape, values in zip(exports, shapes, tensors, strict=True):
+        for model, shape, values in leaving:
             if not model.trained:
                 continue
             path = temporary / model.name
             path.mkdir()
-            notes = {"tying": model.tying} if model.tying else None
-            options = Options(spec.dropout, spec.attention_dropout, spec.init_std, notes)
+            notes = ({"tying": model.tying} if model.tying else {}) | (
+                {"energy": True} if model.energy else {}
+            )
+            options = Options(spec.dropout, spec.attention_dropout, spec.init_std, notes or None)
             folder.write(path, shape, options, model.hf_class, tokenizer.special.pad, values)
             tokenizer.save(path, max_length=shape.positions)
             parameters = sum(value.size for value in values.values())
@@ -71,6 +70,16 @@ def _export(
     if found.note:
         print(found.note, file=sys.stderr)
     return written
+
+
+def models(found: Exportable, name: str) -> list[tuple[Export, Shape, dict[str, np.ndarray]]]:
+    """The models of a workdir of this name: each with its numbers and its tensors by their names."""
+    exports, shapes = found.exports, [pair.shape_of(found.dims, e.spec) for e in found.exports]
+    tables = [names.table(*one) for one in zip(exports, shapes, strict=True)]
+    params = _named(found.params, exports, tables)
+    what = f"the parameters in {name}"
+    tensors = names.export(params, tables, found.dims.padded_rows, what)
+    return list(zip(exports, shapes, tensors, strict=True))
 
 
 def import_(

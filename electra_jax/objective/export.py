@@ -21,4 +21,6 @@ class Export:
     encoder: str = "encoder"  # path of its encoder
     head: str = ""  # path of its head; none for an encoder alone
     tying: str = ""  # note for who imports it again together with the model it shares with; empty: none needed
+    # A detection head's logits are energies: minus their sum is a pseudo-log-likelihood, up to a constant a token.
+    energy: bool = False
     trained: bool = True  # False: nothing was learned by it, and it is not written

@@ -1,6 +1,6 @@
 """Masked-LM loss and Gumbel-max samples at the chosen positions: the seam, and which implementations there are."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from electra_jax.ops.kernel import Implementation, Operation, in_module
 from electra_jax.ops.noise import Noise
 from electra_jax.ops.vocabulary import tiles, whole
-from electra_jax.ops.vocabulary.slots import ROWS, HeadOptions, Inputs
+from electra_jax.ops.vocabulary.slots import ROWS, HeadOptions, Inputs, PerSlot
 
 TILE = 2048  # ids of a tile; a vocabulary that is no larger is taken whole
 
@@ -34,12 +34,11 @@ class HeadOutput(NamedTuple):
     log_q_BxK: jax.Array
 
 
-def vocabulary_head(
+def vocabulary_slots(
     hidden_BxKxE: jax.Array,
     table_VxE: jax.Array,
     bias_V: jax.Array,
     targets_BxK: jax.Array,
-    weights_BxK: jax.Array,
     *,
     vocab_size: int,
     noise: Noise,
@@ -47,11 +46,11 @@ def vocabulary_head(
     disallow_correct: bool = False,
     sampler: str = "gumbel",
     tile: int | None = None,
-) -> HeadOutput:
-    """Softmax cross-entropy against the targets and a sample per position, argmax of logits / T + Gumbel noise.
+) -> PerSlot:
+    """Of every position: softmax cross-entropy against the target, and a sample, argmax of logits / T + Gumbel noise.
 
     The product runs in the hidden states' dtype and accumulates in float32; everything after it is float32. Ids from
-    `vocab_size` on are padding of the table and can be neither learned nor drawn. No gradient flows through samples.
+    `vocab_size` on are padding of the table and can be neither learned nor drawn. The loss alone has a gradient.
     `sampler` names one of samplers.SAMPLERS: other noise, the same distribution.
     `tile` (default TILE) is how many ids are computed at once; it changes nothing but rounding.
     """
@@ -62,8 +61,22 @@ def vocabulary_head(
         tile=TILE if tile is None else tile,
         sampler=sampler,
     )
-    inputs = Inputs(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise)
-    slot = _HEAD(inputs, options=options)
+    slot: PerSlot = _HEAD(
+        Inputs(hidden_BxKxE, table_VxE, bias_V, targets_BxK, noise), options=options
+    )
+    return slot
+
+
+def vocabulary_head(
+    hidden_BxKxE: jax.Array,
+    table_VxE: jax.Array,
+    bias_V: jax.Array,
+    targets_BxK: jax.Array,
+    weights_BxK: jax.Array,
+    **options: Any,
+) -> HeadOutput:
+    """The sums of `vocabulary_slots`, which has the options, over positions by weight, and the samples."""
+    slot = vocabulary_slots(hidden_BxKxE, table_VxE, bias_V, targets_BxK, **options)
 
     def total(x_BxK: jax.Array) -> jax.Array:
         return jnp.sum(x_BxK.astype(jnp.float32) * weights_BxK)

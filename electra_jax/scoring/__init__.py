@@ -1,0 +1,1 @@
+"""Scores of texts by a pretrained model: pseudo-log-likelihoods, and minimal pairs judged by them."""
