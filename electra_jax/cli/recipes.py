@@ -9,7 +9,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from electra_jax import userfile
-from electra_jax.spec import UnknownConfig, UserError, load_config, overridden, shipped_configs
+from electra_jax.spec import (
+    UnknownConfig,
+    UserError,
+    flat,
+    load_config,
+    overridden,
+    shipped_configs,
+)
 
 
 def load(
@@ -30,7 +37,21 @@ def load(
         raise UserError(
             f"--config {name} is for electra-jax finetune; here one of:\n{listed(command)}"
         )
-    return overridden(_with_own_objective(name, config, [*overrides, *later]), overrides)
+    own = _with_own_objective(name, config, [*overrides, *later])
+    return overridden(_with_left_out(own, [*overrides, *later]), overrides)
+
+
+def _with_left_out(
+    config: ConfigDict | dict[str, Any], overrides: Sequence[str]
+) -> ConfigDict | dict[str, Any]:
+    """The config with the options that it leaves out, where an override may name one of them."""
+    there = flat(config.to_dict() if isinstance(config, ConfigDict) else config)
+    if all(o.partition("=")[0] in there for o in overrides):
+        return config  # what follows imports the training code, which takes seconds
+    from electra_jax.pretrain import options
+
+    plain = config.to_dict() if isinstance(config, ConfigDict) else config
+    return options.complete(plain)
 
 
 def _with_own_objective(

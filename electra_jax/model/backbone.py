@@ -8,15 +8,16 @@ import jax.numpy as jnp
 
 from electra_jax.model.blocks import BLOCKS, LayerSpec, Stream
 from electra_jax.model.initial import truncated_normal
-from electra_jax.model.layers import Norm, padded_vocab
+from electra_jax.model.layers import Norm, ScaleNorm, padded_vocab
 from electra_jax.model.tokens import Tokens
+from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.lookup import take_of_few
 from electra_jax.ops.noise import Noise
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingsSpec:
-    """Three tables of one width; that of words is padded with rows of zeros."""
+    """Tables of one width; that of words is padded with rows of zeros."""
 
     vocab_size: int
     positions: int
@@ -34,6 +35,7 @@ class EncoderSpec:
     embedding: int
     stack: tuple[LayerSpec, ...]  # the lowest first
     remat: bool = False  # compute each layer again in the backward pass
+    final_norm: bool = False  # on the last layer's stream: of pre-norm layers
 
     @property
     def layers(self) -> int:
@@ -70,6 +72,23 @@ class Embeddings(nn.Module):
         return self.norm(x_BxLxE, noise)
 
 
+class WordEmbeddings(nn.Module):
+    """Word embeddings and their norm alone: rotary positions are in the layers, and there are no types."""
+
+    spec: EmbeddingsSpec
+
+    def setup(self) -> None:
+        s = self.spec
+        padded = truncated_normal(s.init_std, zeros=padded_vocab(s.vocab_size) - s.vocab_size)
+        self.word = self.param("word", padded, (s.vocab_size, s.width))
+        self.norm = ScaleNorm(s.dtype)
+
+    def __call__(self, tokens: Tokens, noise: Noise | None) -> jax.Array:
+        """Embeddings [B, L, E] in the residual dtype; dropout when there is noise."""
+        x_BxLxE = self.norm(jnp.take(self.word, tokens.ids, axis=0))
+        return noise_ops.dropout(x_BxLxE, self.spec.dropout, noise)
+
+
 class Encoder(nn.Module):
     """Embeddings [B, L, E] -> hidden states [B, L, D]."""
 
@@ -98,6 +117,8 @@ class Encoder(nn.Module):
             stream = block(layer, name=f"layer_{i}")(stream, tokens, noise and noise.at(1 + i))
             if s.remat:  # The backward pass keeps what a layer takes.
                 stream = Stream(stream.value)
+        if s.final_norm:
+            return ScaleNorm(first.residual_dtype, name="final_norm")(stream.value)
         return stream.value
 
 

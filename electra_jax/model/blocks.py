@@ -9,11 +9,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from electra_jax.model.layers import Weights, scale_and_shift
+from electra_jax.model.layers import Matrix, ScaleNorm, Weights, scale_and_shift
 from electra_jax.model.tokens import Tokens
 from electra_jax.ops import dense
-from electra_jax.ops.attention import Mask, self_attention
-from electra_jax.ops.feedforward import feed_forward
+from electra_jax.ops import noise as noise_ops
+from electra_jax.ops.attention import Mask, Rotation, self_attention
+from electra_jax.ops.feedforward import feed_forward, gated_feed_forward
 from electra_jax.ops.noise import Noise
 from electra_jax.ops.norm import residual_norm
 
@@ -35,6 +36,12 @@ class LayerSpec:
     residual_dtype: str  # of the stream between layers
     recompute_attention: bool = False  # in the backward pass, from queries, keys and values
     block: str = "post_norm"  # its family, a name of BLOCKS
+    window: int | None = None  # the farthest key that a query sees, in tokens; None: all
+    rope_theta: float = 0.0  # base of rotary positions; 0: none, they are in the embeddings
+    # Of pre-norm layers:
+    mlp_dropout: float = 0.0  # of the numbers between the feed-forward products
+    out_init_std: float = 0.0  # of the products that end a branch
+    normed: bool = True  # whether attention reads its own norm of the stream; the lowest layer reads the embeddings'
 
 
 class Stream(NamedTuple):
@@ -80,7 +87,12 @@ def attend(
     )
     if spec.recompute_attention:
         attention = jax.checkpoint(attention)
-    return attention(qkv_BxLxM, bias_M, Mask(tokens.docs), noise=noise)
+    rotation = None
+    if spec.rope_theta:
+        rotation = Rotation.of(tokens.positions, spec.width // spec.heads, spec.rope_theta)
+    return attention(
+        qkv_BxLxM, bias_M, Mask(tokens.docs, spec.window), noise=noise, rotation=rotation
+    )
 
 
 def _weights(spec: LayerSpec, name: str, inputs: int, outputs: int) -> tuple[jax.Array, jax.Array]:
@@ -135,4 +147,47 @@ class PostNormBlock(nn.Module):
         return self.output_norm(stream, branch, noise and noise.at(2))
 
 
-BLOCKS: dict[str, type[nn.Module]] = {"post_norm": PostNormBlock}
+class PreNormBlock(nn.Module):
+    """ModernBERT's layer (arXiv:2412.13663): x += attention(LN(x)); x += feed-forward(LN(x)), without biases.
+
+    The feed-forward is a GeGLU. Its two first matrices are parameters of their own, as those of queries, keys and
+    values are: an optimizer that treats a matrix as a whole then meets what the model multiplies by, and each is split
+    over devices by itself. Dropout where transformers' class has it: attention weights and output, GeGLU's product.
+    """
+
+    spec: LayerSpec
+
+    @nn.compact
+    def __call__(self, stream: Stream, tokens: Tokens, noise: Noise | None) -> Stream:
+        """The stream after this layer."""
+        dtype, x_BxLxD = self.spec.dtype, stream.value
+        read_BxLxD = x_BxLxD.astype(dtype)
+        if self.spec.normed:
+            read_BxLxD = ScaleNorm(dtype, name="attention_norm")(x_BxLxD)
+        x_BxLxD += self._attention(read_BxLxD, tokens, noise).astype(x_BxLxD.dtype)
+        read_BxLxD = ScaleNorm(dtype, name="feed_forward_norm")(x_BxLxD)
+        return Stream(x_BxLxD + self._feed_forward(read_BxLxD, noise).astype(x_BxLxD.dtype))
+
+    def _attention(self, x_BxLxD: jax.Array, tokens: Tokens, noise: Noise | None) -> jax.Array:
+        s = self.spec
+        kernels = [self._matrix(name, s.width, s.width) for name in ("query", "key", "value")]
+        qkv_BxLxM = dense.product(x_BxLxD, jnp.concatenate(kernels, axis=1))
+        no_bias_M = jnp.zeros((3 * s.width,), jnp.float32)
+        mixed_BxLxD = attend(s, qkv_BxLxM, no_bias_M, tokens, noise and noise.at(0))
+        out_BxLxD = dense.product(mixed_BxLxD, self._matrix("out", s.width, s.width, last=True))
+        return noise_ops.dropout(out_BxLxD, s.attention_dropout, noise and noise.at(1))
+
+    def _feed_forward(self, x_BxLxD: jax.Array, noise: Noise | None) -> jax.Array:
+        s = self.spec
+        up_DxF, gate_DxF = (self._matrix(name, s.width, s.ffn) for name in ("up", "gate"))
+        down_FxD = self._matrix("down", s.ffn, s.width, last=True)
+        return gated_feed_forward(
+            x_BxLxD, up_DxF, gate_DxF, down_FxD, dropout=s.mlp_dropout, noise=noise and noise.at(2)
+        )
+
+    def _matrix(self, name: str, inputs: int, outputs: int, last: bool = False) -> jax.Array:
+        s = self.spec
+        return Matrix(inputs, outputs, s.out_init_std if last else s.init_std, s.dtype, name=name)()
+
+
+BLOCKS: dict[str, type[nn.Module]] = {"post_norm": PostNormBlock, "pre_norm": PreNormBlock}

@@ -7,10 +7,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from electra_jax.model.backbone import Backbone, Embeddings, EmbeddingsSpec, Encoder, EncoderSpec
+from electra_jax.model import family as families
+from electra_jax.model.backbone import Backbone, EmbeddingsSpec, Encoder, EncoderSpec
 from electra_jax.model.blocks import LayerSpec
-from electra_jax.model.heads import DiscriminatorHead, GeneratorHead
+from electra_jax.model.family import FAMILIES, Family
 from electra_jax.model.layers import padded_vocab
+from electra_jax.model.options import MODERN, EncoderOptions
 from electra_jax.model.tokens import Tokens
 from electra_jax.ops.noise import Noise
 from electra_jax.spec import UserError, check_choice
@@ -34,29 +36,11 @@ REMATS = ("none", "attention", "layer")  # each keeps less than the one before
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderOptions:
-    """What the config section `model` says of an encoder, in pretraining and fine-tuning alike."""
-
-    layers: int  # layers of the discriminator's encoder
-    width: int  # width of its hidden states
-    heads: int  # heads of its attention, which divide the width
-    ffn: int  # width of its feed-forward layers
-    embedding: int  # width of the embeddings, which both networks share
-    positions: int  # the longest row
-    types: int  # kinds of segments that a row may have
-    dropout: float  # probability that a hidden number is dropped in training
-    attention_dropout: float  # probability that an attention weight is dropped in training
-    init_std: float  # standard deviation of fresh weights
-    dtype: str  # type of matrix products: float32 | bfloat16
-    residual_dtype: str  # type of the stream between layers: float32 | bfloat16
-    remat: str  # what of each layer the backward pass computes again: none | attention | layer
-
-
-@dataclass(frozen=True, kw_only=True)
 class ModelSpec(EncoderOptions):
     """The config section `model` of pretraining: the discriminator's encoder, and the generator's as ratios of it.
 
-    The generator's heads are width // 64, its feed-forward width 4 x width.
+    The generator's heads are width // 64, its feed-forward width 4 x width; in the modern family a generator of the
+    same width has the discriminator's of both.
     """
 
     generator_size: float  # ratio of the generator's width to the discriminator's
@@ -67,6 +51,7 @@ class ModelSpec(EncoderOptions):
     def __post_init__(self) -> None:
         check_choice("model.tying", self.tying, ("embeddings", "none", "all"))
         check_choice("model.remat", self.remat, REMATS)
+        check_choice("model.family", self.family, tuple(FAMILIES))
         for name in ("dtype", "residual_dtype"):
             check_choice(f"model.{name}", getattr(self, name), ("float32", "bfloat16"))
         for name in ("layers", "width", "heads", "ffn", "embedding", "positions", "types"):
@@ -82,7 +67,7 @@ class ModelSpec(EncoderOptions):
                 raise UserError(
                     f"model.{name}={getattr(self, name)} must be above 0 and at most {MOST_RATIO:g}"
                 )
-        for name in ("dropout", "attention_dropout"):
+        for name in ("dropout", "attention_dropout", "embedding_dropout", "mlp_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"model.{name}={getattr(self, name)} must be in [0, 1)")
         if self.width % self.heads:
@@ -96,11 +81,29 @@ class ModelSpec(EncoderOptions):
                     f"model.generator_size={self.generator_size} and generator_layers={self.generator_layers} "
                     "leave the generator without width or layers"
                 )
-            if width % max(1, width // 64):
+            if width % generator_heads(self, width):
                 raise UserError(
                     f"model.generator_size={self.generator_size} gives a generator of width {width}, which its "
                     f"{width // 64} heads (width // 64) do not divide; choose another ratio"
                 )
+        families.check(self)
+        if self.family == MODERN and self.tying == "embeddings":
+            self._check_width(round(self.generator_size * self.width))
+
+    def _check_width(self, generator: int) -> None:
+        if generator != self.width:
+            raise UserError(
+                f"model.generator_size={self.generator_size} gives a generator of width {generator}, but its "
+                f"embeddings, the discriminator's, have model.width={self.width}, and model.family=modern has no "
+                "projection between; set model.generator_size=1.0, with fewer generator_layers, or model.tying=none"
+            )
+
+
+def generator_heads(spec: ModelSpec, width: int) -> int:
+    """Heads of a generator of this width: width // 64; in the modern family the discriminator's where widths agree."""
+    if spec.family == MODERN and width == spec.width:
+        return spec.heads
+    return max(1, width // 64)
 
 
 @dataclass(frozen=True)
@@ -157,16 +160,20 @@ class Dimensions:
 
     @property
     def generator(self) -> EncoderSpec:
-        """The generator's encoder: heads = max(1, width // 64), feed-forward 4 x width."""
+        """The generator's encoder.
+
+        Feed-forward 4 x width; in the modern family as many times its width as in the discriminator.
+        """
         width = self.generator_width
+        modern = self.spec.family == MODERN
         if self.spec.tying == "all":
             return self.discriminator
         return self._encoder(
             layers=round(self.spec.generator_layers * self.spec.layers),
             embedding=self.generator_embedding,
             width=width,
-            heads=max(1, width // 64),
-            ffn=4 * width,
+            heads=generator_heads(self.spec, width),
+            ffn=round(self.spec.ffn * width / self.spec.width) if modern else 4 * width,
         )
 
     def _encoder(
@@ -184,7 +191,23 @@ class Dimensions:
             residual_dtype=s.residual_dtype,
             recompute_attention=s.remat == "attention",
         )
-        return EncoderSpec(embedding=embedding, stack=(layer,) * layers, remat=s.remat == "layer")
+        stack, modern = (layer,) * layers, s.family == MODERN
+        if modern:
+            stack = families.stack(s, layer, layers)
+        return EncoderSpec(
+            embedding=embedding, stack=stack, remat=s.remat == "layer", final_norm=modern
+        )
+
+    @property
+    def family(self) -> Family:
+        """The modules of the networks."""
+        return FAMILIES[self.spec.family]
+
+    def head_std(self, encoder: EncoderSpec) -> float:
+        """The deviation of fresh weights of a head on this encoder."""
+        if self.spec.family == MODERN:
+            return families.last_std(self.spec, encoder.layers)
+        return self.spec.init_std
 
     def embeddings(self, width: int) -> EmbeddingsSpec:
         """The embeddings of this width."""
@@ -194,7 +217,7 @@ class Dimensions:
             positions=s.positions,
             types=s.types,
             width=width,
-            dropout=s.dropout,
+            dropout=s.embedding_dropout if s.family == MODERN else s.dropout,
             init_std=s.init_std,
             dtype=s.residual_dtype,
         )
@@ -207,15 +230,20 @@ class Electra(nn.Module):
 
     def setup(self) -> None:
         d, s = self.dims, self.dims.spec
-        self.embeddings = Embeddings(d.embeddings(s.embedding))
+        self.embeddings = d.family.embeddings(d.embeddings(s.embedding))
         self.discriminator = Encoder(d.discriminator)
-        self.discriminator_head = DiscriminatorHead(init_std=s.init_std, dtype=s.dtype)
+        self.discriminator_head = d.family.discriminator_head(
+            init_std=d.head_std(d.discriminator), dtype=s.dtype
+        )
         if s.tying != "all":
             self.generator = Encoder(d.generator)
         if s.tying == "none":
-            self.generator_embeddings = Embeddings(d.embeddings(d.generator_width))
-        self.generator_head = GeneratorHead(
-            embedding=d.generator_embedding, vocab_size=d.rows, init_std=s.init_std, dtype=s.dtype
+            self.generator_embeddings = d.family.embeddings(d.embeddings(d.generator_width))
+        self.generator_head = d.family.generator_head(
+            embedding=d.generator_embedding,
+            vocab_size=d.rows,
+            init_std=d.head_std(d.generator),
+            dtype=s.dtype,
         )
 
     def generate(
@@ -248,10 +276,13 @@ class MaskedLM(nn.Module):
 
     def setup(self) -> None:
         d, s = self.dims, self.dims.spec
-        self.embeddings = Embeddings(d.embeddings(s.embedding))
+        self.embeddings = d.family.embeddings(d.embeddings(s.embedding))
         self.encoder = Encoder(d.discriminator)
-        self.head = GeneratorHead(
-            embedding=s.embedding, vocab_size=d.rows, init_std=s.init_std, dtype=s.dtype
+        self.head = d.family.generator_head(
+            embedding=s.embedding,
+            vocab_size=d.rows,
+            init_std=d.head_std(d.discriminator),
+            dtype=s.dtype,
         )
 
     def generate(

@@ -6,7 +6,7 @@ import jax
 from electra_jax.model.initial import truncated_normal
 from electra_jax.ops import machine
 from electra_jax.ops.noise import Noise
-from electra_jax.ops.norm import LAYER_NORM_EPS, norm
+from electra_jax.ops.norm import LAYER_NORM_EPS, norm, scale_norm
 
 VOCAB_MULTIPLE = 128  # the table is padded to this many rows: lanes of a TPU, tiles of a GPU matmul
 
@@ -40,6 +40,33 @@ class Weights(nn.Module):
         kernel_DxF = self.param("kernel", truncated_normal(self.init_std), shape)
         bias_F = self.param("bias", nn.initializers.zeros, (self.outputs,))
         return kernel_DxF.astype(self.dtype), bias_F
+
+
+class Matrix(nn.Module):
+    """The kernel [D, F] of an `nn.Dense` without a bias, in `dtype`."""
+
+    inputs: int
+    outputs: int
+    init_std: float
+    dtype: str
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        """The kernel."""
+        shape = (self.inputs, self.outputs)
+        return self.param("kernel", truncated_normal(self.init_std), shape).astype(self.dtype)
+
+
+class ScaleNorm(nn.Module):
+    """LayerNorm with eps 1e-5 and a scale, without a shift: ModernBERT's."""
+
+    dtype: str  # of what it returns
+
+    @nn.compact
+    def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
+        """[B, L, D]."""
+        scale_D = self.param("scale", nn.initializers.ones, (x_BxLxD.shape[-1],))
+        return scale_norm(x_BxLxD, scale_D, dtype=self.dtype)
 
 
 class Norm(nn.Module):

@@ -315,7 +315,8 @@ def check(run: RunSpec, phase: Phase, devices: int) -> None:
 def check_length(run: RunSpec, phase: Phase) -> None:
     """Raises UserError for rows longer than the model's positions, and for pairs of segments without types for them."""
     data = phase.data
-    if run.model.types < 2 and data.info.get("options", {}).get("segments") == "pair":
+    untyped = run.model.has_types and run.model.types < 2
+    if untyped and data.info.get("options", {}).get("segments") == "pair":
         raise UserError(
             f"data at {data.path} has rows of two segments, but model.types={run.model.types}; prepare it with "
             "--segments full or set --config.model.types=2"

@@ -51,23 +51,30 @@ def test_layers_of_one_encoder_may_differ(tiny, monkeypatch):
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_one_place_asks_for_attention(tiny, monkeypatch, recompute: bool):
+@pytest.mark.parametrize("theta", [0.0, 100.0])
+def test_one_place_asks_for_attention(tiny, monkeypatch, recompute: bool, theta: float):
     """Catches a layer that goes around `attend`, where its mask and rotation are decided."""
     asked = []
 
-    def recorded(qkv, bias, mask, *, heads, dropout, noise):
-        asked.append((qkv.shape, bias.shape, heads, dropout, noise is None))
+    def recorded(qkv, bias, mask, *, heads, dropout, noise, rotation):
+        turned = None if rotation is None else rotation.cos_BxLxA.shape
+        asked.append((qkv.shape, bias.shape, heads, dropout, noise is None, mask.window, turned))
         return qkv[..., : qkv.shape[-1] // 3] * (mask.docs_BxL[..., None] > 0)
 
     monkeypatch.setattr(blocks, "self_attention", recorded)
     layer = dataclasses.replace(
-        tiny.dims.discriminator.stack[0], attention_dropout=0.1, recompute_attention=recompute
+        tiny.dims.discriminator.stack[0],
+        attention_dropout=0.1,
+        recompute_attention=recompute,
+        window=5,
+        rope_theta=theta,
     )
     noise = noise_ops.for_rows(jax.random.key(0), jnp.arange(2))
     stream, tokens = Stream(jnp.ones((2, 10, 16))), Tokens.of(tiny.batch)
     params = {"params": tiny.params["discriminator"]["layer_0"]}
     jax.eval_shape(lambda: PostNormBlock(layer).apply(params, stream, tokens, noise))
-    assert asked == [((2, 10, 48), (48,), 2, 0.1, False)]
+    turned = (2, 10, 4) if theta else None
+    assert asked == [((2, 10, 48), (48,), 2, 0.1, False, 5, turned)]
 
 
 def test_the_stream_keeps_its_precision():
