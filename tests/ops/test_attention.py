@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from electra_jax.ops import noise as noise_ops
-from electra_jax.ops.attention import Mask, Rotation, plain, self_attention
+from electra_jax.ops.attention import Mask, Rotation, hopper, plain, self_attention, tpu
+from electra_jax.ops.attention.inputs import Inputs
 
 attention = jax.jit(plain.attention, static_argnames="dropout")
 
@@ -91,6 +92,26 @@ def test_rotation_is_by_the_difference_of_positions(options):
         rotation=moved,
     )
     np.testing.assert_allclose(again, actual, atol=2e-4)
+
+
+@pytest.mark.parametrize("kernel", [None, hopper, tpu], ids=["plain", "hopper", "tpu"])
+def test_projections_may_have_no_bias(kernel):
+    """Catches an implementation that reads a bias where a block has none, and gradients that differ without one."""
+    draw = np.random.default_rng(3)
+    qkv = jnp.asarray(draw.normal(size=(1, 128, 3 * 64)), jnp.float32)
+    mask = Mask(jnp.ones((1, 128), jnp.int32))
+
+    def output(qkv: jax.Array, bias: jax.Array | None) -> jax.Array:
+        if kernel is None:
+            return self_attention(qkv, bias, mask, heads=1)
+        return kernel.run(Inputs(qkv, bias, mask), heads=1, dropout=0.0, interpret=True)
+
+    def with_gradient(bias: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        out, back = jax.vjp(lambda x: output(x, bias), qkv)
+        return out, *back(jnp.ones_like(out))
+
+    for x, y in zip(with_gradient(None), with_gradient(jnp.zeros(3 * 64)), strict=True):
+        assert np.array_equal(x, y)
 
 
 def test_documents_and_pads_are_isolated_exactly(qkv):

@@ -19,7 +19,7 @@ _ATTENTION = Operation(
 
 def self_attention(
     qkv_BxLxM: jax.Array,
-    bias_M: jax.Array,
+    bias_M: jax.Array | None,
     mask: Mask,
     *,
     heads: int,
@@ -30,7 +30,8 @@ def self_attention(
     """Attention [B, L, D] of queries, keys and values side by side in [B, L, 3 D], to which their bias is still added.
 
     The output has qkv's dtype; scores, softmax and dropout are float32. The bias is an argument because a kernel has
-    its gradient at hand. `rotation` turns queries and keys after their bias. Dropout needs `noise`.
+    its gradient at hand; None where projections have none. `rotation` turns queries and keys after their bias. Dropout
+    needs `noise`.
     """
     rate = dropout if noise is not None else 0.0
     inputs = Inputs(qkv_BxLxM, bias_M, mask, noise if rate else None, rotation)

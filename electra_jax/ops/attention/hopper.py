@@ -37,9 +37,13 @@ def supports(inputs: Inputs, heads: int, dropout: float) -> str:
     return ""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def run(inputs: Inputs, heads: int, dropout: float, interpret: bool = False) -> jax.Array:
     """`api.self_attention` for the rows of one device. Differs from the plain one by rounding only."""
+    return _run(inputs.with_bias(), heads, dropout, interpret)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _run(inputs: Inputs, heads: int, dropout: float, interpret: bool) -> jax.Array:
     return _forward(inputs, heads, dropout, interpret)[0]
 
 
@@ -111,11 +115,11 @@ def _backward(
         input_output_aliases={0: 0, 1: 1},
         name="attention_keys",
     )(d_qkv_BxLxM, d_bias_BxNxM, *arrays[-4:], q_BxLxD, cotangent_BxLxD, *of_queries)
-    d_bias_M = jnp.sum(d_bias_BxNxM, axis=(0, 1)).astype(inputs.bias_M.dtype)
+    d_bias_M = jnp.sum(d_bias_BxNxM, axis=(0, 1)).astype(inputs.bias().dtype)
     return (inputs.gradients(d_qkv_BxLxM, d_bias_M),)
 
 
-run.defvjp(_forward, _backward)
+_run.defvjp(_forward, _backward)
 
 
 def _shape(inputs: Inputs, heads: int, dropout: float, interpret: bool) -> kernels.Shape:
@@ -127,7 +131,7 @@ def _shape(inputs: Inputs, heads: int, dropout: float, interpret: bool) -> kerne
 
 def _arrays(shape: kernels.Shape, inputs: Inputs) -> list[jax.Array]:
     """What kernels read first: noise keys where there is dropout, queries, keys, values, biases, documents."""
-    bias_3xHxC = inputs.bias_M.astype(jnp.float32).reshape(3, shape.heads, shape.channels)
+    bias_3xHxC = inputs.bias().astype(jnp.float32).reshape(3, shape.heads, shape.channels)
     docs_BxL = inputs.mask.docs_BxL.astype(jnp.float32) * _APART
     return [*(inputs.noise or ()), *[inputs.qkv_BxLxM] * 3, bias_3xHxC, docs_BxL]
 

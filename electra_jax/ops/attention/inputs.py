@@ -63,10 +63,10 @@ class Rotation(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """The arrays of self-attention; without dropout `noise` is None."""
+    """The arrays of self-attention; without dropout `noise` is None, without a bias of the projections `bias_M`."""
 
     qkv_BxLxM: jax.Array
-    bias_M: jax.Array
+    bias_M: jax.Array | None
     mask: Mask
     noise: Noise | None = None
     rotation: Rotation | None = None
@@ -75,6 +75,17 @@ class Inputs(NamedTuple):
         """Rows, tokens of a row and channels of a head."""
         batch, length, triple = self.qkv_BxLxM.shape
         return batch, length, triple // 3 // heads
+
+    def with_bias(self) -> "Inputs":
+        """With zeros for the bias where there is none: for kernels that add one."""
+        if self.bias_M is not None:
+            return self
+        return self._replace(bias_M=jnp.zeros(self.qkv_BxLxM.shape[-1:], jnp.float32))
+
+    def bias(self) -> jax.Array:
+        """The bias, which is there after `with_bias`."""
+        assert self.bias_M is not None
+        return self.bias_M
 
     def gradients(self, qkv_BxLxM: jax.Array, bias_M: jax.Array) -> "Inputs":
         """These gradients; mask and noise have none."""

@@ -70,7 +70,9 @@ _SCORES = Operation(
 def projections(inputs: Inputs, heads: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Queries, keys and values [B, L, H, C] with their bias, queries and keys turned by the rotation."""
     batch, length, channels = inputs.shape(heads)
-    whole_BxLxM = inputs.qkv_BxLxM + inputs.bias_M.astype(inputs.qkv_BxLxM.dtype)
+    whole_BxLxM = inputs.qkv_BxLxM
+    if inputs.bias_M is not None:
+        whole_BxLxM += inputs.bias_M.astype(whole_BxLxM.dtype)
     q, k, v = (
         x.reshape(batch, length, heads, channels) for x in jnp.split(whole_BxLxM, 3, axis=-1)
     )

@@ -71,12 +71,16 @@ def supports(inputs: Inputs, heads: int, dropout: float) -> str:
     return ""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def run(inputs: Inputs, heads: int, dropout: float, interpret: bool = False) -> jax.Array:
     """`api.self_attention` for the rows of one device.
 
     Differs from the plain implementation by rounding only: gradients of the weights stay float32 here.
     """
+    return _run(inputs.with_bias(), heads, dropout, interpret)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _run(inputs: Inputs, heads: int, dropout: float, interpret: bool) -> jax.Array:
     return _forward(inputs, heads, dropout, interpret)[0]
 
 
@@ -95,11 +99,11 @@ def _backward(
     d_qkv_BxLxM, d_bias_Px1xM = _call(
         _backward_kernel, inputs, cotangent_BxLxD, heads=heads, dropout=dropout, interpret=interpret
     )
-    d_bias_M = jnp.sum(d_bias_Px1xM, axis=(0, 1)).astype(inputs.bias_M.dtype)
+    d_bias_M = jnp.sum(d_bias_Px1xM, axis=(0, 1)).astype(inputs.bias().dtype)
     return (inputs.gradients(d_qkv_BxLxM, d_bias_M),)
 
 
-run.defvjp(_forward, _backward)
+_run.defvjp(_forward, _backward)
 
 
 def _rows_of_a_program(batch: int, length: int) -> int:
@@ -117,7 +121,7 @@ def _call(
     interpret: bool,
 ) -> Any:
     """The kernel over blocks of rows; the backward one where there is a cotangent."""
-    qkv_BxLxM, bias_M, mask, noise, _ = inputs
+    qkv_BxLxM, _, mask, noise, _ = inputs
     batch, length, channels = inputs.shape(heads)
     width, triple, docs_BxL = heads * channels, 3 * heads * channels, mask.docs_BxL
     rows = _rows_of_a_program(batch, length)
@@ -166,7 +170,7 @@ def _call(
             bytes_accessed=sum(x.size * x.dtype.itemsize for x in moved),
         ),
         interpret=interpret,
-    )(*keys, docs_BxL[:, None], bias_M.astype(qkv_BxLxM.dtype)[None], *arrays)
+    )(*keys, docs_BxL[:, None], inputs.bias().astype(qkv_BxLxM.dtype)[None], *arrays)
 
 
 def _forward_kernel(shape: _Shape, *refs: Any) -> None:
