@@ -20,8 +20,6 @@ os.environ["XLA_FLAGS"] = (
 ).strip()
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # asks a real cloud, at every call
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that wants the network is a mistake
-# A shell that starts a job in the background has it ignore Ctrl-C, which some tests are about.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import jax
 import numpy as np
@@ -74,6 +72,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell that starts a job in the background has it ignore Ctrl-C, which some tests are about.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Marks of hashed files and copies of remote ones: not those of whoever runs the tests.
     cache = tempfile.TemporaryDirectory(prefix="electra_jax-tests-")
     config.add_cleanup(cache.cleanup)

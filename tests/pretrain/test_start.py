@@ -7,7 +7,7 @@ import pytest
 
 from electra_jax.learn.checkpoint import Checkpoints
 from electra_jax.pretrain import start as starts
-from electra_jax.pretrain.options import run_spec
+from electra_jax.pretrain.options import complete, run_spec
 from electra_jax.spec import UserError
 from electra_jax.workdir import imported
 from electra_jax.workdir.record import RECORD, read_record
@@ -31,7 +31,7 @@ def test_opening_writes_nothing(config, tmp_path):
 def test_the_record(begun, config, prepared):
     """Catches a record that lacks what a resume compares, or a tokenizer that is not the data's."""
     record = read_record(begun)
-    assert record["config"] == json.loads(json.dumps(config().to_dict()))
+    assert record["config"] == json.loads(json.dumps(complete(config().to_dict())))
     assert record["data"]["fingerprint"] == prepared.fingerprint
     assert record["data"]["rows"] == prepared.rows
     assert {"jax", "numpy", "electra_jax", "python"} <= set(record["versions"])
