@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from electra_jax.objective import electra, mlm
+from electra_jax.objective import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "electra_jax"
@@ -241,8 +241,8 @@ def test_a_broken_rule_is_seen(path: str, text: str, expected: str):
 
 def test_an_objective_is_known_in_its_room_alone():
     """Catches an objective's name, or an option of one, in code that should ask the objective."""
-    known = {"electra", "mlm"} | {
-        f.name for m in (electra, mlm) for f in dataclasses.fields(m.Options)
+    known = {*registry.KNOWN} | {
+        f.name for name in registry.KNOWN for f in dataclasses.fields(registry.options_of(name))
     }
     theirs = {
         "text/classes.py",

@@ -185,6 +185,12 @@ def mask(
     return splice(ids_BxL, chosen_BxK, weights_BxK, new_BxK)
 
 
+def selected(batch: Mapping[str, jax.Array]) -> jax.Array:
+    """Where the chosen positions of weight 1 are, bool [B, L]."""
+    none_BxL, chosen_BxK = jnp.zeros_like(batch["ids"]), batch["chosen"]
+    return splice(none_BxL, chosen_BxK, batch["weights"], jnp.ones_like(chosen_BxK)) > 0
+
+
 def splice(
     ids_BxL: jax.Array, chosen_BxK: jax.Array, weights_BxK: jax.Array, new_BxK: jax.Array
 ) -> jax.Array:

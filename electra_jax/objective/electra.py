@@ -103,12 +103,7 @@ class ElectraObjective(Defaults):
         self, tokens: Mapping[str, np.ndarray], counted: Counted | None
     ) -> dict[str, float]:
         """The rank-exact AUC of the discriminator, and that of a low unigram probability as a sign of replacement."""
-        replaced = tokens["label"] > 0
-        found = {"disc_auc": losses.exact_auc(tokens["score"], replaced)}
-        if counted is not None:
-            unigram = -counted.log_unigram_V[tokens["ids"]]
-            found["disc_auc_unigram"] = losses.exact_auc(unigram, replaced)
-        return found
+        return losses.detection_ranks(tokens, counted)
 
     def beside_counting(self, found: Mapping[str, tuple[float, float]]) -> dict[str, float]:
         """Masked-LM loss and accuracy; nothing where no masked LM is learned (uniform_generator)."""
@@ -123,11 +118,8 @@ class ElectraObjective(Defaults):
         total += length * flops.detection_head(dims.spec.width)
         if self.options.uniform_generator:
             return total
-        word = flops.vocabulary_head(
-            dims.generator_width, dims.generator_embedding, dims.vocab_size
-        )
         slots = corrupt.slot_count(self.options.mask_prob, length)
-        return total + flops.encoder(dims.generator, length) + slots * word
+        return total + pair.generator_flops(dims, length, slots)
 
     def exports(self) -> Sequence[Export]:
         """Both networks; an ablation's generator has learned nothing."""
@@ -210,11 +202,7 @@ def numbers(dims: Dimensions) -> dict[str, Any]:
 
 def clashes(section: Mapping[str, Any]) -> list[tuple[Sequence[str], str]]:
     """What options exclude each other: the keys of the section, and a sentence."""
-    keys = ["generator_weight", "discriminator_weight"]
-    if [section.get(key) for key in keys] != [0, 0]:
-        return []
-    first, second = (f"objective.{key}" for key in keys)
-    return [(keys, f"{first} and {second} are both 0: nothing would be learned")]
+    return losses.no_weight(section, ("generator_weight", "discriminator_weight"))
 
 
 make = ElectraObjective

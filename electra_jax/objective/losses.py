@@ -1,10 +1,13 @@
 """Losses and statistics as (sums, counts): the device adds, the host divides."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from electra_jax.data.baselines import Counted
 
 EPSILON = 1e-6  # added to the loss's denominators by the original
 
@@ -73,6 +76,27 @@ def detection_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         "disc_recall": ratio(sums["true_positives"], replaced),
         "replaced_fraction": ratio(replaced, sums["valid"]),
     }
+
+
+def detection_ranks(tokens: Mapping[str, np.ndarray], counted: Counted | None) -> dict[str, float]:
+    """The rank-exact AUC of the discriminator, and that of a low unigram probability as a sign of replacement.
+
+    `tokens`: the `score`, `label` and `ids` of every token that counts.
+    """
+    replaced = tokens["label"] > 0
+    found = {"disc_auc": exact_auc(tokens["score"], replaced)}
+    if counted is not None:
+        unigram = -counted.log_unigram_V[tokens["ids"]]
+        found["disc_auc_unigram"] = exact_auc(unigram, replaced)
+    return found
+
+
+def no_weight(section: Mapping[str, Any], keys: Sequence[str]) -> list[tuple[Sequence[str], str]]:
+    """The clash of a config section `objective` whose weights, these keys, are all 0; nothing where one is not."""
+    if [section.get(key) for key in keys] != [0] * len(keys):
+        return []
+    named = " and ".join(f"objective.{key}" for key in keys)
+    return [(keys, f"{named} are both 0: nothing would be learned")]
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> float:

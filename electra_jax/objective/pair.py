@@ -4,13 +4,14 @@
 parameters of `Electra`, and decide nothing about weights or about what is learned.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from electra_jax.learn.learner import Batch, Context, Sums
-from electra_jax.model import initial
+from electra_jax.model import flops, initial
 from electra_jax.model.electra import Dimensions, Electra, Params
 from electra_jax.model.tokens import Tokens
 from electra_jax.objective import corrupt, losses
@@ -18,6 +19,7 @@ from electra_jax.objective.protocol import PerToken, dropout
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.noise import Noise
 from electra_jax.ops.vocabulary import HeadOutput, vocabulary_head
+from electra_jax.spec import UserError
 
 # Folded into the dropout key: the two networks drop independently.
 GENERATOR, DISCRIMINATOR = 0, 1
@@ -26,6 +28,20 @@ GENERATOR, DISCRIMINATOR = 0, 1
 def init(dims: Dimensions, key: jax.Array) -> Params:
     """Fresh parameters of both networks, float32."""
     return initial.fresh(Electra(dims), key)
+
+
+def check_tying(dims: Dimensions, objective: str, allowed: Sequence[str]) -> None:
+    """Raises UserError where the networks of this objective are not tied in one of these ways."""
+    if dims.spec.tying not in allowed:
+        raise UserError(
+            f"model.tying={dims.spec.tying} is not for objective.name={objective}; set it to {' or '.join(allowed)}"
+        )
+
+
+def generator_flops(dims: Dimensions, length: int, slots: int) -> float:
+    """Useful forward FLOPs of the generator over a row, and of the vocabulary at its slots."""
+    word = flops.vocabulary_head(dims.generator_width, dims.generator_embedding, dims.vocab_size)
+    return flops.encoder(dims.generator, length) + slots * word
 
 
 def generate(

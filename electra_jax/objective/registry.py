@@ -21,7 +21,16 @@ from electra_jax.quantities import Range
 from electra_jax.spec import UserError, from_config, unknown_name
 from electra_jax.text.special import SpecialIds
 
-KNOWN = {"electra": "electra_jax.objective.electra", "mlm": "electra_jax.objective.mlm"}
+# Name -> its file here. Of those whose first model is of one class of transformers, the first takes what is imported.
+KNOWN = {
+    name: f"electra_jax.objective.{name}"
+    for name in (
+        "electra",
+        "mlm",
+        "electra_15",
+        "replace_mlm",
+    )
+}
 OWN = "objective file"
 # What a user's file has to have; it may have Options, a frozen dataclass, and RANGES of its numbers.
 MEMBERS = {"make": "a function make(options, dims, special, seq_len) that returns the objective"}

@@ -53,11 +53,16 @@ def keys(config: Mapping[str, Any]) -> list[Key]:
 
 
 def _section(name: str, objective: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Types and sentences by key; of all objectives together, since a recipe holds the options of each."""
+    """Types and sentences by key; of all objectives together, since a recipe holds the options of each.
+
+    Where several have an option, it is described as in this one, else as in the first.
+    """
     if name != "objective":
         return _of([SPECS[name]])
     own = [objective] if userfile.is_file(objective) else []
-    types, sentences = _of([registry.options_of(known) for known in [*registry.KNOWN, *own]])
+    types, sentences = _of([registry.options_of(each) for each in [*registry.KNOWN, *own]])
+    for each in (*reversed(registry.KNOWN), objective):
+        sentences |= comments(registry.options_of(each))
     known = " | ".join(registry.KNOWN)
     said = {"name": f"what is learned: {known} | the path of a file of your own"}
     return {"name": "str"} | types, sentences | said

@@ -55,7 +55,7 @@ def make_objective() -> Callable[..., Any]:
     """An objective by name, with some of its options, and some of the model's, changed."""
 
     def make(name: str = "electra", model: dict[str, Any] | None = None, **changes: Any) -> Any:
-        section = {"name": name} | (ELECTRA if name == "electra" else MLM) | changes
+        section = {"name": name} | ELECTRA | changes
         return registry.make(section, ModelSpec(**MODEL | (model or {})), VOCAB, SPECIAL, LENGTH)
 
     return make

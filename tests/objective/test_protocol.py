@@ -2,7 +2,10 @@
 
 import pytest
 
+from electra_jax.objective import registry
 from electra_jax.spec import UserError
+
+KNOWN = ", ".join(sorted(registry.KNOWN))
 
 
 @pytest.mark.parametrize(
@@ -14,7 +17,7 @@ from electra_jax.spec import UserError
         ("electra", {"temperature": 0.0}, "objective.temperature=0.0 must be above 0"),
         ("electra", {"sampler": "groups"}, "Did you mean 'grouped'"),
         ("electra", {"whole_word": 1}, "expected bool"),
-        (None, {}, "objective.name is missing; expected one of: electra, mlm"),
+        (None, {}, f"objective.name is missing; expected one of: {KNOWN}"),
     ],
 )
 def test_mistakes_in_the_section(make_objective, name, changes: dict, message: str):
