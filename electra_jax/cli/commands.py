@@ -173,7 +173,10 @@ def _pretrain(options: argparse.Namespace) -> int:
     def train() -> bool:
         from electra_jax.pretrain import loop
 
-        return loop.pretrain(config, options.workdir, options.overrides, options.allow_change)
+        origin = (options.origin, options.step)
+        return loop.pretrain(
+            config, options.workdir, options.overrides, options.allow_change, origin
+        )
 
     return _trained(options, train)
 

@@ -24,6 +24,15 @@ def pretrain(command: Command) -> None:
     )
     c.add_argument("--workdir", help="folder of the run")
     c.add_argument(
+        "--from",
+        dest="origin",
+        metavar="WORKDIR",
+        help="begin a new workdir as this run was after a checkpoint, with its config, and go on by itself",
+    )
+    c.add_argument(
+        "--step", type=at_least(0), help="checkpoint of --from to begin with (default: the newest)"
+    )
+    c.add_argument(
         "--list",
         action="store_true",
         help="list the recipes; with --config, every key of one with its type, value and meaning",

@@ -94,9 +94,7 @@ class OptimOptions:
     frozen_layers: int  # from below, embeddings included; -1: the embeddings alone
     momentum: float = 0.95  # muon: decay of the mean of a matrix's gradient
     adam_ratio: float = 1.0  # muon: rate of what Adam updates, as a ratio of the matrices' rate
-    matrices: str = (
-        "hidden"  # muon: what it updates: hidden (no tables, no head's last layer) | all
-    )
+    matrices: str = "hidden"  # muon: its matrices: hidden (no table, no head's last layer) | all
     consistent_rms: float = 0.0  # muon: size of a step, such as 0.2; 0: by shape
 
     def __post_init__(self) -> None:

@@ -23,7 +23,7 @@ class OptimSpec:
     name: str  # adam (the original's, uncorrected) | adamw (corrected) | lamb | muon | stable_adamw
     peak_lr: float  # the highest learning rate, which warmup rises to and decay comes down from
     warmup: int  # steps in which the rate rises from 0
-    lr_power: float  # power of the polynomial decay to 0; 1: linear, 0: none
+    lr_power: float  # polynomial: power of the decay to 0; 1: linear, 0: none
     beta1: float  # decay of the first moment, the mean of the gradient
     beta2: float  # decay of the second moment, the mean of its square
     eps: float  # added to the root of the second moment
@@ -31,46 +31,81 @@ class OptimSpec:
     clip_norm: float  # norm of the whole gradient above which it is scaled down
     momentum: float = 0.95  # muon: decay of the mean of a matrix's gradient
     adam_ratio: float = 1.0  # muon: rate of what Adam updates, as a ratio of the matrices' rate
-    matrices: str = (
-        "hidden"  # muon: what it updates: hidden (no tables, no head's last layer) | all
-    )
-    consistent_rms: float = (
-        0.0  # muon: size of a step, such as 0.2; 0: by shape, as Jordan's and optax's
-    )
+    matrices: str = "hidden"  # muon: its matrices: hidden (no table, no head's last layer) | all
+    consistent_rms: float = 0.0  # muon: size of a step, such as 0.2; 0: by shape, optax's default
+    schedule: str = "polynomial"  # of the rate: polynomial | wsd (warmup, stable, decay at the end)
+    decay_steps: int = 0  # wsd: the last steps, in which the rate comes down to 0; 0: it stays
+    decay_shape: str = "1-sqrt"  # wsd: 1-sqrt (of the share that is over) | linear
 
     def __post_init__(self) -> None:
         check_choice("optim.name", self.name, tuple(DIRECTIONS))
         check_choice("optim.matrices", self.matrices, tuple(muon.MATRICES))
-        self._check_muons()
-        for name in ("peak_lr", "warmup", "weight_decay"):
+        check_choice("optim.schedule", self.schedule, tuple(SCHEDULES))
+        check_choice("optim.decay_shape", self.decay_shape, tuple(SHAPES))
+        muons = ("momentum", "adam_ratio", "matrices", "consistent_rms")
+        self._refuse_unused("name", "muon", muons)
+        self._refuse_unused("schedule", "wsd", ("decay_steps", "decay_shape"))
+        check_range("optim.momentum", self.momentum, "[0, 1)")
+        check_range("optim.adam_ratio", self.adam_ratio, "[0, inf)")
+        check_range("optim.consistent_rms", self.consistent_rms, "[0, inf)")
+        for name in ("peak_lr", "warmup", "weight_decay", "decay_steps"):
             if (value := getattr(self, name)) < 0:
                 raise UserError(f"optim.{name}={value} must not be negative")
         if self.clip_norm <= 0:
             raise UserError(f"optim.clip_norm={self.clip_norm} must be above 0")
 
-    def _check_muons(self) -> None:
-        own = ("momentum", "adam_ratio", "matrices", "consistent_rms")
+    def _refuse_unused(self, choice: str, needed: str, names: Sequence[str]) -> None:
+        """UserError for an option that does nothing unless `choice` is `needed`."""
         for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name in own and self.name != "muon" and value != f.default:
+            value, chosen = getattr(self, f.name), getattr(self, choice)
+            if f.name in names and chosen != needed and value != f.default:
                 raise UserError(
-                    f"optim.{f.name}={value} is an option of muon, but optim.name={self.name}; leave it at "
-                    f"{f.default} or set --config.optim.name=muon"
+                    f"optim.{f.name}={value} is an option of {needed}, but optim.{choice}={chosen}; leave it at "
+                    f"{f.default} or set --config.optim.{choice}={needed}"
                 )
-        check_range("optim.momentum", self.momentum, "[0, 1)")
-        check_range("optim.adam_ratio", self.adam_ratio, "[0, inf)")
-        check_range("optim.consistent_rms", self.consistent_rms, "[0, inf)")
+
+
+# The share of the decay that is over -> what is left of the rate.
+SHAPES: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "1-sqrt": lambda share: 1 - jnp.sqrt(share),
+    "linear": lambda share: 1 - share,
+}
 
 
 def learning_rate(spec: OptimSpec, step: jax.Array, total_steps: int) -> jax.Array:
-    """The rate of 0-based `step`, float32: peak x (1 - step / total)^power x min(1, step / warmup).
+    """The rate of 0-based `step`, float32: peak x what the schedule leaves x min(1, step / warmup).
 
     Warmup multiplies the decay, as in the released code; it does not precede it. Step 0 has rate 0.
     """
     step = step.astype(jnp.float32)
-    decay = (1 - jnp.minimum(step / total_steps, 1.0)) ** spec.lr_power
+    decay = SCHEDULES[spec.schedule](spec, step, total_steps)
     warmup = jnp.minimum(1.0, step / spec.warmup) if spec.warmup else 1.0
     return spec.peak_lr * decay * warmup
+
+
+def _polynomial(spec: OptimSpec, step: jax.Array, total_steps: int) -> jax.Array:
+    """(1 - step / total)^power."""
+    return (1 - jnp.minimum(step / total_steps, 1.0)) ** spec.lr_power
+
+
+def _stable(spec: OptimSpec, step: jax.Array, total_steps: int) -> jax.Array:
+    """1 until the last `decay_steps`, exactly, so that the rate does not depend on where the run will end; then down to
+    0 at `total_steps` (Zhai et al., 2022, arXiv:2106.04560; Hu et al., 2024, arXiv:2404.06395).
+    """
+    over = step - level_until(spec, total_steps)
+    share = jnp.clip(over / max(1, spec.decay_steps), 0.0, 1.0)
+    return SHAPES[spec.decay_shape](share) if spec.decay_steps else jnp.ones_like(step)
+
+
+SCHEDULES: dict[str, Callable[[OptimSpec, jax.Array, int], jax.Array]] = {
+    "polynomial": _polynomial,
+    "wsd": _stable,
+}
+
+
+def level_until(spec: OptimSpec, total_steps: int) -> int:
+    """The step up to which, exclusive of it, the rates of a run do not depend on its length."""
+    return total_steps - spec.decay_steps if spec.schedule == "wsd" else 0
 
 
 def direction(spec: OptimSpec) -> optax.GradientTransformationExtraArgs:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -37,7 +38,7 @@ from electra_jax.pretrain.session import OneStepLate, Session
 from electra_jax.pretrain.speed import Speed
 from electra_jax.pretrain.start import Start
 from electra_jax.spec import UserError, flat
-from electra_jax.workdir import away, imported
+from electra_jax.workdir import away, fork, imported
 from electra_jax.workdir.away import Home
 from electra_jax.workdir.record import versions
 
@@ -47,16 +48,35 @@ def pretrain(
     folder: str | Path,
     overrides: Sequence[str] = (),
     allow_change: Sequence[str] = (),
+    origin: tuple[str | Path | None, int | None] = (None, None),
 ) -> bool:
     """Trains the run of a workdir: a new run from `config`, or the one that is there.
 
+    `origin`: another run's workdir, and one of its checkpoints (None: the newest), that a new workdir begins with.
     `overrides` ("section.key=value") apply to the config, or else to that which the workdir keeps. True when it came to
     the step where this start ends (train.stop_at or the last), False when SIGTERM, heard inside
     `preempt.listening()`, ended it before, its state saved. Raises UserError, before anything is compiled, for
     options, data or a workdir that do not fit together, and in training when too many steps in a row are not finite.
     """
+    _begin_from(origin, config is not None, folder)
     with away.opened(folder, whole=not away.holds_checkpoints(folder)) as home:
         return _pretrain(home, config, overrides, allow_change, str(folder))
+
+
+def _begin_from(
+    origin: tuple[str | Path | None, int | None], with_config: bool, folder: str | Path
+) -> None:
+    """Copies the run that a new one begins with, where there is one."""
+    source, step = origin
+    if source is None:
+        if step is not None:
+            raise UserError(f"--step {step} is that of the run that --from names; there is none")
+        return
+    if with_config:
+        raise UserError("--from goes on with the config of that run; leave --config out")
+    told = processes.by_first("copying the run", lambda: fork.fork(source, folder, step))
+    if told and processes.is_first():
+        print(told, file=sys.stderr)
 
 
 def _pretrain(

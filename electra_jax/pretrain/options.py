@@ -34,17 +34,20 @@ class PhaseSpec:
         0.0  # above 0: the learning rate's schedule begins anew with the phase and ends with it
     )
     warmup: int = 0  # steps of warmup, of a schedule of its own
+    decay_steps: int = 0  # wsd: its last steps, in which the rate comes down to 0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise UserError(f"train.phases: steps={self.steps} of a phase must be at least 1")
-        for name in ("batch", "accumulation", "peak_lr", "warmup"):
+        for name in ("batch", "accumulation", "peak_lr", "warmup", "decay_steps"):
             if getattr(self, name) < 0:
                 raise UserError(f"train.phases: {name}={getattr(self, name)} must not be negative")
-        if self.warmup and not self.peak_lr:
-            raise UserError(
-                f"train.phases: warmup={self.warmup} of a phase needs its peak_lr: without one it is under the run's"
-            )
+        for name in ("warmup", "decay_steps"):
+            if getattr(self, name) and not self.peak_lr:
+                raise UserError(
+                    f"train.phases: {name}={getattr(self, name)} of a phase needs its peak_lr: without one it is under "
+                    "the run's"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +232,8 @@ class RunSpec:
         """(optimizer, first step, number of steps) of the schedule a phase is under: the run's or its own."""
         if phase.own is None or not phase.own.peak_lr:
             return self.optim, 0, self.train.steps
-        own = replace(self.optim, peak_lr=phase.own.peak_lr, warmup=phase.own.warmup)
+        names = ("peak_lr", "warmup", "decay_steps")
+        own = replace(self.optim, **{name: getattr(phase.own, name) for name in names})
         return own, phase.first, phase.last - phase.first
 
     def make_objective(self, data: Prepared) -> Objective:

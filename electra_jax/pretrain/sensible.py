@@ -46,6 +46,7 @@ RANGES = {
     "optim.eps": Range(0, 1, above=True),
     "optim.weight_decay": Range(0, 1),
     "optim.clip_norm": Range(0, 1e9, above=True),
+    "optim.decay_steps": _STEPS,
     "optim.momentum": _SHARE,
     "optim.adam_ratio": Range(0, 1_000),
     "optim.consistent_rms": Range(0, 10),
@@ -67,6 +68,7 @@ RANGES = {
     "train.phases.accumulation": Range(0, _MOST),
     "train.phases.peak_lr": Range(0, 1),
     "train.phases.warmup": _STEPS,
+    "train.phases.decay_steps": _STEPS,
     "data.window": Range(0, _MOST),
     "mesh.data": Range(-1, _MOST),
     "mesh.fsdp": Range(-1, _MOST),
@@ -139,7 +141,20 @@ def _clashes(asked: Mapping[str, Any]) -> list[_Complaint]:
             f"optim.peak_lr; choose a warmup of at most {steps}, such as {max(1, steps // 10)}, or more steps"
         )
         found.append((["optim.warmup", "train.steps"], said))
+    decay = asked.get("optim.decay_steps", 0)
+    if decay > steps - warmup >= 0:
+        said = (
+            f"optim.decay_steps={decay} is longer than what train.steps={steps} leaves after optim.warmup={warmup}; "
+            f"choose at most {steps - warmup}, or more steps"
+        )
+        found.append((["optim.decay_steps", "optim.warmup", "train.steps"], said))
     for number, phase in enumerate(phases):
+        if phase.get("decay_steps", 0) > phase["steps"] - phase.get("warmup", 0) >= 0:
+            said = (
+                f"train.phases[{number}].decay_steps={phase['decay_steps']} is longer than its "
+                f"steps={phase['steps']} after its warmup; choose a shorter decay"
+            )
+            found.append((["train.phases"], said))
         if phase.get("warmup", 0) > phase["steps"]:
             said = (
                 f"train.phases[{number}].warmup={phase['warmup']} is longer than its steps={phase['steps']}; choose "

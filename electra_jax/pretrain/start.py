@@ -9,7 +9,7 @@ from typing import Any
 
 from electra_jax import files
 from electra_jax.data.source import Prepared
-from electra_jax.learn import checkpoint
+from electra_jax.learn import checkpoint, optim
 from electra_jax.objective import registry
 from electra_jax.pretrain import sensible
 from electra_jax.pretrain.options import RunSpec, complete, run_spec, with_own_options
@@ -69,8 +69,10 @@ def open_run(
     run = run_spec(asked, folder if code is None else None)
     sensible.check({**asked, "objective": dict(run.objective)}, before)
     if record is not None and before is not None:
-        found += edited(folder, record, checkpoint.Checkpoints(folder).newest_meta(), allow_change)
-        found += changes.of_config(folder, before, asked, allow_change)
+        saved = checkpoint.Checkpoints(folder).newest_meta()
+        found += edited(folder, record, saved, allow_change)
+        free = ending(run_spec(before, folder), run, 0 if saved is None else saved[0])
+        found += changes.of_config(folder, before, asked, allow_change, free)
     if not run.data.path:
         raise UserError("no data: give --config.data.path=FOLDER, made by electra-jax prepare")
     data = run.data.open()
@@ -125,6 +127,18 @@ def edited(
     own = {"config": complete(config) if isinstance(config, dict) else {}, "data": meta.get("data")}
     asked = {**record, "config": complete(record["config"])}
     return changes.by_hand(Path(folder) / RECORD, asked, step, own, allow_change)
+
+
+def ending(before: RunSpec, now: RunSpec, done: int) -> tuple[str, ...]:
+    """The fields that say how a run ends, where that changes no rate of its first `done` steps: schedule wsd, and the
+    decay begins no earlier under either of the two.
+    """
+    runs = (before, now)
+    if any(r.train.phases or r.train.budget or r.optim.schedule != "wsd" for r in runs):
+        return ()
+    level = min(optim.level_until(r.optim, r.train.steps) for r in runs)
+    # Step `done` is yet to be taken, so that the decay may begin with it.
+    return ("train.steps", "optim.decay_steps", "optim.decay_shape") if done <= level else ()
 
 
 def begin(start: Start, step: int = 0) -> None:

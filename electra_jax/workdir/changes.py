@@ -46,9 +46,13 @@ def check_names(allowed: Sequence[str], config: Mapping[str, Any]) -> None:
 
 
 def of_config(
-    folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], allowed: Sequence[str]
+    folder: Path,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    allowed: Sequence[str],
+    free: Sequence[str] = (),
 ) -> tuple[Change, ...]:
-    """The differences of two configs; UserError naming all that are neither FREE nor allowed."""
+    """The differences of two configs; UserError naming all that are neither FREE, nor `free` here, nor allowed."""
     before, after = flat(old), flat(new)
     found = tuple(
         Change(name, before.get(name), after.get(name))
@@ -56,7 +60,9 @@ def of_config(
         if before.get(name) != after.get(name) and name != "data.path"
     )
     refused = [
-        c for c in found if not c.field.startswith(FREE) and not is_allowed(c.field, allowed)
+        c
+        for c in found
+        if not c.field.startswith(FREE) and not is_allowed(c.field, (*allowed, *free))
     ]
     if refused:
         raise UserError(
