@@ -6,20 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from electra_jax.convert.entries import Border, Shape
 from electra_jax.convert.example import Example
-from electra_jax.convert.names import Shape
+from electra_jax.convert.names import BORDERS
+from electra_jax.model.options import ELECTRA, MODERN
 from electra_jax.objective.export import DETECTION, ENCODER, MASKED_LM, Export
 from electra_jax.spec import UserError
 
 # Names of what needs no network; a metric `x` has theirs as `x_unigram`, `x_bigram`.
 BASELINES = ("unigram", "bigram")
 
-# What a class of transformers is for: the pipeline of the Hub, and a tag.
+# What a model of this role is for: the pipeline of the Hub, and a tag.
 _KINDS = {
     DETECTION: ("feature-extraction", ("replaced-token-detection",)),
     MASKED_LM: ("fill-mask", ("masked-language-modeling",)),
     ENCODER: ("feature-extraction", ()),
 }
+_TOKENS = BORDERS[MODERN].classes[DETECTION]
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,17 @@ class Facts:
 def card(export: Export, shape: Shape, parameters: int, facts: Facts) -> str:
     """README.md of one exported model."""
     pipeline, tags = _KINDS[export.hf_class]
+    border = BORDERS[shape.family]
+    if border.classes[export.hf_class] == _TOKENS:
+        pipeline = "token-classification"
+    use = _use(export.hf_class, border, facts.example)
     head = [
         "---",
         "library_name: transformers",
         f"pipeline_tag: {pipeline}",
         "tags:",
         "- electra",
+        *([] if shape.family == ELECTRA else [f"- {border.model_type}"]),
         "- electra_jax",
         *(f"- {tag}" for tag in tags),
         *facts.about.matter(),
@@ -95,7 +103,7 @@ def card(export: Export, shape: Shape, parameters: int, facts: Facts) -> str:
         f"# ELECTRA {export.name}",
         f"This is {export.what}. Pretrained with electra_jax ([ELECTRA, Clark et al., "
         "2020](https://arxiv.org/abs/2003.10555)).",
-        _table("Model", _model_rows(export.hf_class, shape, parameters)),
+        _table("Model", _model_rows(border.classes[export.hf_class], shape, parameters)),
     ]
     if facts.origin:
         body.append(f"## Origin\n\n{facts.origin}")
@@ -105,7 +113,7 @@ def card(export: Export, shape: Shape, parameters: int, facts: Facts) -> str:
         body.append(_table("Data", facts.data))
     if facts.metrics:
         body.append(_metrics(facts.metrics))
-    body.append("## Use\n\n```python\n" + _use(export.hf_class, facts.example) + "\n```")
+    body.append("## Use\n\n```python\n" + use + "\n```")
     if facts.commands:
         body.append("## Made by\n\n```\n" + "\n".join(facts.commands) + "\n```")
     if facts.versions:
@@ -131,7 +139,7 @@ def _metrics(metrics: Mapping[str, float]) -> str:
     return "## Held-out metrics\n\n" + "\n".join(lines)
 
 
-def _use(hf_class: str, example: Example | None) -> str:
+def _use(hf_class: str, border: Border, example: Example | None) -> str:
     """Python that runs the model, on the example where there is one."""
     if hf_class == MASKED_LM:
         shown = _string(example.masked) if example else None
@@ -152,14 +160,20 @@ def _use(hf_class: str, example: Example | None) -> str:
             "with torch.no_grad():\n"
             "    hidden = model(**inputs).last_hidden_state[0]  # a vector for each token"
         )
+    auto, score = "AutoModelForPreTraining", "torch.sigmoid(model(**inputs).logits)[0]"
+    if border.classes[hf_class] == _TOKENS:
+        auto, score = (
+            "AutoModelForTokenClassification",
+            "model(**inputs).logits.softmax(-1)[0, :, 1]",
+        )
     return (
         "import torch\n"
-        "from transformers import AutoModelForPreTraining, AutoTokenizer\n"
+        f"from transformers import {auto}, AutoTokenizer\n"
         'tokenizer = AutoTokenizer.from_pretrained("PATH")\n'
-        'model = AutoModelForPreTraining.from_pretrained("PATH")\n'
+        f'model = {auto}.from_pretrained("PATH")\n'
         f'inputs = tokenizer({shown}, return_tensors="pt")\n'
         "with torch.no_grad():\n"
-        "    score = torch.sigmoid(model(**inputs).logits)[0]  # how likely each token was replaced"
+        f"    score = {score}  # how likely each token was replaced"
     )
 
 
@@ -174,6 +188,12 @@ def _quoted(code: str) -> str:
 
 
 def _model_rows(architecture: str, shape: Shape, parameters: int) -> dict[str, Any]:
+    reach = {}
+    if shape.local_attention:
+        reach = {
+            "global layers": f"of every {shape.global_attn_every_n_layers} layers the first",
+            "local attention": f"{shape.local_attention} tokens",
+        }
     return {
         "class": f"`{architecture}`",
         "parameters": f"{parameters:,}",
@@ -181,6 +201,7 @@ def _model_rows(architecture: str, shape: Shape, parameters: int) -> dict[str, A
         "width": shape.width,
         "heads": shape.heads,
         "feed-forward width": shape.ffn,
+        **reach,
         "embedding width": shape.embedding,
         "positions": shape.positions,
         "vocabulary": f"{shape.vocab:,}",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from electra_jax.model.electra import Dimensions
+from electra_jax.model.options import MODERN
 from electra_jax.spec import UserError
 from electra_jax.text.special import NAMES
 from electra_jax.text.tokenizer import Tokenizer
@@ -68,6 +69,11 @@ def _fewer_layers(
             f"--layers {change.layers}: the model has {there}; layers are only left out"
         )
     kept = kept_layers(there, change.layers, change.first)
+    if dims.spec.family == MODERN and kept != list(range(change.layers)):
+        raise UserError(
+            f"--layers {change.layers}: of a modern encoder every few layers see the whole row, counted from the "
+            f"lowest, and others in between would change what they see; give --layers first:{change.layers}"
+        )
     found: Flat = {}
     for path, value in params.items():
         layer = re.match(rf"({'|'.join(_BODY)})/layer_(\d+)/(.*)", path)
@@ -95,6 +101,9 @@ def _positions(
         at = np.where(at < there, at, 1 + (at - 1) % (there - 1))
     for path in [path for path in params if path.endswith("embeddings/position")]:
         params[path] = params[path][at]
+    if dims.spec.family == MODERN:
+        said.append(f"rows of {there:,} tokens became rows of {wanted:,}: positions are rotations")
+        return Dimensions(replace(dims.spec, positions=wanted), dims.vocab_size), params
     how = "continued from the second row on" if wanted > there else "cut"
     said.append(f"{there:,} positions became {wanted:,}, {how}")
     return Dimensions(replace(dims.spec, positions=wanted), dims.vocab_size), params

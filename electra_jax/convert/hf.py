@@ -10,12 +10,13 @@ import numpy as np
 from electra_jax import files, remote
 from electra_jax.convert import exportable, folder, grow, names, pair
 from electra_jax.convert.card import About, card
+from electra_jax.convert.entries import Entry, Shape
 from electra_jax.convert.exportable import Exportable
-from electra_jax.convert.folder import Model, Options
+from electra_jax.convert.folder import Model
 from electra_jax.convert.formats import tf1_names
 from electra_jax.convert.formats.tensors import Tensors
-from electra_jax.convert.names import Entry, Shape
 from electra_jax.model.electra import Dimensions
+from electra_jax.model.options import MODERN
 from electra_jax.objective import registry
 from electra_jax.objective.export import DETECTION, ENCODER, MASKED_LM, Export
 from electra_jax.spec import UserError, check_choice
@@ -61,9 +62,9 @@ def _export(
             notes = ({"tying": model.tying} if model.tying else {}) | (
                 {"energy": True} if model.energy else {}
             )
-            options = Options(spec.dropout, spec.attention_dropout, spec.init_std, notes or None)
-            folder.write(path, shape, options, model.hf_class, tokenizer.special.pad, values)
-            tokenizer.save(path, max_length=shape.positions)
+            options = pair.options_of(spec, notes or None)
+            folder.write(path, shape, options, model.hf_class, tokenizer.special, values)
+            tokenizer.save(path, max_length=shape.positions, types=spec.has_types)
             parameters = sum(value.size for value in values.values())
             files.write_text(path / "README.md", card(model, shape, parameters, facts))
             written.append(model.name)
@@ -143,6 +144,8 @@ def _import(
         assert second is not None  # one of the two is there
         dims, params = pair.single(second)
     objective = registry.that_exports(MASKED_LM if first is None else DETECTION, dims)
+    if first is not None:
+        _say_fresh_head(first)
     models = [model for model in (first, second) if model is not None]
     tokenizer = _tokenizer(models)
     record = {
@@ -227,6 +230,15 @@ def _say_fresh(model: Model, dims: Dimensions) -> None:
         "the discriminator's embeddings. Training has to teach it before its samples mean anything.",
         file=sys.stderr,
     )
+
+
+def _say_fresh_head(model: Model) -> None:
+    if model.shape.family == MODERN and model.role != DETECTION:
+        print(
+            f"{model.path} holds {model.named or 'an encoder'}, which tells no replaced tokens: its encoder becomes "
+            "the discriminator's, under a NEW, UNTRAINED head.",
+            file=sys.stderr,
+        )
 
 
 def _tokenizer(models: Sequence[Model]) -> tokenizers.Tokenizer:

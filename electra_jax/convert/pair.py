@@ -6,11 +6,14 @@ from dataclasses import replace
 import numpy as np
 
 from electra_jax.convert import names
-from electra_jax.convert.folder import DIMENSIONS, Model
-from electra_jax.convert.names import Entry, Shape
+from electra_jax.convert.config import SPELLINGS
+from electra_jax.convert.entries import Entry, Options, Shape
+from electra_jax.convert.folder import Model
 from electra_jax.learn import arrays
+from electra_jax.model import family as families
 from electra_jax.model.backbone import EncoderSpec
 from electra_jax.model.electra import Dimensions, ModelSpec
+from electra_jax.model.options import MODERN
 from electra_jax.objective import registry
 from electra_jax.objective.export import DETECTION, MASKED_LM
 from electra_jax.spec import UserError, check_choice
@@ -18,11 +21,15 @@ from electra_jax.spec import UserError, check_choice
 Flat = dict[str, np.ndarray]
 # The paper's generator widths (Table 6): a third for the base model's 768, a quarter otherwise.
 THIRD_WIDTH = 768
+DEPTH = 4  # of so many layers a modern generator has one
 
 
 def shape_of(dims: Dimensions, encoder: EncoderSpec) -> Shape:
     """The numbers of one of the two exported models."""
     layer, spec = encoder.stack[0], dims.spec
+    own = {}
+    if spec.family == MODERN:
+        own = {name: families.value(spec, name) for name in families.MODERN_DEFAULTS}
     return Shape(
         vocab=dims.rows,
         embedding=encoder.embedding,
@@ -32,6 +39,20 @@ def shape_of(dims: Dimensions, encoder: EncoderSpec) -> Shape:
         layers=encoder.layers,
         positions=spec.positions,
         types=spec.types,
+        family=spec.family,
+        **own,
+    )
+
+
+def options_of(spec: ModelSpec, notes: Mapping[str, object] | None = None) -> Options:
+    """What the config.json of a model says besides its numbers."""
+    return Options(
+        dropout=spec.dropout,
+        attention_dropout=spec.attention_dropout,
+        init_std=spec.init_std,
+        notes=notes,
+        embedding_dropout=spec.embedding_dropout,
+        mlp_dropout=spec.mlp_dropout,
     )
 
 
@@ -66,19 +87,32 @@ def single(model: Model) -> tuple[Dimensions, Flat]:
 def lone_discriminator(model: Model) -> tuple[Dimensions, Flat]:
     """A discriminator without its generator, which gets the paper's size and fresh parameters.
 
-    They come from the model's own initialiser with seed 0; the embeddings stay the discriminator's.
+    In the modern family it gets the discriminator's width and a quarter of its depth. Fresh parameters come from the
+    model's own initialiser with seed 0; the embeddings stay the discriminator's.
     """
     full = model.shape
-    width = round(full.width / (3 if full.width == THIRD_WIDTH else 4))
-    small = replace(full, width=width, heads=max(1, width // 64), ffn=4 * width)
+    if full.family == MODERN:
+        small = replace(full, layers=max(1, round(full.layers / DEPTH)))
+    else:
+        width = round(full.width / (3 if full.width == THIRD_WIDTH else 4))
+        small = replace(full, width=width, heads=max(1, width // 64), ffn=4 * width)
     dims = _dimensions(model, small, "embeddings")
-    padded = dims.padded_rows
-    params = names.import_(model.tensors, discriminator_table(dims), padded, str(model.path))
-    return dims, params | fresh_generator(dims)
+    params = discriminator(model, dims)
+    return dims, params | fresh(dims, "generator")
 
 
-def fresh_generator(dims: Dimensions) -> Flat:
-    """A new generator's own parameters, those it does not share, initialised with seed 0."""
+def discriminator(model: Model, dims: Dimensions) -> Flat:
+    """The parameters of a discriminator; of a ModernBERT that is none, the encoder under a fresh head."""
+    what, padded = str(model.path), dims.padded_rows
+    if model.shape.family == MODERN and model.role != DETECTION:
+        tensors = names.encoder_tensors(model.tensors, MODERN, what)
+        table = names.encoder_only(model.shape, "discriminator")
+        return names.import_(tensors, table, padded, what) | fresh(dims, "discriminator_head")
+    return names.import_(model.tensors, discriminator_table(dims), padded, what)
+
+
+def fresh(dims: Dimensions, begins: str) -> Flat:
+    """A new model's parameters whose paths begin so, initialised with seed 0: of a generator, those not shared."""
     import jax
 
     from electra_jax.model import initial
@@ -86,7 +120,7 @@ def fresh_generator(dims: Dimensions) -> Flat:
 
     def init(key: jax.Array) -> Mapping[str, jax.Array]:
         params = initial.fresh(Electra(dims), key)
-        return {name: value for name, value in params.items() if name.startswith("generator")}
+        return {name: value for name, value in params.items() if name.startswith(begins)}
 
     made = jax.jit(init, compiler_options=initial.UNTUNED)(jax.random.key(0))
     return {name: np.asarray(x) for name, x in arrays.flatten(made).items()}
@@ -99,10 +133,15 @@ def join(first: Model, second: Model, embeddings: str | None = None) -> tuple[Di
     embeddings differ, `embeddings` says which to keep: "discriminator", or "average" of the two;
     without it UserError gives the largest difference.
     """
+    if first.shape.family != second.shape.family:
+        raise UserError(
+            f"{first.path} is of model.family={first.shape.family} and {second.path} of {second.shape.family}; a pair "
+            "is of one"
+        )
     tying = tying_of(first, second)
     dims = _dimensions(first, second.shape, tying)
     padded = dims.padded_rows
-    params = names.import_(first.tensors, discriminator_table(dims), padded, str(first.path))
+    params = discriminator(first, dims)
     others = names.import_(second.tensors, generator_table(dims), padded, str(second.path))
     apart = {
         name: float(np.max(np.abs(params[name] - others[name])))
@@ -140,11 +179,9 @@ def tying_of(first: Model, second: Model) -> str:
                 f"generator's have its own hidden_size ({second.shape.width})"
             )
         return "none"
-    encoder = [
-        name
-        for name in first.tensors
-        if name.startswith(("electra.encoder.", "electra.embeddings_p"))
-    ]
+    border = names.BORDERS[first.shape.family]
+    parts = tuple(border.prefix + part for part in border.parts if part != "embeddings.")
+    encoder = [name for name in first.tensors if name.startswith(parts)]
     same = first.shape == second.shape and all(
         name in second.tensors and np.array_equal(first.tensors[name], second.tensors[name])
         for name in encoder
@@ -174,18 +211,24 @@ def _dimensions(model: Model, small: Shape, tying: str) -> Dimensions:
         generator_size=small.width / full.width,
         generator_layers=small.layers / full.layers,
         tying=tying,
-        dropout=options.dropout,
+        dropout=0.0 if full.family == MODERN else options.dropout,
         attention_dropout=options.attention_dropout,
+        embedding_dropout=options.embedding_dropout,
+        mlp_dropout=options.mlp_dropout,
         init_std=options.init_std,
+        family=full.family,
+        **{name: getattr(full, name) for name in families.MODERN_DEFAULTS},
         dtype="float32",
         residual_dtype="float32",
         remat="none",
     )
     dims = Dimensions(spec, full.vocab)
     derived = shape_of(dims, dims.generator)
+    named = {name: name for name in families.MODERN_DEFAULTS}
+    named |= {field: key for field, (key, _) in SPELLINGS[full.family].DIMENSIONS.items()}
     problems = [
-        f"{DIMENSIONS[field][0]} is {getattr(small, field)}, expected {getattr(derived, field)}"
-        for field in DIMENSIONS
+        f"{key} is {getattr(small, field)}, expected {getattr(derived, field)}"
+        for field, key in named.items()
         if getattr(small, field) != getattr(derived, field)
     ]
     if problems:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax import files, remote, userfile
+from electra_jax.convert import config as configs
 from electra_jax.convert import folder as hf_folder
 from electra_jax.convert import made_by, names, pair
 from electra_jax.convert.card import About
-from electra_jax.convert.folder import Options
 from electra_jax.finetune import own, record
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.kinds import table as kinds
@@ -71,10 +71,9 @@ def _export(workdir: Path, output: str, run: str | None, task: str | None, about
     words = tokenizers.load(workdir / "tokenizer")
     spec = dims.spec
     with files.new_folder(output) as temporary:
-        options = Options(spec.dropout, spec.attention_dropout, spec.init_std)
-        config = hf_folder.hf_config(shape, options, kind.hf_class, words.special.pad)
+        config = configs.of(shape, pair.options_of(spec), kind.hf_class, words.special)
         config |= {"classifier_dropout": head.dropout, **kind.config(head, found.labels[task])}
-        files.write_json(temporary / hf_folder.CONFIG, config)
+        files.write_json(temporary / configs.CONFIG, config)
         hf_folder.write_tensors(temporary / hf_folder.WEIGHTS, tensors, {"format": "pt"})
         words.save(temporary, max_length=found.max_len[task])
         result = record.done(workdir, name) or {}

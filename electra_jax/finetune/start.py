@@ -22,9 +22,6 @@ from electra_jax.workdir import away, imported
 from electra_jax.workdir.record import RECORD
 
 RANDOM = "random"
-# What tells an encoder's tensors from those of heads and poolers, and the prefix that most classes put before them.
-PARTS = ("embeddings.", "embeddings_project.", "encoder.")
-PREFIX = "electra."
 
 
 @dataclass(frozen=True)
@@ -143,32 +140,11 @@ def _finetuned(path: Path) -> Start:
 def _hugging_face(path: Path) -> Start:
     model = folder.read(path)
     dims = pair.dimensions(model)
-    params = names.import_(
-        _encoder(model), names.encoder_only(model.shape), dims.padded_rows, f"--init {path}"
-    )
+    what = f"--init {path}"
+    tensors = names.encoder_tensors(model.tensors, model.shape.family, what)
+    params = names.import_(tensors, names.encoder_only(model.shape), dims.padded_rows, what)
     words = tokenizers.load(path)
     return Start(dims, params, words, _origin(model))
-
-
-def _encoder(model: Model) -> dict[str, np.ndarray]:
-    """The encoder's tensors with the prefix of most classes; heads and poolers, whatever they are for, are left out.
-
-    Found by the name of the word table, not by the class that the config names: what stands before it stands before
-    all of the encoder. Raises UserError where there is no word table, or are several.
-    """
-    word = names.WORD_TABLE.removeprefix(PREFIX)
-    tables = [name for name in model.tensors if name == word or name.endswith("." + word)]
-    if len(tables) != 1:
-        found = ", ".join(tables) or ", ".join(sorted(model.tensors)[:3]) + ", ..."
-        raise UserError(
-            f"--init {model.path}: expected the tensors of one encoder, among them one {word}; found {found}"
-        )
-    before = tables[0].removesuffix(word)
-    return {
-        PREFIX + name.removeprefix(before): value
-        for name, value in model.tensors.items()
-        if name.startswith(before) and name.removeprefix(before).startswith(PARTS)
-    }
 
 
 def _origin(model: Model) -> dict[str, Any]:

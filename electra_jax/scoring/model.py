@@ -9,8 +9,8 @@ import numpy as np
 
 from electra_jax import records
 from electra_jax.convert import exportable, folder, hf, names, pair
+from electra_jax.convert.entries import Shape
 from electra_jax.convert.formats import tf1_names
-from electra_jax.convert.names import Shape
 from electra_jax.finetune import record as finetuned
 from electra_jax.learn import arrays
 from electra_jax.model.backbone import EncoderSpec
@@ -129,7 +129,7 @@ def _of_folder(path: Path, name: str) -> Iterator[_Found]:
         notes = model.options.notes or {}
         export = Export(
             name="model",
-            hf_class=architecture or model.named,
+            hf_class=architecture or model.role,
             spec=dims.discriminator,
             what="",
             energy=bool(notes.get("energy")),
@@ -163,7 +163,7 @@ def _scorer(found: _Found) -> Scorer:
         )
     # Scores are compared with each other: float32, whatever the network was trained in.
     settled = replace(
-        found.dims.spec, dtype="float32", residual_dtype="float32", dropout=0.0, remat="none"
+        found.dims.spec, dtype="float32", residual_dtype="float32", remat="none", **_UNDROPPED
     )
     dims = pair.with_tokens(Dimensions(settled, found.dims.vocab_size), words.size)
     encoder = _exact(found.export.spec)
@@ -172,6 +172,7 @@ def _scorer(found: _Found) -> Scorer:
         embeddings=dims.embeddings(encoder.embedding),
         encoder=encoder,
         vocab_size=words.size,
+        family=dims.spec.family,
     )
     plain = replace(found.export, embeddings="embeddings", encoder="encoder", head="head")
     table = names.table(plain, found.shape)
@@ -179,11 +180,26 @@ def _scorer(found: _Found) -> Scorer:
     return Scorer(spec=spec, params=arrays.nest(params), tokenizer=words, name=found.name)
 
 
+_UNDROPPED: dict[str, Any] = {
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "embedding_dropout": 0.0,
+    "mlp_dropout": 0.0,
+}
+
+
 def _exact(spec: EncoderSpec) -> EncoderSpec:
     """The encoder in float32 and without dropout."""
     exact: dict[str, Any] = {"dtype": "float32", "residual_dtype": "float32"}
     stack = tuple(
-        replace(layer, **exact, dropout=0.0, attention_dropout=0.0, recompute_attention=False)
+        replace(
+            layer,
+            **exact,
+            dropout=0.0,
+            attention_dropout=0.0,
+            mlp_dropout=0.0,
+            recompute_attention=False,
+        )
         for layer in spec.stack
     )
     return replace(spec, stack=stack, remat=False)

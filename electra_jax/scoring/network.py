@@ -7,9 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from electra_jax.model.backbone import Backbone, Embeddings, EmbeddingsSpec, Encoder, EncoderSpec
+from electra_jax.model.backbone import Backbone, EmbeddingsSpec, Encoder, EncoderSpec
 from electra_jax.model.electra import gather_positions
-from electra_jax.model.heads import DiscriminatorHead, GeneratorHead
+from electra_jax.model.family import FAMILIES
+from electra_jax.model.options import ELECTRA
 from electra_jax.model.tokens import Tokens
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.vocabulary import vocabulary_slots
@@ -36,6 +37,7 @@ class Spec:
     encoder: EncoderSpec
     vocab_size: int  # tokens that a word can be; the table may have more rows
     init_std: float = 0.02  # of nothing here: parameters are given
+    family: str = ELECTRA
 
     @property
     def one_pass(self) -> bool:
@@ -49,14 +51,16 @@ class Network(nn.Module):
     spec: Spec
 
     def setup(self) -> None:
-        s = self.spec
-        self.embeddings, self.encoder = Embeddings(s.embeddings), Encoder(s.encoder)
+        s, family = self.spec, FAMILIES[self.spec.family]
+        self.embeddings, self.encoder = family.embeddings(s.embeddings), Encoder(s.encoder)
         common: dict[str, Any] = {"init_std": s.init_std, "dtype": "float32"}
         if s.one_pass:
-            self.head: nn.Module = DiscriminatorHead(**common)
+            self.head: nn.Module = family.discriminator_head(**common)
         else:
             rows = s.embeddings.vocab_size
-            self.head = GeneratorHead(embedding=s.encoder.embedding, vocab_size=rows, **common)
+            self.head = family.generator_head(
+                embedding=s.encoder.embedding, vocab_size=rows, **common
+            )
 
     def every(self, tokens: Tokens) -> jax.Array:
         """The score of every token [B, L], higher where it looks more natural."""

@@ -132,6 +132,7 @@ def write(
     names: Mapping[str, str],
     model_file: bytes | None,
     max_length: int | None,
+    types: bool = True,
 ) -> None:
     """Writes the folder (see `Tokenizer.save`)."""
     with files.disk_errors(path):
@@ -139,7 +140,7 @@ def write(
     numbers = ids(definition)
     map_ = {f"{role}_token": names[role] for role in special.NAMES}
     files.write_json(path / _MAP, map_)
-    config: dict[str, Any] = {**map_, "model_input_names": _INPUTS}
+    config: dict[str, Any] = {**map_, "model_input_names": _INPUTS if types else _UNTYPED}
     if max_length is not None:
         config["model_max_length"] = max_length
     words = definition.get("words")
@@ -197,6 +198,7 @@ def _words_said(words: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _INPUTS = ["input_ids", "token_type_ids", "attention_mask"]
+_UNTYPED = ["input_ids", "attention_mask"]
 
 
 def _template(names: Mapping[str, str], ids: Mapping[str, int]) -> dict[str, Any]:

@@ -160,13 +160,13 @@ class Tokenizer:
         """The id of a vocabulary entry; KeyError when it is none."""
         return self._ids[token]
 
-    def save(self, path: str | Path, max_length: int | None = None) -> None:
+    def save(self, path: str | Path, max_length: int | None = None, *, types: bool = True) -> None:
         """Writes the folder that `load` and transformers' AutoTokenizer both read.
 
         Files in it under the same names are replaced. `max_length` is the longest sequence the
-        model takes, for transformers to truncate to.
+        model takes, for transformers to truncate to; `types` whether it takes types of tokens.
         """
-        folder.write(Path(path), self.definition, self.names, self.model_file, max_length)
+        folder.write(Path(path), self.definition, self.names, self.model_file, max_length, types)
 
     def _new_cache(self) -> Callable[[Sequence[str]], cache.Flat]:
         """`_encode_whole`, behind a cache of words for every kind of border there is."""

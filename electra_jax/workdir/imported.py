@@ -15,7 +15,9 @@ import numpy as np
 
 from electra_jax import files, records
 from electra_jax.learn import arrays
+from electra_jax.model import family
 from electra_jax.model.electra import Dimensions, ModelSpec
+from electra_jax.model.options import MODERN
 from electra_jax.spec import UserError, from_config, to_dict
 
 RECORD, PARAMS = "import.json", "imported/params.safetensors"
@@ -170,12 +172,18 @@ def conflicts(
     `more`: the numbers of dimensions that an objective has besides those of the full-size encoder.
     """
     ours, theirs = _numbers(asked, more), _numbers(model, more)
-    return [f"{k} is {ours[k]!r}, imported {theirs[k]!r}" for k in theirs if ours[k] != theirs[k]]
+    # Of another family, some are on one side alone.
+    names = [k for k in theirs if k in ours and ours[k] != theirs[k]]
+    return [f"{k} is {ours[k]!r}, imported {theirs[k]!r}" for k in names]
 
 
 def _numbers(dims: Dimensions, more: Callable[[Dimensions], Mapping[str, Any]]) -> dict[str, Any]:
     fields = ("layers", "width", "heads", "ffn", "embedding", "positions", "types")
-    numbers = {f"model.{field}": getattr(dims.spec, field) for field in fields}
+    numbers = {f"model.{field}": getattr(dims.spec, field) for field in ("family", *fields)}
+    if dims.spec.family == MODERN:
+        numbers |= {
+            f"model.{name}": family.value(dims.spec, name) for name in family.MODERN_DEFAULTS
+        }
     return numbers | {
         **more(dims),
         "model.vocab_rows": dims.spec.vocab_rows,

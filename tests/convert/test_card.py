@@ -10,8 +10,8 @@ import yaml
 from electra_jax.convert import hf
 from electra_jax.convert.card import About, Facts
 from electra_jax.convert.card import card as card_of
+from electra_jax.convert.entries import Shape
 from electra_jax.convert.example import Example
-from electra_jax.convert.names import Shape
 from electra_jax.model.electra import Dimensions, ModelSpec
 from electra_jax.objective.export import DETECTION, ENCODER, MASKED_LM, Export
 from electra_jax.spec import UserError, load_config

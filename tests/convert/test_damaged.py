@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from electra_jax.convert import folder, hf, names
-from electra_jax.convert.names import Shape
+from electra_jax.convert.entries import Shape
 from electra_jax.model.electra import Dimensions, ModelSpec
 from electra_jax.objective.electra import exports
 from electra_jax.objective.export import DETECTION
 from electra_jax.spec import UserError, load_config
+from electra_jax.text.special import SpecialIds
+
+SPECIAL = SpecialIds(0, 1, 2, 3, 4)
 
 SHAPE = Shape(vocab=9, embedding=4, width=8, heads=2, ffn=32, layers=1, positions=12, types=2)
 DIMS = Dimensions(ModelSpec(**load_config("tiny").model.to_dict()), 100)
@@ -30,7 +33,7 @@ def made(tmp_path: Path) -> Path:
     }
     path = tmp_path / "hf"
     path.mkdir()
-    folder.write(path, SHAPE, folder.Options(), DETECTION, 0, tensors)
+    folder.write(path, SHAPE, folder.Options(), DETECTION, SPECIAL, tensors)
     (path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     return path
 

@@ -8,12 +8,16 @@ import pytest
 import torch
 from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
-from electra_jax.convert import folder, names, pair
+from electra_jax.convert import config as configs
+from electra_jax.convert import electra_names, entries, folder, names, pair
 from electra_jax.learn import arrays
 from electra_jax.model.electra import Dimensions, Electra, MaskedLM
 from electra_jax.model.layers import padded_vocab
 from electra_jax.objective.export import MASKED_LM
 from electra_jax.spec import UserError
+from electra_jax.text.special import SpecialIds
+
+SPECIAL = SpecialIds(0, 1, 2, 3, 4)
 
 pytestmark = pytest.mark.torch
 MODES = ("embeddings", "none", "all")
@@ -21,7 +25,7 @@ SIZES = ("tiny", "small", "base", "large")
 MakeDims = Callable[..., Dimensions]
 
 
-def tables(dims: Dimensions) -> list[list[names.Entry]]:
+def tables(dims: Dimensions) -> list[list[entries.Entry]]:
     return [pair.discriminator_table(dims), pair.generator_table(dims)]
 
 
@@ -30,11 +34,11 @@ def our_shapes(dims: Dimensions, module: type = Electra) -> dict[str, tuple[int,
     return {name: x.shape for name, x in arrays.flatten(tree).items()}
 
 
-def their_shapes(architecture: type, shape: names.Shape) -> dict[str, tuple[int, ...]]:
-    config = folder.hf_config(shape, folder.Options(), architecture.__name__, 0)
+def their_shapes(architecture: type, shape: entries.Shape) -> dict[str, tuple[int, ...]]:
+    config = configs.of(shape, folder.Options(), architecture.__name__, SPECIAL)
     with torch.device("meta"):
         state = architecture(ElectraConfig(**config)).state_dict()
-    return {name: tuple(x.shape) for name, x in state.items() if name != names.TIED_TABLE}
+    return {name: tuple(x.shape) for name, x in state.items() if name != electra_names.TIED_TABLE}
 
 
 @pytest.mark.parametrize("tying", MODES)

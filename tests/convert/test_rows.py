@@ -8,11 +8,14 @@ import pytest
 
 from electra_jax import remote
 from electra_jax.convert import folder, hf, names, pair
-from electra_jax.convert.names import Shape
+from electra_jax.convert.entries import Shape
 from electra_jax.model.electra import Dimensions, ModelSpec
 from electra_jax.objective.electra import exports
 from electra_jax.spec import UserError, load_config
+from electra_jax.text.special import SpecialIds
 from electra_jax.workdir import imported
+
+SPECIAL = SpecialIds(0, 1, 2, 3, 4)
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "d")
 FULL = Shape(vocab=16, embedding=4, width=8, heads=2, ffn=32, layers=1, positions=12, types=2)
@@ -33,7 +36,7 @@ def made(tmp_path: Path) -> Path:
         tensors = own | shared
         path = tmp_path / "hf" / role
         path.mkdir(parents=True)
-        folder.write(path, shape, folder.Options(), model.hf_class, 0, tensors)
+        folder.write(path, shape, folder.Options(), model.hf_class, SPECIAL, tensors)
         (path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     return tmp_path / "hf"
 

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 
 from electra_jax.convert import folder, names
-from electra_jax.convert.names import Shape
+from electra_jax.convert.entries import Shape
 from electra_jax.finetune import start
 from electra_jax.finetune.options import ModelOptions
 from electra_jax.learn import arrays
 from electra_jax.model.electra import Dimensions, Electra, MaskedLM
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer
+from electra_jax.text.special import SpecialIds
 from electra_jax.workdir import imported
+
+SPECIAL = SpecialIds(0, 1, 2, 3, 4)
 
 SPEC = ModelOptions(
     layers=1,
@@ -48,7 +51,7 @@ def save(path: Path, architecture: str, without: str = "") -> dict[str, np.ndarr
     else:
         written["classifier.weight"] = np.zeros((3, 8), np.float32)
     written.pop(without, None)
-    folder.write(path, SHAPE, folder.Options(), architecture, 0, written)
+    folder.write(path, SHAPE, folder.Options(), architecture, SPECIAL, written)
     (path / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
     return tensors
 

@@ -31,7 +31,8 @@ import pytest
 import torch
 from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
-from electra_jax.convert import folder, names, pair
+from electra_jax.convert import config as configs
+from electra_jax.convert import electra_names, folder, names, pair
 from electra_jax.data.prepare import build
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.learn import arrays
@@ -47,6 +48,9 @@ from electra_jax.pretrain import program
 from electra_jax.pretrain.options import run_spec
 from electra_jax.pretrain.program import Program
 from electra_jax.spec import from_config, load_config
+from electra_jax.text.special import SpecialIds
+
+SPECIAL = SpecialIds(0, 1, 2, 3, 4)
 
 pytestmark = pytest.mark.torch
 LENGTH, ROWS, SEED, STEPS = 64, 8, 3, 10
@@ -261,12 +265,12 @@ class Theirs:
         classes = ElectraForPreTraining, ElectraForMaskedLM
         for values, encoder, architecture in zip(tensors, encoders, classes, strict=True):
             shape, options = pair.shape_of(dims, encoder), folder.Options(0.0, 0.0)
-            config = folder.hf_config(shape, options, architecture.__name__, 0)
+            config = configs.of(shape, options, architecture.__name__, SPECIAL)
             config |= {"hidden_act": truth.activation, "layer_norm_eps": truth.eps}
             model = architecture(ElectraConfig(**config, attn_implementation="eager")).double()
             state = {name: torch.from_numpy(value).double() for name, value in values.items()}
             if architecture is ElectraForMaskedLM:
-                state[names.TIED_TABLE] = state[names.WORD_TABLE].clone()
+                state[electra_names.TIED_TABLE] = state[electra_names.WORD_TABLE].clone()
             model.load_state_dict(state)
             # Theirs never trains the row of [PAD]; in the original it gets a gradient where the
             # generator samples it.

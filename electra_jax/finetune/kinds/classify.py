@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from electra_jax.convert.names import Entry, Shape, linear
+from electra_jax.convert.entries import Entry, Shape, linear
 from electra_jax.finetune.heads import FirstToken, HeadSpec, Outputs, dense
 from electra_jax.finetune.kinds.kind import Kind
 from electra_jax.ops import noise as noise_ops

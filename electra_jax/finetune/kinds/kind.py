@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from electra_jax.convert.names import Entry, Shape
+from electra_jax.convert.entries import Entry, Shape
 from electra_jax.finetune.heads import HeadSpec, Outputs
 from electra_jax.finetune.rows import Found, Split
 from electra_jax.spec import UserError

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from electra_jax import files
-from electra_jax.convert.names import Entry, Shape, linear
+from electra_jax.convert.entries import Entry, Shape, linear
 from electra_jax.finetune.heads import HeadSpec, Outputs, dense
 from electra_jax.finetune.kinds.kind import Data, Kind, cross_entropy, no_probabilities
 from electra_jax.finetune.rows import Found, Split

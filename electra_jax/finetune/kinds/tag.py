@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from electra_jax.convert.names import Entry, Shape, linear
+from electra_jax.convert.entries import Entry, Shape, linear
 from electra_jax.finetune.heads import HeadSpec, Linear, Outputs
 from electra_jax.finetune.kinds.kind import Data, Kind, cross_entropy, most_frequent, shares
 from electra_jax.finetune.rows import Found, Split

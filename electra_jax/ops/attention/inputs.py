@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from electra_jax.ops.noise import Noise
 
@@ -49,8 +50,13 @@ class Rotation(NamedTuple):
 
     @staticmethod
     def of(positions_BxL: jax.Array, channels: int, base: float = 10_000.0) -> "Rotation":
-        """The angle number a of a position p is p / base^(2 a / C)."""
-        rates_A = base ** (-2.0 * jnp.arange(channels // 2, dtype=jnp.float32) / channels)
+        """The angle number a of a position p is p / base^(2 a / C).
+
+        The rates are rounded as PyTorch rounds them in transformers' ModernBERT: a last digit of a rate is 1e-3 of a
+        turn at position 8,192, and models come from there and go there.
+        """
+        exponents_A = np.arange(0, channels, 2, dtype=np.float32) / np.float32(channels)
+        rates_A = np.float32(1) / (base ** exponents_A.astype(np.float64)).astype(np.float32)
         angles_BxLxA = positions_BxL.astype(jnp.float32)[..., None] * rates_A
         return Rotation(jnp.cos(angles_BxLxA), jnp.sin(angles_BxLxA))
 
