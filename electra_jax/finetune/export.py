@@ -15,6 +15,7 @@ from electra_jax.finetune import own, record
 from electra_jax.finetune.heads import HeadSpec
 from electra_jax.finetune.kinds import table as kinds
 from electra_jax.finetune.record import Record
+from electra_jax.model.options import MODERN
 from electra_jax.spec import UserError, load_config
 from electra_jax.tasks.metrics import is_score
 from electra_jax.text import tokenizer as tokenizers
@@ -45,9 +46,13 @@ def _export(workdir: Path, output: str, run: str | None, task: str | None, about
     task = found.task(task)
     head = found.head(task)
     kind = kinds.get(head.kind)
-    if not kind.hf_class:
-        raise UserError(f"{workdir}: transformers has no class for tasks of the kind {kind.name}")
-    if head.style not in kind.styles:
+    family = found.dims.spec.family
+    hf_class, styles = kind.leaves_as(family), ("hf",) if family == MODERN else kind.styles
+    if not hf_class:
+        raise UserError(
+            f"{workdir}: transformers has no class for tasks of the kind {kind.name} on model.family={family}"
+        )
+    if head.style not in styles:
         raise UserError(
             f"{workdir} was trained with head.style={head.style!r}, and transformers has no such "
             f"head for {head.kind}; fine-tune with --config.head.style=hf to export"
@@ -60,7 +65,7 @@ def _export(workdir: Path, output: str, run: str | None, task: str | None, about
     dims = found.dims
     shape = pair.shape_of(dims, dims.discriminator)
     ours = f"heads_{task}"
-    table = [*names.encoder_only(shape), *kind.border(shape, head.outputs, ours)]
+    table = [*names.encoder_only(shape), *kind.table(shape, head.outputs, ours)]
     kept = {
         path: x for path, x in params.items() if not path.startswith("heads_") or _of(path, ours)
     }
@@ -71,14 +76,14 @@ def _export(workdir: Path, output: str, run: str | None, task: str | None, about
     words = tokenizers.load(workdir / "tokenizer")
     spec = dims.spec
     with files.new_folder(output) as temporary:
-        config = configs.of(shape, pair.options_of(spec), kind.hf_class, words.special)
+        config = configs.of(shape, pair.options_of(spec), hf_class, words.special)
         config |= {"classifier_dropout": head.dropout, **kind.config(head, found.labels[task])}
         files.write_json(temporary / configs.CONFIG, config)
         hf_folder.write_tensors(temporary / hf_folder.WEIGHTS, tensors, {"format": "pt"})
-        words.save(temporary, max_length=found.max_len[task])
+        words.save(temporary, max_length=found.max_len[task], types=spec.has_types)
         result = record.done(workdir, name) or {}
         files.write_text(temporary / "README.md", _card(found, task, head, name, result, about))
-    return kind.hf_class
+    return hf_class
 
 
 def _of(path: str, head: str) -> bool:
@@ -94,6 +99,7 @@ def _card(
     about: About,
 ) -> str:
     """README.md: what was trained on what, how it scored, and the command that made it."""
+    hf_class = kinds.get(head.kind).leaves_as(found.dims.spec.family)
     rows = [
         f"| {split} | {metric} | {value:.2f} |"
         for split, values in result.get("scores", {}).get(task, {}).items()
@@ -112,7 +118,7 @@ def _card(
         "",
         f"# ELECTRA fine-tuned on {task}",
         "",
-        f"`{kinds.get(head.kind).hf_class}`, fine-tuned with electra_jax on {found.examples[task]:,} rows, "
+        f"`{hf_class}`, fine-tuned with electra_jax on {found.examples[task]:,} rows, "
         f"from {found.init.get('name', 'a random encoder')} ({found.init['kind']}); run {run}, "
         f"learning rate {result.get('peak_lr', float('nan')):g}, {found.steps:,} steps.",
         "",

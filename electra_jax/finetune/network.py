@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from electra_jax.finetune.heads import HeadSpec, Outputs
 from electra_jax.finetune.kinds import table as kinds
 from electra_jax.model import initial
-from electra_jax.model.backbone import Backbone, Embeddings, Encoder
+from electra_jax.model.backbone import Backbone, Encoder
 from electra_jax.model.electra import Dimensions, Params
 from electra_jax.model.tokens import Tokens
 from electra_jax.ops import noise as noise_ops
@@ -41,7 +41,7 @@ class Network(nn.Module):
 
     def setup(self) -> None:
         dims = self.spec.dims
-        self.embeddings = Embeddings(dims.embeddings(dims.spec.embedding))
+        self.embeddings = dims.family.embeddings(dims.embeddings(dims.spec.embedding))
         self.encoder = Encoder(dims.discriminator)
         self.heads = {name: kinds.get(spec.kind).head(spec) for name, spec in self.spec.heads}
 

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from electra_jax import userfile
 from electra_jax.learn.mesh import MeshSpec
 from electra_jax.learn.optim import OptimSpec
-from electra_jax.model.electra import EncoderOptions, ModelSpec
+from electra_jax.model.electra import ModelSpec
+from electra_jax.model.options import ELECTRA, EncoderOptions
 from electra_jax.pretrain.options import ReportSpec
 from electra_jax.spec import (
     UserError,
@@ -47,7 +48,9 @@ class ModelOptions(EncoderOptions):
 
     def applied(self, found: ModelSpec) -> ModelSpec:
         """A pretrained model's dimensions with this section's dropouts and precision."""
-        ours = ("dropout", "attention_dropout", "dtype", "residual_dtype", "remat")
+        ours = ["attention_dropout", "dtype", "residual_dtype", "remat"]
+        ours += ["embedding_dropout", "mlp_dropout"]  # refused of an encoder that has no such thing
+        ours += ["dropout"] if found.family == ELECTRA else []  # which every recipe has
         return dataclasses.replace(
             found,
             **{name: getattr(self, name) for name in ours},

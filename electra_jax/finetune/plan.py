@@ -155,8 +155,8 @@ def choose(name: str, asked: DataOptions) -> Task:
         raise unknown_name("task", name, (*catalog.TASKS, *custom.MAKERS)) from None
 
 
-def head_spec(task: Task, labels: Sequence[str], options: Options) -> HeadSpec:
-    """The head that a task gets."""
+def head_spec(task: Task, labels: Sequence[str], options: Options, family: str) -> HeadSpec:
+    """The head that a task gets on an encoder of this family."""
     outputs = kinds.get(task.kind).outputs(labels)
     h, m = options.head, options.model
     return HeadSpec(
@@ -170,6 +170,7 @@ def head_spec(task: Task, labels: Sequence[str], options: Options) -> HeadSpec:
         answerable=h.answerable,
         answerable_weight=h.answerable_weight,
         beam=h.beam,
+        family=family,
     )
 
 
@@ -275,7 +276,8 @@ def _read(task: Task, options: Options, asked: DataOptions, found: Start) -> Tas
     }
     if not len(train):
         raise UserError(f"task {task.name}: no training example is left")
-    check_types(task.name, found.dims.spec.types, train, splits)
+    if found.dims.spec.has_types:
+        check_types(task.name, found.dims.spec.types, train, splits)
     unknown = np.mean(train.ids == words.special.unk)
     if unknown > UNKNOWN_SHARE:
         print(
@@ -283,7 +285,7 @@ def _read(task: Task, options: Options, asked: DataOptions, found: Start) -> Tas
             "is it the one of this model and language?",
             file=sys.stderr,
         )
-    head = head_spec(task, labels, options)
+    head = head_spec(task, labels, options, found.dims.spec.family)
     digest = _fingerprint([train, *(splits[name].rows for name in sorted(splits))])
     return TaskData(task, labels, head, max_len, train, splits, digest)
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from electra_jax.learn.parts import Part
 
+_LAST = "encoder/final_norm/"  # of pre-norm layers; it learns as the top layer does
+
 
 def parts(
     whole: Part, *, layers: int, decay: float, off_by_one: bool, frozen: int
@@ -21,7 +23,9 @@ def parts(
     learning = dataclasses.replace(whole, factor=rate)
     if not frozen:
         return (learning,)
-    still = dataclasses.replace(whole, name="frozen", pattern=below(max(frozen, 0)), optim=None)
+    still = dataclasses.replace(
+        whole, name="frozen", pattern=below(max(frozen, 0), layers), optim=None
+    )
     return (still, learning)
 
 
@@ -32,7 +36,7 @@ def factor(name: str, *, layers: int, decay: float, off_by_one: bool) -> float:
     decay^(layers + 1) for embeddings and projection. `off_by_one` is the released code
     (optimization.py:181-193), in which everything under the heads has one more decay.
     """
-    depth = depth_of(name)
+    depth = layers if name.startswith(_LAST) else depth_of(name)
     return 1.0 if depth is None else decay ** (layers + 1 - depth + off_by_one)
 
 
@@ -44,7 +48,8 @@ def depth_of(name: str) -> int | None:
     return int(layer[1]) + 1 if layer else 0
 
 
-def below(layers: int) -> str:
-    """The pattern of the paths of embeddings, projection and the first `layers` layers."""
+def below(layers: int, of: int) -> str:
+    """The pattern of the paths of embeddings, projection and the first `layers` of the encoder's layers."""
     first = "|".join(f"layer_{i}" for i in range(layers))
-    return rf"^(embeddings/|encoder/(?!layer_){f'|encoder/({first})/' if first else ''})"
+    above = "layer_" if layers >= of else "layer_|final_norm/"
+    return rf"^(embeddings/|encoder/(?!{above}){f'|encoder/({first})/' if first else ''})"

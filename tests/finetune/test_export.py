@@ -1,5 +1,6 @@
 """Exports: transformers loads every head with nothing missing, and says what we say."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -45,12 +46,24 @@ def randomly(spec: NetworkSpec) -> dict:
     return jax.tree.map(lambda s: 0.5 * draw.standard_normal(s.shape).astype(np.float32), shapes)
 
 
-def workdir(folder: Path, kind: str, style: str = "hf") -> tuple[NetworkSpec, dict]:
+MODERN = {"family": "modern", "embedding": 16, "types": 1, "dropout": 0.0, "local_attention": 6}
+
+
+def workdir(
+    folder: Path, kind: str, style: str = "hf", family: str = "electra"
+) -> tuple[NetworkSpec, dict]:
     """A fine-tuned workdir with random parameters; returns its network and parameters."""
-    dims = Dimensions(ENCODER.random(), len(VOCAB))
+    encoder = ENCODER if family == "electra" else dataclasses.replace(ENCODER, **MODERN)
+    dims = Dimensions(encoder.random(), len(VOCAB))
     outputs = {"regress": 1, "choice": 1, "qa": 2}.get(kind, 3)
     head = HeadSpec(
-        kind=kind, style=style, outputs=outputs, dropout=0.1, init_std=0.5, dtype="float32"
+        kind=kind,
+        style=style,
+        outputs=outputs,
+        dropout=0.1,
+        init_std=0.5,
+        dtype="float32",
+        family=family,
     )
     spec = NetworkSpec(dims=dims, heads=(("task", head),))
     params = randomly(spec)
@@ -96,14 +109,17 @@ def batch(choices: int = 0) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize("family", ["electra", "modern"])
 @pytest.mark.parametrize("kind", kinds.KINDS)
-def test_transformers_loads_it_and_gives_the_same_logits(kind, tmp_path):
+def test_transformers_loads_it_and_gives_the_same_logits(kind, family, tmp_path):
     """Catches a transposed kernel, a head under another name, a regression left in [0, 1]."""
     import torch
     import transformers
 
-    spec, params = workdir(tmp_path / "ft", kind)
-    assert export.export(tmp_path / "ft", tmp_path / "hf") == kinds.get(kind).hf_class
+    spec, params = workdir(tmp_path / "ft", kind, family=family)
+    written = export.export(tmp_path / "ft", tmp_path / "hf")
+    assert written == kinds.get(kind).leaves_as(family)
+    assert written.startswith("ModernBert" if family == "modern" else "Electra")
     auto = {
         "classify": transformers.AutoModelForSequenceClassification,
         "regress": transformers.AutoModelForSequenceClassification,
@@ -117,11 +133,8 @@ def test_transformers_loads_it_and_gives_the_same_logits(kind, tmp_path):
     ours = network.apply(spec, params, "task", rows)
     given = {name: torch.tensor(x, dtype=torch.long) for name, x in rows.items()}
     with torch.no_grad():
-        said = model.eval()(
-            input_ids=given["ids"],
-            token_type_ids=given["types"],
-            attention_mask=given["docs"],
-        )
+        types = {"token_type_ids": given["types"]} if family == "electra" else {}
+        said = model.eval()(input_ids=given["ids"], attention_mask=given["docs"], **types)
     if kind == "qa":
         pairs = [(ours["start"], said.start_logits), (ours["end"], said.end_logits)]
     elif kind == "regress":
@@ -139,6 +152,20 @@ def test_transformers_loads_it_and_gives_the_same_logits(kind, tmp_path):
         assert model.config.problem_type == "regression" and model.config.num_labels == 1
 
 
+@pytest.mark.parametrize("kind", ["classify", "tag", "qa"])
+def test_a_head_on_a_modern_encoder_learns(kind, tmp_path):
+    """Catches a head whose gradient cannot be taken, and a parameter that has none."""
+    spec, params = workdir(tmp_path / "ft", kind, family="modern")
+    rows = batch()
+
+    def loss(params):
+        outputs = network.apply(spec, params, "task", rows, training=True)
+        return sum((x * (x > -100) ** 2).sum() for x in outputs.values())
+
+    gradients = arrays.flatten(jax.jit(jax.grad(loss))(params))
+    assert all(np.abs(x).max() > 0 for x in gradients.values()), gradients.keys()
+
+
 def test_a_fine_tuned_workdir_is_a_beginning(tmp_path):
     """Catches intermediate training that begins with the old task's head, or with nothing of it."""
     _, params = workdir(tmp_path / "ft", "classify")
@@ -149,12 +176,25 @@ def test_a_fine_tuned_workdir_is_a_beginning(tmp_path):
     assert not any(name.startswith("heads_") for name in found.params)
 
 
-def test_a_head_that_transformers_does_not_have_is_refused(tmp_path):
+@pytest.mark.parametrize(("kind", "family"), [("classify", "electra"), ("tag", "modern")])
+def test_a_head_that_transformers_does_not_have_is_refused(kind, family, tmp_path):
     """Catches an export that loads and means something else."""
-    workdir(tmp_path / "ft", "classify", "original")
-    with pytest.raises(UserError, match="transformers has no such head for classify"):
+    workdir(tmp_path / "ft", kind, "original", family)
+    with pytest.raises(UserError, match=f"transformers has no such head for {kind}"):
         export.export(tmp_path / "ft", tmp_path / "hf")
     assert not (tmp_path / "hf").exists()
+
+
+def test_a_modern_encoder_is_a_beginning(tmp_path):
+    """Catches dropouts of the other family that a recipe brings along, and one that is refused of an ELECTRA."""
+    workdir(tmp_path / "ft", "classify", family="modern")
+    asked = dataclasses.replace(ENCODER, mlp_dropout=0.2)
+    found = start.read(str(tmp_path / "ft"), asked).dims.spec
+    assert (found.family, found.dropout, found.attention_dropout) == ("modern", 0.0, 0.1)
+    assert (found.mlp_dropout, found.local_attention) == (0.2, 6)
+    workdir(tmp_path / "other", "classify")
+    with pytest.raises(UserError, match=r"model.mlp_dropout=0.2: not options of model.family"):
+        start.read(str(tmp_path / "other"), asked)
 
 
 def test_the_folder_says_what_its_classes_are_called(tmp_path):

@@ -13,6 +13,7 @@ NAMES = (
     "encoder/project/kernel",
     "encoder/layer_0/up/kernel",
     "encoder/layer_11/up/kernel",
+    "encoder/final_norm/scale",
     "heads_sst2/out/kernel",
 )
 OPTIM = OptimSpec(
@@ -32,11 +33,11 @@ PARAMS = arrays.nest({name: jnp.zeros(1) for name in NAMES})
 @pytest.mark.parametrize(
     ("off_by_one", "frozen", "expected"),
     [
-        (False, 0, (0.8**13, 0.8**13, 0.8**12, 0.8, 1)),
-        (True, 0, (0.8**14, 0.8**14, 0.8**13, 0.8**2, 1)),  # optimization.py:181-193
-        (False, -1, (0, 0, 0.8**12, 0.8, 1)),
-        (False, 1, (0, 0, 0, 0.8, 1)),
-        (False, 12, (0, 0, 0, 0, 1)),
+        (False, 0, (0.8**13, 0.8**13, 0.8**12, 0.8, 0.8, 1)),
+        (True, 0, (0.8**14, 0.8**14, 0.8**13, 0.8**2, 0.8**2, 1)),  # optimization.py:181-193
+        (False, -1, (0, 0, 0.8**12, 0.8, 0.8, 1)),
+        (False, 1, (0, 0, 0, 0.8, 0.8, 1)),
+        (False, 12, (0, 0, 0, 0, 0, 1)),
     ],
 )
 def test_the_factor_of_every_depth(off_by_one, frozen, expected):

@@ -82,6 +82,34 @@ def test_the_encoder_of_every_class_is_taken_and_its_head_left(architecture, tmp
 
 
 @pytest.mark.parametrize(
+    "architecture",
+    ["ModernBertModel", "ModernBertForMaskedLM", "ModernBertForSequenceClassification"],
+)
+def test_a_modernberts_encoder_is_taken(architecture, tmp_path):
+    """Catches a head or a decoder that stands in the way, three matrices in one, and a dropout it does not have."""
+    shape = dataclasses.replace(
+        SHAPE, embedding=8, types=1, layers=2, local_attention=4, global_attn_every_n_layers=2
+    )
+    shape = dataclasses.replace(shape, family="modern", global_rope_theta=1e4, local_rope_theta=1e3)
+    draw = np.random.default_rng(0)
+    tensors = {}
+    for entry in names.encoder_only(shape):
+        tensors[entry.theirs] = draw.standard_normal(entry.their_shape).astype(np.float32)
+    written = {**tensors, "head.dense.weight": np.zeros((8, 8), np.float32)}
+    if architecture == "ModernBertModel":
+        written = {name.removeprefix("model."): x for name, x in tensors.items()}
+    folder.write(tmp_path, shape, folder.Options(), architecture, SPECIAL, written)
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
+    found = start.read(str(tmp_path), SPEC)
+    assert found.params is not None
+    value = found.params["encoder/layer_1/value/kernel"]
+    assert np.array_equal(value.T, tensors["model.layers.1.attn.Wqkv.weight"][16:])
+    spec = found.dims.spec
+    assert (spec.dropout, spec.attention_dropout, spec.local_attention) == (0.0, 0.3, 4)
+    assert found.dims.discriminator.stack[1].rope_theta == 1e3
+
+
+@pytest.mark.parametrize(
     ("objective", "module", "encoder"),
     [("electra", Electra, "discriminator"), ("mlm", MaskedLM, "encoder")],
 )

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from electra_jax.convert.entries import Entry, Shape, linear
-from electra_jax.finetune.heads import FirstToken, HeadSpec, Outputs, dense
+from electra_jax.finetune.heads import FirstToken, HeadSpec, Outputs, chosen, dense, of_first
 from electra_jax.finetune.kinds.kind import Kind, most_frequent
 from electra_jax.finetune.rows import Found, Split
 from electra_jax.ops import noise as noise_ops
@@ -41,6 +41,7 @@ class Choice(Kind):
 
     name = "choice"
     hf_class = "ElectraForMultipleChoice"
+    modern_class = "ModernBertForMultipleChoice"
     pipeline = "multiple-choice"
 
     def features(
@@ -61,7 +62,7 @@ class Choice(Kind):
 
     def head(self, spec: HeadSpec) -> nn.Module:
         """transformers' head, or the original's linear layer on [CLS]."""
-        return Summary(spec) if spec.style == "hf" else FirstToken(spec)
+        return chosen(spec, Summary, FirstToken, of_first)
 
     def border(self, shape: Shape, outputs: int, ours: str) -> list[Entry]:
         """Two linear layers."""

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from electra_jax.convert.entries import Entry, Shape, linear
-from electra_jax.finetune.heads import FirstToken, HeadSpec, Outputs, dense
+from electra_jax.finetune.heads import FirstToken, HeadSpec, Outputs, chosen, dense, of_first
 from electra_jax.finetune.kinds.kind import Kind
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.gelu import gelu
@@ -42,6 +42,7 @@ class Classify(Kind):
     name = "classify"
     has_classes = True
     hf_class = "ElectraForSequenceClassification"
+    modern_class = "ModernBertForSequenceClassification"
     pipeline = "text-classification"
     draws_confusion = True
 
@@ -60,7 +61,7 @@ class Classify(Kind):
 
     def head(self, spec: HeadSpec) -> nn.Module:
         """transformers' head, or the original's linear layer on [CLS]."""
-        return Classification(spec) if spec.style == "hf" else FirstToken(spec)
+        return chosen(spec, Classification, FirstToken, of_first)
 
     def border(self, shape: Shape, outputs: int, ours: str) -> list[Entry]:
         """Two linear layers."""

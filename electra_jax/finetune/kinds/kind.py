@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from electra_jax.convert.entries import Entry, Shape
+from electra_jax.convert.entries import Entry, Shape, linear
+from electra_jax.convert.modern_names import prediction_head
 from electra_jax.finetune.heads import HeadSpec, Outputs
 from electra_jax.finetune.rows import Found, Split
+from electra_jax.model.options import MODERN
 from electra_jax.spec import UserError
 from electra_jax.tasks import metrics, outputs
 from electra_jax.tasks.features import Features, Room
@@ -40,6 +42,7 @@ class Kind:
     name: ClassVar[str]
     has_classes: ClassVar[bool] = False  # whether the training data say which classes there are
     hf_class: ClassVar[str] = ""  # of transformers, that a model leaves as; "": none has this head
+    modern_class: ClassVar[str] = ""  # the same on a ModernBERT
     styles: ClassVar[tuple[str, ...]] = ("hf",)  # of heads that transformers has, too
     pipeline: ClassVar[str] = ""  # of transformers
     suffix: ClassVar[str] = ".tsv"  # of a file of predictions
@@ -84,6 +87,17 @@ class Kind:
     def border(self, shape: Shape, outputs: int, ours: str) -> list[Entry]:
         """The head's part of the border table of `hf_class`, under our name `ours`."""
         raise NotImplementedError
+
+    def leaves_as(self, family: str) -> str:
+        """The class of transformers that a model on an encoder of this family leaves as; "": none has this head."""
+        return self.modern_class if family == MODERN else self.hf_class
+
+    def table(self, shape: Shape, outputs: int, ours: str) -> list[Entry]:
+        """The head's part of the border table of `leaves_as`; ModernBERT's classes all have one head."""
+        if shape.family != MODERN:
+            return self.border(shape, outputs, ours)
+        last = linear(f"{ours}/out", "classifier", shape.width, outputs)
+        return [*prediction_head(shape, ours), *last]
 
     def config(self, head: HeadSpec, labels: Sequence[str]) -> dict[str, Any]:
         """What the exported config.json says of the head."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from electra_jax import files
 from electra_jax.convert.entries import Entry, Shape, linear
-from electra_jax.finetune.heads import HeadSpec, Outputs, dense
+from electra_jax.finetune.heads import HeadSpec, Outputs, chosen, dense, of_tokens
 from electra_jax.finetune.kinds.kind import Data, Kind, cross_entropy, no_probabilities
 from electra_jax.finetune.rows import Found, Split
 from electra_jax.objective.losses import binary_cross_entropy
@@ -40,12 +40,31 @@ class Span(nn.Module):
     def __call__(
         self, hidden_BxLxD: jax.Array, noise: Noise | None, batch: Outputs, training: bool
     ) -> Outputs:
-        logits_BxLx2 = dense(self.spec, 2, "out", last=True)(hidden_BxLxD)
-        present_BxL = batch["docs"] > 0
-        return {
-            name: jnp.where(present_BxL, logits_BxLx2[..., i], EXCLUDED)
-            for i, name in enumerate(("start", "end"))
-        }
+        return _present(dense(self.spec, 2, "out", last=True)(hidden_BxLxD), batch)
+
+
+class ModernSpan(nn.Module):
+    """`ModernBertForQuestionAnswering`: its head gives each token a start and an end logit; padding is excluded."""
+
+    spec: HeadSpec
+
+    def setup(self) -> None:
+        self.tokens = of_tokens(self.spec)
+        nn.share_scope(self, self.tokens)
+
+    def __call__(
+        self, hidden_BxLxD: jax.Array, noise: Noise | None, batch: Outputs, training: bool
+    ) -> Outputs:
+        """Start and end [B, L]."""
+        return _present(self.tokens(hidden_BxLxD, noise, batch, training)["logits"], batch)
+
+
+def _present(logits_BxLx2: jax.Array, batch: Outputs) -> Outputs:
+    present_BxL = batch["docs"] > 0
+    return {
+        name: jnp.where(present_BxL, logits_BxLx2[..., i], EXCLUDED)
+        for i, name in enumerate(("start", "end"))
+    }
 
 
 class JointSpan(nn.Module):
@@ -129,6 +148,7 @@ class Qa(Kind):
 
     name = "qa"
     hf_class = "ElectraForQuestionAnswering"
+    modern_class = "ModernBertForQuestionAnswering"
     pipeline = "question-answering"
     suffix = ".json"
     taught = ("start",)
@@ -151,7 +171,7 @@ class Qa(Kind):
 
     def head(self, spec: HeadSpec) -> nn.Module:
         """transformers' head, or the original's."""
-        return Span(spec) if spec.style == "hf" else JointSpan(spec)
+        return chosen(spec, Span, JointSpan, ModernSpan)
 
     def border(self, shape: Shape, outputs: int, ours: str) -> list[Entry]:
         """One linear layer."""

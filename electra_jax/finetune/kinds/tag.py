@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from electra_jax.convert.entries import Entry, Shape, linear
-from electra_jax.finetune.heads import HeadSpec, Linear, Outputs
+from electra_jax.finetune.heads import HeadSpec, Linear, Outputs, chosen, of_tokens
 from electra_jax.finetune.kinds.kind import Data, Kind, cross_entropy, most_frequent, shares
 from electra_jax.finetune.rows import Found, Split
 from electra_jax.spec import UserError
@@ -27,6 +27,7 @@ class Tag(Kind):
     name = "tag"
     has_classes = True
     hf_class = "ElectraForTokenClassification"
+    modern_class = "ModernBertForTokenClassification"
     styles = ("hf", "original")
     pipeline = "token-classification"
     suffix = ".conll"
@@ -45,7 +46,7 @@ class Tag(Kind):
 
     def head(self, spec: HeadSpec) -> nn.Module:
         """A linear layer on every token."""
-        return Linear(spec)
+        return chosen(spec, Linear, Linear, of_tokens)
 
     def border(self, shape: Shape, outputs: int, ours: str) -> list[Entry]:
         """One linear layer."""
