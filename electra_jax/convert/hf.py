@@ -73,11 +73,16 @@ def _export(
     return written
 
 
-def models(found: Exportable, name: str) -> list[tuple[Export, Shape, dict[str, np.ndarray]]]:
-    """The models of a workdir of this name: each with its numbers and its tensors by their names."""
+def models(
+    found: Exportable, name: str, say: bool = True
+) -> list[tuple[Export, Shape, dict[str, np.ndarray]]]:
+    """The models of a workdir of this name: each with its numbers and its tensors by their names.
+
+    `say` on stderr which parameters stay behind.
+    """
     exports, shapes = found.exports, [pair.shape_of(found.dims, e.spec) for e in found.exports]
     tables = [names.table(*one) for one in zip(exports, shapes, strict=True)]
-    params = _named(found.params, exports, tables)
+    params = _named(found.params, exports, tables, say)
     what = f"the parameters in {name}"
     tensors = names.export(params, tables, found.dims.padded_rows, what)
     return list(zip(exports, shapes, tensors, strict=True))
@@ -209,13 +214,25 @@ def _moments(
 
 
 def _named(
-    params: dict[str, np.ndarray], exports: Sequence[Export], tables: Sequence[Sequence[Entry]]
+    params: dict[str, np.ndarray],
+    exports: Sequence[Export],
+    tables: Sequence[Sequence[Entry]],
+    say: bool,
 ) -> dict[str, np.ndarray]:
-    """The parameters that leave: all, but with an encoder that leaves alone, those that it does not need."""
+    """The parameters that leave: all but those that a model leaves behind, or that a lone encoder does not need."""
+    beside = {name for export in exports for name in export.beside}
+    behind = sorted({name.partition("/")[0] for name in params} & beside)
+    if behind and say:
+        print(
+            f"no class of transformers has these parameters, which stay behind: {', '.join(behind)}",
+            file=sys.stderr,
+        )
+    params = {name: x for name, x in params.items() if name.partition("/")[0] not in beside}
     if all(export.hf_class != ENCODER for export in exports):
         return params
     wanted = {entry.ours for table in tables for entry in table}
-    if left := sorted({name.partition("/")[0] for name in params.keys() - wanted}):
+    left = sorted({name.partition("/")[0] for name in params.keys() - wanted})
+    if left and say:
         print(
             f"the encoder leaves alone; parameters that stay behind: {', '.join(left)}",
             file=sys.stderr,

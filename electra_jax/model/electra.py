@@ -289,8 +289,15 @@ class MaskedLM(nn.Module):
         self, tokens: Tokens, chosen_BxK: jax.Array, noise: Noise | None = None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """(hidden [B, K, E], word table [V, E], bias [V]) at the chosen positions."""
-        hidden_BxLxD = Backbone(self.embeddings, self.encoder)(tokens, noise)
-        hidden_BxKxE, bias_V = self.head(gather_positions(hidden_BxLxD, chosen_BxK))
+        return self.words(gather_positions(self.hidden(tokens, noise), chosen_BxK))
+
+    def hidden(self, tokens: Tokens, noise: Noise | None = None) -> jax.Array:
+        """The encoder's hidden states [B, L, D]."""
+        return Backbone(self.embeddings, self.encoder)(tokens, noise)
+
+    def words(self, hidden_BxKxD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """What `generate` returns, of these hidden states."""
+        hidden_BxKxE, bias_V = self.head(hidden_BxKxD)
         return hidden_BxKxE, self.embeddings.word, bias_V
 
     def __call__(self) -> None:

@@ -23,4 +23,6 @@ class Export:
     tying: str = ""  # note for who imports it again together with the model it shares with; empty: none needed
     # A detection head's logits are energies: minus their sum is a pseudo-log-likelihood, up to a constant a token.
     energy: bool = False
+    # Parameters that no class of transformers has and that stay behind, by the first name of their paths.
+    beside: tuple[str, ...] = ()
     trained: bool = True  # False: nothing was learned by it, and it is not written

@@ -29,6 +29,7 @@ KNOWN = {
         "mlm",
         "electra_15",
         "replace_mlm",
+        "all_tokens_mlm",
     )
 }
 OWN = "objective file"

@@ -110,7 +110,7 @@ def _found(path: Path, name: str, step: int | None, average: bool) -> Iterator[_
 def _of_workdir(path: Path, name: str, step: int | None, average: bool) -> Iterator[_Found]:
     run = exportable.read(path, step, average)
     at = "" if run.facts.step is None else f" at step {run.facts.step}"
-    for export, shape, tensors in hf.models(run, name):
+    for export, shape, tensors in hf.models(run, name, say=False):
         if export.trained:
             yield _Found(
                 export=export,

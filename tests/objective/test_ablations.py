@@ -16,7 +16,7 @@ from electra_jax.objective import pair
 from electra_jax.spec import UserError
 
 pytestmark = pytest.mark.usefixtures("as_in_a_run")
-NAMES = ("electra_15", "replace_mlm")
+NAMES = ("electra_15", "replace_mlm", "all_tokens_mlm")
 HEADS = {"discriminator": 2, "generator": 1, "encoder": 2}
 VOCAB = 40
 LIMIT = 5e-5  # of a tensor's largest gradient; a mistake is a thousand times as far
@@ -89,6 +89,18 @@ def replace_mlm(there, p, b, sampled):
     return generated(there, p, b) + lost[chosen].sum() / (chosen.sum() + 1e-6)
 
 
+def all_tokens_mlm(there, p, b, sampled):
+    """MLM + the loss of copy gate and softmax together, at every token that is not padding."""
+    fake, _ = there.spliced(b, sampled)
+    h = there.hidden(p, "embeddings", "encoder", HEADS["encoder"], fake, b)
+    word = there.words(p, "embeddings", "head", h, VOCAB).exp()
+    word = word.gather(-1, b["ids"][..., None])[..., 0]
+    copy = there.linear(p, "copy", h)[..., 0].sigmoid()
+    lost = -(copy * (fake == b["ids"]) + (1 - copy) * word).log()
+    valid = b["docs"] > 0
+    return generated(there, p, b) + lost[valid].sum() / (valid.sum() + 1e-6)
+
+
 @pytest.mark.torch
 @pytest.mark.parametrize("name", NAMES)
 def test_loss_and_every_gradient_are_pytorchs(there, computed, name):
@@ -153,5 +165,28 @@ def test_another_tying_is_refused(make_objective, name):
     if name == "electra_15":
         make_objective(name, {"tying": "all"})
         return
-    with pytest.raises(UserError, match=r"model.tying=all is not for objective.name=replace_mlm"):
+    with pytest.raises(UserError, match=f"model.tying=all is not for objective.name={name}"):
         make_objective(name, {"tying": "all"})
+
+
+def test_all_tokens_mlm_at_the_ends_of_its_gate(make_objective, evaluated, random_params):
+    """Catches a gate that is turned round, a copy of the true token, NaN where a sigmoid is 0 or 1 to float32."""
+    objective = make_objective("all_tokens_mlm")
+    params = random_params(objective)
+    params["copy"]["kernel"][:] = 0
+    found = {}
+    for bias in (-200.0, 200.0):
+        params["copy"]["bias"][:] = bias
+        found[bias] = evaluated(objective, params)["sums"]
+    never, always = found[-200.0], found[200.0]
+    assert never["copy_original"] == never["copy_replaced"] == 0
+    assert always["copy_original"] == always["main"] - always["replaced"]
+    # Who always copies loses 200 and the softmax's loss at each replaced token, and nothing elsewhere.
+    assert always["replaced"] > 0
+    assert always["main_loss"] == pytest.approx(always["chosen_loss"])
+    at_replaced = always["main_loss"] - 200 * always["replaced"]
+    assert 0 < at_replaced < never["main_loss"]
+    # Who never copies is a masked LM at every token: the loss at the chosen ones is replace_mlm's.
+    other = make_objective("replace_mlm")
+    shared = {name: x for name, x in params.items() if name != "copy"}
+    assert never["chosen_loss"] == pytest.approx(evaluated(other, shared)["sums"]["main_loss"])

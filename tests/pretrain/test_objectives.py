@@ -26,6 +26,7 @@ MODERN = {"family": "modern", "types": 1, "dropout": 0.0, "embedding": 16, "gene
 LEFT = {
     "electra_15": ["discriminator", "generator"],
     "replace_mlm": ["model", "generator"],
+    "all_tokens_mlm": ["model", "generator"],
 }
 
 
