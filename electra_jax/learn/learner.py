@@ -48,8 +48,8 @@ class Defaults:
 class Learner(Protocol):
     """Pure functions of arrays; nothing here depends on how rows are split over devices or micro-batches.
 
-    A batch holds arrays with rows along their first axis, and `rows` (int32 [B], the global row numbers that address
-    the noise).
+    A batch holds arrays with rows along their first axis, `rows` (int32 [B], the global row numbers that address the
+    noise) and in training `step` (int32 [B], the number of the step, 0-based, the same for every row).
     """
 
     def parts(self, whole: Part) -> Sequence[Part]:

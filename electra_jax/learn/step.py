@@ -53,8 +53,10 @@ def make_train_step(
     """
 
     def train_step(state: State, batch: Batch) -> tuple[State, Sums]:
-        named = keys(state)
-        batch = learner.prepare(batch | {"rows": jnp.arange(batch["ids"].shape[0])}, named)
+        named, rows = keys(state), batch["ids"].shape[0]
+        # By row, as all that a batch has: it can be cut.
+        own = {"rows": jnp.arange(rows), "step": jnp.full(rows, state["step"])}
+        batch = learner.prepare(batch | own, named)
         context = Context(
             params=state["params"],
             batch=batch,

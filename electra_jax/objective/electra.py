@@ -66,8 +66,7 @@ class ElectraObjective(Defaults):
 
     def prepare(self, batch: Batch, keys: Keys) -> Batch:
         """Adds chosen, weights [B, K] and masked [B, L]."""
-        slots = corrupt.slot_count(self.options.mask_prob, self.seq_len)
-        return self.options.corrupt(batch, keys["mask"], self.special, self.dims.vocab_size, slots)
+        return self.options.corrupt(batch, keys["mask"], self.special, self.dims.vocab_size)
 
     def totals(self, batch: Batch) -> Sums:
         """Chosen positions and tokens that are not padding: the two denominators of the loss."""
@@ -118,7 +117,7 @@ class ElectraObjective(Defaults):
         total += length * flops.detection_head(dims.spec.width)
         if self.options.uniform_generator:
             return total
-        slots = corrupt.slot_count(self.options.mask_prob, length)
+        slots = self.options.slots(length)
         return total + pair.generator_flops(dims, length, slots)
 
     def exports(self) -> Sequence[Export]:

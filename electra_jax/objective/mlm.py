@@ -40,8 +40,7 @@ class MlmObjective(Defaults):
 
     def prepare(self, batch: Batch, keys: Keys) -> Batch:
         """Adds chosen, weights [B, K] and masked [B, L]."""
-        slots = corrupt.slot_count(self.options.mask_prob, self.seq_len)
-        return self.options.corrupt(batch, keys["mask"], self.special, self.dims.vocab_size, slots)
+        return self.options.corrupt(batch, keys["mask"], self.special, self.dims.vocab_size)
 
     def totals(self, batch: Batch) -> Sums:
         """The number of chosen positions."""
@@ -63,7 +62,7 @@ class MlmObjective(Defaults):
 
     def flops(self, length: int) -> float:
         """Those of the full-size encoder and of the vocabulary at the chosen positions."""
-        dims, slots = self.dims, corrupt.slot_count(self.options.mask_prob, length)
+        dims, slots = self.dims, self.options.slots(length)
         word = flops.vocabulary_head(dims.spec.width, dims.spec.embedding, dims.vocab_size)
         return flops.encoder(dims.discriminator, length) + slots * word
 

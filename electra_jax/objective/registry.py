@@ -97,13 +97,13 @@ def options_of(name: str) -> type:
 
 
 def completed(section: Mapping[str, Any]) -> dict[str, Any]:
-    """The section with the defaults of a user's options that it lacks; others are complete in every recipe."""
-    if not userfile.is_file(section.get("name")):
-        return dict(section)
-    fields = dataclasses.fields(options_of(section["name"]))
-    return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING} | dict(
-        section
-    )
+    """The section with the defaults of its objective's options that it lacks: as JSON gives them back."""
+    name = str(section.get("name"))
+    if not userfile.is_file(name) and name not in KNOWN:
+        return dict(section)  # refused elsewhere
+    found = {f.name: f.default for f in dataclasses.fields(options_of(name))}
+    plain = {key: list(x) if isinstance(x, tuple) else x for key, x in found.items()}
+    return {key: x for key, x in plain.items() if x is not dataclasses.MISSING} | dict(section)
 
 
 def make(

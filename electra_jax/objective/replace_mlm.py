@@ -65,8 +65,7 @@ class ReplaceMlmObjective(Defaults):
 
     def prepare(self, batch: Batch, keys: Keys) -> Batch:
         """Adds chosen, weights [B, K] and masked [B, L]."""
-        slots = corrupt.slot_count(self.options.mask_prob, self.seq_len)
-        return self.options.corrupt(batch, keys["mask"], self.special, self.dims.vocab_size, slots)
+        return self.options.corrupt(batch, keys["mask"], self.special, self.dims.vocab_size)
 
     def totals(self, batch: Batch) -> Sums:
         """Chosen positions: the denominator of both losses."""
@@ -102,7 +101,7 @@ class ReplaceMlmObjective(Defaults):
 
     def flops(self, length: int) -> float:
         """Those of both networks, and of the vocabulary where each predicts."""
-        slots = corrupt.slot_count(self.options.mask_prob, length)
+        slots = self.options.slots(length)
         return pair.generator_flops(self.dims, length, slots) + self._main_flops(length, slots)
 
     def exports(self) -> Sequence[Export]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from electra_jax import userfile
 from electra_jax.data import order, windows
 from electra_jax.data.source import Prepared, Source, open_prepared
 from electra_jax.learn.mesh import MeshSpec
@@ -263,12 +264,15 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
             # As JSON gives them back, so that they equal what was written.
             plain = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
             full[name] = {**plain, **config[name]}
+    section = config.get("objective")
+    if isinstance(section, Mapping) and not userfile.is_file(section.get("name")):
+        full["objective"] = registry.completed(section)  # a user's file may be gone
     return full
 
 
 def with_own_options(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The config with the options of the user's objective that it, or an override, names, as far as they have
-    defaults: so that an override can set them.
+    """The config with the options of the objective that it, or an override, names, as far as they have defaults: so
+    that an override can set them.
     """
     plain = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
     section = plain.get("objective")

@@ -293,10 +293,12 @@ def test_collectives_are_those_of_the_formula(text, data: int, fsdp: int):
     assert re.search(rf"\[({rows},3|{rows * 3}),384\]", step_text)  # three slots a row
 
 
-@pytest.mark.parametrize("whole_word", [False, True])
-def test_masking_moves_no_rows(whole_word: bool):
+@pytest.mark.parametrize(
+    "unit", [{"whole_word": False}, {"whole_word": True}, {"whole_word": True, "masking": "spans"}]
+)
+def test_masking_moves_no_rows(unit: dict):
     """Catches sorts, scans and scatters over a split batch that first bring all of it together."""
-    options = MaskOptions(mask_prob=0.15, mask_split=(0.8, 0.1, 0.1), whole_word=whole_word)
+    options = MaskOptions(mask_prob=0.15, mask_split=(0.8, 0.1, 0.1), **unit)
     rows = NamedSharding(mesh(8, 1), ROWS)
     batch = {
         name: jax.ShapeDtypeStruct((16, 24), jnp.int32, sharding=rows)
@@ -304,7 +306,7 @@ def test_masking_moves_no_rows(whole_word: bool):
     } | {"rows": jax.ShapeDtypeStruct((16,), jnp.int32, sharding=rows)}
 
     def corrupted(batch: dict) -> dict:
-        return options.corrupt(batch, jax.random.key(0), SPECIAL, VOCAB, 3)
+        return options.corrupt(batch, jax.random.key(0), SPECIAL, VOCAB)
 
     text = jax.jit(corrupted, out_shardings=rows).lower(batch).compile().as_text()
     assert not moves(text)

@@ -70,6 +70,7 @@ class Line(Defaults):
             "square": square,
             "drawn": jnp.sum(batch["drawn"]),
             "dropout": jnp.sum(dropped_B),
+            "step": jnp.sum(batch["step"]),
         }
         poisoned = jnp.any(batch["docs"] == POISON)
         return jnp.where(poisoned, jnp.inf, 1.0) * square / totals["rows"], sums
@@ -122,6 +123,7 @@ def test_three_steps_in_numpy(line):
         x = batch["ids"].mean(1)[:5]
         error = x * w[0] + w[1] - 1
         squares += error @ error
+        assert sums["step"] == 8 * t  # of every row, those that do not count included
         grad = np.array([2 * error @ x, 2 * error.sum()]) / 5
         norm = np.linalg.norm(grad)
         rate = 0.01 * (1 - t / 10) * min(1, t / 2)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from electra_jax.objective import corrupt
-from electra_jax.objective.corrupt import MaskOptions
+from electra_jax.objective import corrupt, units
+from electra_jax.objective.corrupt import Budget, MaskOptions
 from electra_jax.ops import noise as noise_ops
 from electra_jax.spec import UserError
 from electra_jax.text.tokenizer import SpecialIds
@@ -21,7 +21,8 @@ VOCAB, LENGTH, SLOTS = 500, 128, 19
 @functools.partial(jax.jit, static_argnames=("whole_word", "slots", "mask_prob"))
 def choose(ids, docs, starts, seed=0, whole_word=False, slots=SLOTS, mask_prob=0.15):
     noise = noise_ops.for_rows(jax.random.key(seed), jnp.arange(ids.shape[0]))
-    return corrupt.choose(noise, ids, docs, starts, SPECIAL, mask_prob, slots, whole_word)
+    unit = units.of("tokens", 0, whole_word)
+    return corrupt.choose(noise, ids, docs, starts, SPECIAL, Budget(mask_prob, slots), slots, unit)
 
 
 def rows(lengths: list[int], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -139,7 +140,7 @@ def test_rows_without_candidates_are_left_alone():
         "word_starts": jnp.asarray(docs),
         "rows": jnp.arange(3),
     }
-    out = jax.jit(lambda b: options.corrupt(b, jax.random.key(0), SPECIAL, VOCAB, SLOTS))(batch)
+    out = jax.jit(lambda b: options.corrupt(b, jax.random.key(0), SPECIAL, VOCAB))(batch)
     assert np.array_equal(out["weights"].sum(1), [0, 0, 1])
     masked = np.asarray(out["masked"])
     assert np.array_equal(masked[:2], ids[:2])
@@ -198,7 +199,7 @@ def test_masks_belong_to_the_row_not_to_its_place():
 
     @jax.jit
     def corrupted(batch):
-        return options.corrupt(batch, jax.random.key(0), SPECIAL, VOCAB, SLOTS)
+        return options.corrupt(batch, jax.random.key(0), SPECIAL, VOCAB)
 
     batch = {"ids": ids, "docs": docs, "word_starts": docs, "rows": np.arange(4)}
     whole = corrupted(batch)
