@@ -140,7 +140,7 @@ def pieces(new: Tokenizer, old: Tokenizer) -> list[list[int]]:
     for number, token in enumerate(_tokens(new)):
         if number in roles:
             found.append(roles[number])
-        elif token in ids:
+        elif token in ids and new.is_byte_level == old.is_byte_level:
             found.append([ids[token]])
         else:
             found.append(_cut(token, new, old, ids))
@@ -149,10 +149,17 @@ def pieces(new: Tokenizer, old: Tokenizer) -> list[list[int]]:
 
 def _cut(token: str, new: Tokenizer, old: Tokenizer, ids: Mapping[str, int]) -> list[int]:
     """The known pieces of a token's text; inside a word where the token is."""
-    text = token.removeprefix("##").replace("▁", " ").strip()
-    cut = [number for number in old.encode(text) if number not in old.special] if text else []
+    text = token.removeprefix("##").replace("▁", " ")
     inside = token.startswith("##") or ("▁" not in token and _is_unigram(new))
-    if cut and inside:
+    if new.is_byte_level:
+        text = new.decode([new.id_of(token)])
+        inside = not text.startswith(" ")
+    text = text.strip()
+    before = (
+        " " if old.is_byte_level and not inside else ""
+    )  # there a word's first piece has its blank
+    cut = [n for n in old.encode(before + text) if n not in old.special] if text else []
+    if cut and inside and not old.is_byte_level:
         first = old.tokens(cut[:1])[0]
         continued = ids.get("##" + first, ids.get(first.removeprefix("▁")))
         cut[0] = cut[0] if continued is None else continued

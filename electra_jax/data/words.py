@@ -43,6 +43,7 @@ class Words:
         self.kana_V = np.array(["\u3040" <= token[:1] <= "\u30ff" for token in bare], bool)
         self.hangul_V = np.array([_is_hangul(token[:1]) for token in bare], bool)
         self._starts_V = np.asarray(tokenizer.starts_V, bool)
+        self._unmarked = tokenizer.is_byte_level
         if not tokenizer.cuts_words:
             self._starts_V = self._starts_V | self.han_V
         self._han_of = {i: _han(bare[i]) for i in np.flatnonzero(self.han_V).tolist()}
@@ -53,6 +54,9 @@ class Words:
     ) -> np.ndarray:
         """Bool [N]: which of `tokens_N`, those of `lines` one after another, begin a word."""
         starts_N = self._starts_V[tokens_N]
+        if self._unmarked:  # no entry says that the first word of a text begins
+            firsts = (np.cumsum(lengths_P) - lengths_P)[np.asarray(lengths_P) > 0]
+            starts_N[firsts] = True
         if self._segment is None:
             return starts_N
         han_N = self.han_V[tokens_N]

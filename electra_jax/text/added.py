@@ -12,6 +12,8 @@ from electra_jax.spec import UserError
 FILE = "added_tokens.json"
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
+_UNSPELT = "\ufdd0\ufdd1\ufdd2"  # code points that Unicode keeps from text for good
+
 Added = dict[str, Any]  # an entry of `added_tokens` in a tokenizer.json
 
 
@@ -80,3 +82,19 @@ def _specials(said: Mapping[str, Any]) -> set[str]:
                 text = entry.get("content") if isinstance(entry, dict) else entry
                 found |= {text} if isinstance(text, str) else set()
     return found
+
+
+def spelt(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The added tokens that text may spell, and, so that their ids are right, the special ones between
+    the vocabulary and them under a name that no text has."""
+    vocab = definition["model"]["vocab"]
+    entries = set(vocab) if isinstance(vocab, dict) else {token for token, _ in vocab}
+    found: list[dict[str, Any]] = []
+    last = 0
+    for token in sorted(definition.get("added_tokens") or (), key=lambda token: token["id"]):
+        if not token["special"]:
+            found.append(token)
+            last = len(found)
+        elif token["content"] not in entries:
+            found.append({**token, "content": f"{_UNSPELT}{token['content']}", "normalized": False})
+    return found[:last]

@@ -10,7 +10,7 @@ from typing import Any
 
 from electra_jax import files
 from electra_jax.spec import UserError
-from electra_jax.text import added, classes, japanese, special, spm, wordpiece
+from electra_jax.text import added, byte_level, classes, japanese, special, spm, wordpiece
 
 DEFINITION = "tokenizer.json"
 _CONFIG, _MAP, _VOCAB, _SPIECE, _MODEL = (
@@ -175,6 +175,11 @@ def _all_added(
 ) -> list[added.Added]:
     """The added tokens of a `tokenizer.json`: the special ones of the five roles, and the others."""
     ours = [added.token(numbers[names[role]], names[role], special=True) for role in special.NAMES]
+    if byte_level.is_like(
+        definition
+    ):  # there [MASK] takes the blank before it, which a word would have
+        own = {token["content"]: token for token in definition.get("added_tokens") or ()}
+        ours = [own.get(token["content"], token) for token in ours]
     taken = {token["content"] for token in ours}
     others = [t for t in definition.get("added_tokens") or () if t["content"] not in taken]
     return sorted((*ours, *others), key=lambda token: token["id"])
@@ -303,10 +308,12 @@ def _sentencepiece(
 def _check_kind(where: str, found: dict[str, Any], kind: str | None) -> None:
     """Raises UserError for a model that is not read here, or is not one of the folder's class."""
     model = found["model"]["type"]
-    if model != "WordPiece" and not (model in ("Unigram", "BPE") and spm.is_like(found)):
+    like = spm.is_like(found) or byte_level.is_like(found)
+    if model != "WordPiece" and not (model in ("Unigram", "BPE") and like):
         what = "byte-level BPE" if model == "BPE" else model
         raise UserError(
-            f"{where} is a {what} tokenizer; expected WordPiece, or SentencePiece unigram or BPE"
+            f"{where} is a {what} tokenizer; expected WordPiece, SentencePiece unigram or BPE, or byte-level BPE with "
+            "add_prefix_space=false"
         )
     if kind in (classes.SENTENCEPIECE if model == "WordPiece" else classes.BERT):
         raise UserError(

@@ -132,3 +132,14 @@ def is_like(found: dict[str, Any]) -> bool:
     """Whether a `tokenizer.json` marks spaces as SentencePiece does (byte-level BPE does not)."""
     steps = json.dumps([found.get("pre_tokenizer"), found.get("normalizer")], ensure_ascii=False)
     return '"Metaspace"' in steps or SPACE in steps
+
+
+def refuse_listing(path: Path) -> None:
+    """Raises UserError for the `.vocab` that SentencePiece writes beside a model, for people to read."""
+    model = path.with_suffix(".model")
+    if path.suffix == ".vocab" and (model.is_file() or b"\t" in path.read_bytes()[:1000]):
+        there = "" if model.is_file() else " (not there; it was written at the same time)"
+        raise UserError(
+            f"{path} lists the pieces of a SentencePiece model, without its rules; give the model: "
+            f"{model}{there}"
+        )

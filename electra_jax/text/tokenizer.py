@@ -27,11 +27,22 @@ import numpy as np
 import tokenizers
 
 from electra_jax.spec import UserError
-from electra_jax.text import borders, cache, folder, japanese, mecab, rules, special, spm, wordpiece
+from electra_jax.text import (
+    added,
+    borders,
+    byte_level,
+    cache,
+    folder,
+    japanese,
+    mecab,
+    rules,
+    special,
+    spm,
+    wordpiece,
+)
 from electra_jax.text.special import SpecialIds
 
 _TOGETHER = 100  # words given to the library as one text; a call a word costs twice as much
-_UNSPELT = "\ufdd0\ufdd1\ufdd2"  # code points that Unicode keeps from text for good
 _KINDS = {"WordPiece": "wordpiece", "Unigram": "unigram", "BPE": "bpe"}
 
 
@@ -85,6 +96,11 @@ class Tokenizer:
     def cuts_words(self) -> bool:
         """Whether a segmenter finds the words (Japanese); an entry with ## goes on in one."""
         return self._words is not None
+
+    @property
+    def is_byte_level(self) -> bool:
+        """Whether entries spell bytes, and the first word of a text has no mark that it begins one."""
+        return byte_level.is_like(self.definition)
 
     @property
     def max_word(self) -> int | None:
@@ -208,6 +224,8 @@ class Tokenizer:
         """bool [size]: the entry begins a word; special tokens do."""
         if self.kind == "wordpiece":
             starts = [not token.startswith(wordpiece.PREFIX) for token in self._tokens]
+        elif self.is_byte_level:
+            starts = byte_level.starts(self._tokens, self.definition).tolist()
         else:
             starts = [token.startswith(spm.SPACE) for token in self._tokens]
         starts_V = np.array(starts, bool)
@@ -252,7 +270,7 @@ def _load(path: Path, lowercase: bool | None, strip_accents: bool | None) -> Tok
         made = from_model(path, spm.parse(path, model), model)
         return _with_own_rules(path, made, lowercase, strip_accents)
     else:
-        _refuse_listing(path)
+        spm.refuse_listing(path)
         found = (*folder.from_vocab(path, {}, lowercase, strip_accents), None)
     return _with_own_rules(path, Tokenizer(*found), lowercase, strip_accents)
 
@@ -287,17 +305,6 @@ def _but(loaded: Tokenizer, language: str | None, max_word: int | None) -> Token
             f"the flag out, or train another with electra-jax vocab --language {language}"
         )
     return loaded
-
-
-def _refuse_listing(path: Path) -> None:
-    """Raises UserError for the `.vocab` that SentencePiece writes beside a model, for people to read."""
-    model = path.with_suffix(".model")
-    if path.suffix == ".vocab" and (model.is_file() or b"\t" in path.read_bytes()[:1000]):
-        there = "" if model.is_file() else " (not there; it was written at the same time)"
-        raise UserError(
-            f"{path} lists the pieces of a SentencePiece model, without its rules; give the model: "
-            f"{model}{there}"
-        )
 
 
 def from_model(where: str | Path, proto: Any, model: bytes) -> Tokenizer:
@@ -338,7 +345,7 @@ def backend(definition: dict[str, Any], names: Mapping[str, str]) -> tokenizers.
         vocab = [[f" {t}" if t in hidden else t, score] for t, score in model["vocab"]]
         vocab[model["unk_id"]][0] = f" {vocab[model['unk_id']][0]}"
         model = {**model, "vocab": vocab}
-    kept = _spelt(definition)
+    kept = added.spelt(definition)
     built = _built({**inner, "model": model, "added_tokens": kept})
     for token in kept:
         if built.token_to_id(token["content"]) != token["id"]:
@@ -368,22 +375,6 @@ def _built(parts: Mapping[str, Any]) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # noqa: BLE001 (the library raises nothing narrower)
         raise UserError(f"the tokenizer's definition is damaged: {error}") from None
-
-
-def _spelt(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The added tokens that text may spell, and, so that their ids are right, the special ones between
-    the vocabulary and them under a name that no text has."""
-    vocab = definition["model"]["vocab"]
-    entries = set(vocab) if isinstance(vocab, dict) else {token for token, _ in vocab}
-    found: list[dict[str, Any]] = []
-    last = 0
-    for token in sorted(definition.get("added_tokens") or (), key=lambda token: token["id"]):
-        if not token["special"]:
-            found.append(token)
-            last = len(found)
-        elif token["content"] not in entries:
-            found.append({**token, "content": f"{_UNSPELT}{token['content']}", "normalized": False})
-    return found[:last]
 
 
 def _ordinary(definition: Mapping[str, Any]) -> list[dict[str, Any]]:

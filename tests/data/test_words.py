@@ -64,6 +64,7 @@ def test_chinese_characters_are_words_in_sentencepiece_too():
         tokens=lambda ids: [pieces[i] for i in ids],
         starts_V=np.array([1, 1, 0, 0, 0], bool),
         cuts_words=False,
+        is_byte_level=False,
     )
     found = words.Words(loaded).starts([], np.array([]), np.arange(5))
     assert found.tolist() == [True, True, True, False, True]
@@ -86,6 +87,7 @@ def test_words_of_a_segmenter_in_the_tokenizer():
         tokens=lambda ids: [pieces[i] for i in ids],
         starts_V=np.array([1, 0, 0, 1, 1], bool),
         cuts_words=True,
+        is_byte_level=False,
     )
     found = words.Words(loaded).starts([], np.array([]), np.arange(5))
     assert found.tolist() == [True, False, False, True, True]
