@@ -42,6 +42,7 @@ class LayerSpec:
     mlp_dropout: float = 0.0  # of the numbers between the feed-forward products
     out_init_std: float = 0.0  # of the products that end a branch
     normed: bool = True  # whether attention reads its own norm of the stream; the lowest layer reads the embeddings'
+    causal: bool = False  # whether a position sees no later one
 
 
 class Stream(NamedTuple):
@@ -90,9 +91,8 @@ def attend(
     rotation = None
     if spec.rope_theta:
         rotation = Rotation.of(tokens.positions, spec.width // spec.heads, spec.rope_theta)
-    return attention(
-        qkv_BxLxM, bias_M, Mask(tokens.docs, spec.window), noise=noise, rotation=rotation
-    )
+    mask = Mask(tokens.docs, spec.window, spec.causal)
+    return attention(qkv_BxLxM, bias_M, mask, noise=noise, rotation=rotation)
 
 
 def _weights(spec: LayerSpec, name: str, inputs: int, outputs: int) -> tuple[jax.Array, jax.Array]:

@@ -158,9 +158,7 @@ def choose(
     """
     length_B = jnp.sum(docs_BxL > 0, axis=1).astype(jnp.float32)
     wanted_B = jnp.clip(jnp.round(budget.share * length_B), 1, budget.most).astype(jnp.int32)
-    candidate_BxL = docs_BxL > 0
-    for forbidden in (special.cls, special.sep, special.mask, special.pad):
-        candidate_BxL &= ids_BxL != forbidden
+    candidate_BxL = candidates(ids_BxL, docs_BxL, special)
     score_BxL = noise_ops.uniform(noise, noise_ops.count(ids_BxL.shape[1]))
     group_BxL = unit.groups(noise, candidate_BxL, word_starts_BxL)
     if group_BxL is not None:
@@ -180,6 +178,14 @@ def choose(
         count_B = jnp.minimum(wanted_B, jnp.sum(candidate_BxL, axis=1))
     weights_BxK = (jnp.arange(slots) < count_B[:, None]).astype(jnp.float32)
     return order_BxL[:, :slots].astype(jnp.int32), weights_BxK
+
+
+def candidates(ids_BxL: jax.Array, docs_BxL: jax.Array, special: SpecialIds) -> jax.Array:
+    """The tokens that can be chosen, bool [B, L]: all but [CLS], [SEP], [MASK] and padding."""
+    candidate_BxL = docs_BxL > 0
+    for forbidden in (special.cls, special.sep, special.mask, special.pad):
+        candidate_BxL &= ids_BxL != forbidden
+    return candidate_BxL
 
 
 def _groups_that_fit(group_BxL: jax.Array, wanted_B: jax.Array) -> jax.Array:

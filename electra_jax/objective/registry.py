@@ -30,6 +30,7 @@ KNOWN = {
         "electra_15",
         "replace_mlm",
         "all_tokens_mlm",
+        "electric",
     )
 }
 OWN = "objective file"

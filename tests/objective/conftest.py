@@ -1,7 +1,10 @@
 """A tiny model section and rows with every kind of token, for the objectives' tests."""
 
 import functools
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -104,6 +107,17 @@ def random_params() -> Callable[[Any], dict[str, Any]]:
         return jax.tree_util.tree_map_with_path(filled, shapes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def there(root: Path) -> ModuleType:
+    """in_torch.py, the networks in PyTorch."""
+    pytest.importorskip("torch")
+    spec = importlib.util.spec_from_file_location("in_torch", root / "tests/objective/in_torch.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

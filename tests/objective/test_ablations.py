@@ -1,8 +1,5 @@
 """The ablations of the paper's section 3.4 against PyTorch: losses and every gradient, and what each is made for."""
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -20,17 +17,6 @@ NAMES = ("electra_15", "replace_mlm", "all_tokens_mlm")
 HEADS = {"discriminator": 2, "generator": 1, "encoder": 2}
 VOCAB = 40
 LIMIT = 5e-5  # of a tensor's largest gradient; a mistake is a thousand times as far
-
-
-@pytest.fixture(scope="module")
-def there(root: Path) -> ModuleType:
-    """in_torch.py, the networks in PyTorch."""
-    pytest.importorskip("torch")
-    spec = importlib.util.spec_from_file_location("in_torch", root / "tests/objective/in_torch.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

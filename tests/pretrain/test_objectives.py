@@ -27,6 +27,7 @@ LEFT = {
     "electra_15": ["discriminator", "generator"],
     "replace_mlm": ["model", "generator"],
     "all_tokens_mlm": ["model", "generator"],
+    "electric": ["discriminator"],
 }
 
 

@@ -1,6 +1,7 @@
 """Scores of texts: those of the definitions, whatever the batch, the devices and the folder."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -8,10 +9,15 @@ import numpy as np
 import pytest
 
 from electra_jax.cli.commands import main
+from electra_jax.convert import exportable
+from electra_jax.learn import arrays
 from electra_jax.learn import mesh as meshes
+from electra_jax.model.towers import Towers
+from electra_jax.objective import electric
 from electra_jax.scoring import model, score, texts
 from electra_jax.scoring.score import Score
 from electra_jax.spec import UserError
+from electra_jax.text import tokenizer
 
 TEXTS = [
     "The cats sit on the mat.",
@@ -100,6 +106,23 @@ def test_energies_are_scores_as_they_are(pair: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(found.values_N, logit_N, atol=1e-3, rtol=1e-3)
     with pytest.raises(UserError, match="has no detection head; it has energy"):
         model.read(str(copied), "detection")
+
+
+def test_electric_gives_minus_its_energies(make_model: Callable[..., Path]) -> None:
+    """A run of Electric scored as a discriminator, by its towers or not at all; an export that is scored otherwise."""
+    made = make_model("electric", Towers)
+    found = exportable.read(made / "run")
+    objective = electric.make(None, found.dims, None, 20)
+    params = arrays.nest(found.params)
+    for one in scores(made / "run"):
+        ids = tokenizer.load(made / "run" / "tokenizer").encode(one.text)
+        row_1xL = np.array([[2, *ids, 3]], np.int32)
+        batch = {"ids": row_1xL, "types": 0 * row_1xL, "docs": 0 * row_1xL + 1}
+        energy_L = np.asarray(objective.scores(params, batch))[0, 1:-1]
+        np.testing.assert_allclose(one.values_N, -energy_L, atol=0.05, rtol=0.05)  # of bfloat16
+    same(scores(made / "run"), scores(made / "hf" / "discriminator"))
+    with pytest.raises(UserError, match="has no detection head; it has energy"):
+        model.read(str(made / "run"), "detection")
 
 
 @pytest.mark.parametrize("head", ["detection", "masked-lm"])
