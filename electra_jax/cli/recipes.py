@@ -24,8 +24,8 @@ def load(
 ) -> ConfigDict:
     """`spec.load_config`; where there is no recipe of this name, the error lists those for the command.
 
-    A recipe that names a user's own objective gets the options of that; it may lie beside the recipe. `later`:
-    overrides that the caller applies.
+    A recipe gets the options that it leaves out where an override sets one. A user's own objective that it names may
+    lie beside it. `later`: overrides that the caller applies.
     """
     if not name:
         raise UserError(f"--config has no name; the recipes are:\n{listed(command)}")
@@ -51,7 +51,7 @@ def _with_left_out(
     from electra_jax.pretrain import options
 
     plain = config.to_dict() if isinstance(config, ConfigDict) else config
-    return options.complete(plain)
+    return options.complete(options.with_own_options(plain, overrides))
 
 
 def _with_own_objective(

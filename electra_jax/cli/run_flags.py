@@ -228,7 +228,7 @@ def import_(command: Command) -> None:
     c.add_argument("--workdir", required=True, help="new folder of the run")
     c.add_argument(
         "--embeddings",
-        choices=("discriminator", "average"),
+        choices=("discriminator", "average", "gdes"),
         help="which to take when the two folders' embeddings differ (default: refuse)",
     )
     c.add_argument(

@@ -17,7 +17,7 @@ from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.learn import checkpoint
 from electra_jax.model.electra import Dimensions
 from electra_jax.objective import registry
-from electra_jax.objective.export import Export
+from electra_jax.objective.export import Export, whole
 from electra_jax.objective.protocol import Objective
 from electra_jax.pretrain import baselines
 from electra_jax.pretrain import start as starts
@@ -35,7 +35,7 @@ LAST_SETTINGS = ("model.dtype", "train.seed")  # behind those of the objective
 
 @dataclass(frozen=True, kw_only=True)
 class Exportable:
-    """A model of ours with everything its folder needs. `params` is flat: path -> float32 array."""
+    """A model of ours with everything its folder needs. `params` is flat: path -> float32 array, as it leaves."""
 
     dims: Dimensions
     objective: str  # its name
@@ -75,11 +75,12 @@ def _of_import(folder: Path, found: imported.Imported) -> Exportable:
         versions=versions(),
         commands=[f"electra-jax export --workdir {folder.name}"],
     )
+    exports = registry.exports(found.objective, found.dims)
     return Exportable(
         dims=found.dims,
         objective=found.objective,
-        exports=registry.exports(found.objective, found.dims),
-        params=found.params,
+        exports=exports,
+        params=whole(found.params, exports),
         facts=facts,
         tokenizer=folder / "tokenizer",
     )
@@ -127,7 +128,7 @@ def _of_run(folder: Path, step: int | None, average: bool) -> Exportable:
         dims=run.dimensions(data["vocab_size"]),
         objective=record["config"]["objective"]["name"],
         exports=objective.exports(),
-        params=params,
+        params=whole(params, objective.exports()),
         note=baselines.worse(metrics, objective.shown),
         facts=facts,
         tokenizer=folder / "tokenizer",

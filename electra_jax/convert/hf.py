@@ -101,12 +101,12 @@ def import_(
     """Writes the workdir that holds the models of these folders, for training or export.
 
     Without a generator a fresh one is made, and said on stderr; without a discriminator the generator
-    is taken for a masked LM that is the whole model. `embeddings` ("discriminator" or "average") settles a
-    pair whose embeddings differ. `vocabulary` (another tokenizer), `positions` and `layers` ("6", "first:6") change the
-    model as grow.py says. Raises UserError for everything that does not fit, and leaves nothing.
+    is taken for a masked LM that is the whole model. `embeddings` ("discriminator", "average" or "gdes") settles
+    a pair whose embeddings differ. `vocabulary` (another tokenizer), `positions` and `layers` ("6", "first:6") change
+    the model as grow.py says. Raises UserError for everything that does not fit, and leaves nothing.
     """
     if embeddings is not None:
-        check_choice("--embeddings", embeddings, ("discriminator", "average"))
+        check_choice("--embeddings", embeddings, pair.KEPT)
     if discriminator is None and generator is None:
         raise UserError("nothing to import: give a discriminator, a generator or both")
     with (

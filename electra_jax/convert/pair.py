@@ -15,7 +15,7 @@ from electra_jax.model.backbone import EncoderSpec
 from electra_jax.model.electra import Dimensions, ModelSpec
 from electra_jax.model.options import MODERN
 from electra_jax.objective import registry
-from electra_jax.objective.export import DETECTION, MASKED_LM
+from electra_jax.objective.export import DETECTION, MASKED_LM, deltas
 from electra_jax.spec import UserError, check_choice
 
 Flat = dict[str, np.ndarray]
@@ -131,14 +131,15 @@ def join(first: Model, second: Model, embeddings: str | None = None) -> tuple[Di
 
     What both hold (the embeddings; in tying mode "all" the encoder too) must be equal. Where only the
     embeddings differ, `embeddings` says which to keep: "discriminator", or "average" of the two;
-    without it UserError gives the largest difference.
+    without it UserError gives the largest difference. With "gdes" (DISENTANGLED) both are kept, of any pair on
+    embeddings of one width: the generator's as the table, and what the discriminator's are more as its delta.
     """
     if first.shape.family != second.shape.family:
         raise UserError(
             f"{first.path} is of model.family={first.shape.family} and {second.path} of {second.shape.family}; a pair "
             "is of one"
         )
-    tying = tying_of(first, second)
+    tying = DISENTANGLED if embeddings == DISENTANGLED else tying_of(first, second)
     dims = _dimensions(first, second.shape, tying)
     padded = dims.padded_rows
     params = discriminator(first, dims)
@@ -154,11 +155,12 @@ def join(first: Model, second: Model, embeddings: str | None = None) -> tuple[Di
         raise UserError(
             f"{first.path} and {second.path} are not a pair: {len(apart)} tensors that they share "
             f"differ ({', '.join(apart)}), by at most {apart[worst]:.6g} in {worst}."
-            + ("" if strangers else " Choose with --embeddings discriminator|average.")
+            + ("" if strangers else f" Choose with --embeddings {'|'.join(KEPT)}.")
         )
     for name in apart if embeddings == "average" else ():
         params[name] = (params[name] + others[name]) / np.float32(2)
-    return dims, others | params
+    exports = registry.exports(registry.that_exports(DETECTION, dims), dims)
+    return dims, deltas(others | params, exports)
 
 
 def tying_of(first: Model, second: Model) -> str:
@@ -195,7 +197,9 @@ def with_tokens(dims: Dimensions, tokens: int) -> Dimensions:
     return Dimensions(spec, tokens)
 
 
-MODES = ("embeddings", "none", "all")
+DISENTANGLED = "gdes"
+MODES = ("embeddings", "none", "all", DISENTANGLED)
+KEPT = ("discriminator", "average", DISENTANGLED)  # of embeddings that differ
 
 
 def _dimensions(model: Model, small: Shape, tying: str) -> Dimensions:

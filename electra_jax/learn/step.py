@@ -128,6 +128,8 @@ def _descend(
     }
     rate = next(iter(rates.values()))
     reported = {"grad_norm": norm, "learning_rate": rate, "total_loss": loss, **skipped}
+    if len(norms) > 1:
+        reported |= {f"grad_norm_{name}": of_part for name, of_part in norms.items()}
     return state, sums | {f"step/{name}": value for name, value in reported.items()}
 
 

@@ -32,6 +32,7 @@ MOST = {
 }
 MOST_ROWS = 2**24
 MOST_RATIO = 16.0  # of the generator's width and depth to the discriminator's
+TYINGS = ("embeddings", "none", "all", "gdes")
 REMATS = ("none", "attention", "layer")  # each keeps less than the one before
 
 
@@ -45,11 +46,12 @@ class ModelSpec(EncoderOptions):
 
     generator_size: float  # ratio of the generator's width to the discriminator's
     generator_layers: float  # ratio of the generator's layers to the discriminator's
-    tying: str  # what the networks share: embeddings | none | all (one network serves both)
+    # what the networks share: embeddings | none | all (one network serves both) | gdes (tables, but for a delta)
+    tying: str
     vocab_rows: int = 0  # rows of the word table where it has more than tokens; 0: as many
 
     def __post_init__(self) -> None:
-        check_choice("model.tying", self.tying, ("embeddings", "none", "all"))
+        check_choice("model.tying", self.tying, TYINGS)
         check_choice("model.remat", self.remat, REMATS)
         check_choice("model.family", self.family, tuple(FAMILIES))
         for name in ("dtype", "residual_dtype"):
@@ -87,7 +89,7 @@ class ModelSpec(EncoderOptions):
                     f"{width // 64} heads (width // 64) do not divide; choose another ratio"
                 )
         families.check(self)
-        if self.family == MODERN and self.tying == "embeddings":
+        if self.family == MODERN and self.tying in ("embeddings", "gdes"):
             self._check_width(round(self.generator_size * self.width))
 
     def _check_width(self, generator: int) -> None:
@@ -149,6 +151,11 @@ class Dimensions:
     def generator_embedding(self) -> int:
         """Width of the embeddings the generator reads; its own width when untied."""
         return self.generator_width if self.spec.tying == "none" else self.spec.embedding
+
+    @property
+    def two_embeddings(self) -> bool:
+        """Whether the generator reads embeddings of its own."""
+        return self.spec.tying in ("none", "gdes")
 
     @property
     def discriminator(self) -> EncoderSpec:
@@ -224,7 +231,10 @@ class Dimensions:
 
 
 class Electra(nn.Module):
-    """Generator and discriminator over shared embeddings."""
+    """Generator and discriminator over shared embeddings.
+
+    With tying "gdes" the parameters hold the discriminator's deltas; apply it to their sums (model/sharing.py).
+    """
 
     dims: Dimensions
 
@@ -237,8 +247,8 @@ class Electra(nn.Module):
         )
         if s.tying != "all":
             self.generator = Encoder(d.generator)
-        if s.tying == "none":
-            self.generator_embeddings = d.family.embeddings(d.embeddings(d.generator_width))
+        if d.two_embeddings:
+            self.generator_embeddings = d.family.embeddings(d.embeddings(d.generator_embedding))
         self.generator_head = d.family.generator_head(
             embedding=d.generator_embedding,
             vocab_size=d.rows,
@@ -250,9 +260,9 @@ class Electra(nn.Module):
         self, tokens: Tokens, chosen_BxK: jax.Array, noise: Noise | None = None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The generator's (hidden [B, K, E], word table [V, E], bias [V]) at the chosen positions."""
-        tying = self.dims.spec.tying
-        embeddings = self.generator_embeddings if tying == "none" else self.embeddings
-        encoder = self.discriminator if tying == "all" else self.generator
+        own = self.dims.two_embeddings
+        embeddings = self.generator_embeddings if own else self.embeddings
+        encoder = self.discriminator if self.dims.spec.tying == "all" else self.generator
         hidden_BxLxD = Backbone(embeddings, encoder)(tokens, noise)
         hidden_BxKxE, bias_V = self.generator_head(gather_positions(hidden_BxLxD, chosen_BxK))
         return hidden_BxKxE, embeddings.word, bias_V

@@ -1,7 +1,7 @@
 """ELECTRA (Clark et al., 2020): a small generator fills masks, a discriminator finds what it replaced."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import jax
@@ -10,7 +10,8 @@ import numpy as np
 
 from electra_jax.data.baselines import Counted
 from electra_jax.learn.learner import Batch, Context, Keys, Sums
-from electra_jax.model import flops
+from electra_jax.learn.parts import Part
+from electra_jax.model import flops, sharing
 from electra_jax.model.electra import Dimensions, Params
 from electra_jax.objective import corrupt, losses, pair
 from electra_jax.objective.export import DETECTION, MASKED_LM, Export
@@ -24,6 +25,8 @@ RANGES = corrupt.RANGES | {
     "temperature": Range(0, 1_000, above=True),
     "generator_weight": Range(0, 1e6),
     "discriminator_weight": Range(0, 1e6),
+    "discriminator_rate": Range(0, 1_000, above=True),
+    "discriminator_clip": Range(0, 1e9),
 }
 
 
@@ -38,6 +41,11 @@ class Options(corrupt.MaskOptions):
     discriminator_weight: float  # weight of the detection loss in the sum, lambda; 50 in the paper
     # Runs from before there were two samplers name none.
     sampler: str = "gumbel"  # how samples are drawn: gumbel | grouped, which has less noise
+    # Runs from before model.tying=gdes have neither.
+    discriminator_rate: float = (
+        1.0  # tying=gdes: its learning rate, as a ratio of the run's, which is the generator's
+    )
+    discriminator_clip: float = 0.0  # tying=gdes: its clip norm; 0: optim.clip_norm
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,12 +53,31 @@ class Options(corrupt.MaskOptions):
         if self.temperature <= 0:
             raise UserError(f"objective.temperature={self.temperature} must be above 0")
 
+    def of_discriminator(self, whole: Part) -> Part:
+        """How the discriminator's parameters are descended in a part of their own."""
+        assert whole.optim is not None
+        clip, ratio = self.discriminator_clip or whole.optim.clip_norm, self.discriminator_rate
+        return replace(
+            whole,
+            optim=replace(whole.optim, clip_norm=clip),
+            factor=None if ratio == 1.0 else lambda path: ratio,
+        )
+
 
 @dataclass(frozen=True)
 class ElectraObjective(Defaults):
     """The joint objective, generator_weight x MLM + discriminator_weight x replaced-token detection."""
 
     options: Options
+
+    def __post_init__(self) -> None:
+        for name in ("discriminator_rate", "discriminator_clip"):
+            value, usual = getattr(self.options, name), getattr(Options, name)
+            if value != usual and not pair.is_disentangled(self.dims):
+                raise UserError(
+                    f"objective.{name}={value} needs a discriminator without the generator's gradient: set "
+                    f"--config.model.tying=gdes (it is {self.dims.spec.tying}) or leave it at {usual:g}"
+                )
 
     shown: ClassVar[Sequence[Metric]] = (
         Metric("loss", "loss {:.4g}"),
@@ -63,6 +90,12 @@ class ElectraObjective(Defaults):
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters of both networks; float32."""
         return pair.init(self.dims, key)
+
+    def parts(self, whole: Part) -> Sequence[Part]:
+        """One; with disentangled embeddings two, each with a gradient of its own loss alone."""
+        if not pair.is_disentangled(self.dims):
+            return (whole,)
+        return pair.parts(whole, self.options.of_discriminator(whole))
 
     def prepare(self, batch: Batch, keys: Keys) -> Batch:
         """Adds chosen, weights [B, K] and masked [B, L]."""
@@ -174,6 +207,7 @@ def exports(dims: Dimensions, generator_trained: bool = True) -> tuple[Export, .
         "model to fine-tune",
         encoder="discriminator",
         head="discriminator_head",
+        added=sharing.TABLES if pair.is_disentangled(dims) else "",
     )
     generator = Export(
         name="generator",
@@ -181,7 +215,7 @@ def exports(dims: Dimensions, generator_trained: bool = True) -> tuple[Export, .
         spec=dims.generator,
         what="the generator of an ELECTRA pair: a small masked language model that proposes the replacements. "
         "Fine-tune the discriminator instead",
-        embeddings="generator_embeddings" if tying == "none" else "embeddings",
+        embeddings="generator_embeddings" if dims.two_embeddings else "embeddings",
         encoder="discriminator" if tying == "all" else "generator",
         head="generator_head",
         tying="" if tying == "embeddings" else tying,

@@ -1,7 +1,11 @@
 """A model that an objective leaves behind, as data: `convert/` makes a folder of it, fine-tuning begins with it."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from electra_jax.model import sharing
 from electra_jax.model.backbone import EncoderSpec
 
 # Classes of transformers that a model can leave as: a logit a token, a word a token, hidden states alone.
@@ -25,4 +29,29 @@ class Export:
     energy: bool = False
     # Parameters that no class of transformers has and that stay behind, by the first name of their paths.
     beside: tuple[str, ...] = ()
+    added: str = ""  # path of embeddings whose tables are added to those at `embeddings`, which are deltas to them
     trained: bool = True  # False: nothing was learned by it, and it is not written
+
+
+def whole(params: Mapping[str, np.ndarray], exports: Sequence[Export]) -> dict[str, np.ndarray]:
+    """The parameters by path as their models leave: sums in place of deltas."""
+    return _added(params, exports, lambda delta, table: table + delta)
+
+
+def deltas(params: Mapping[str, np.ndarray], exports: Sequence[Export]) -> dict[str, np.ndarray]:
+    """The parameters by path as they are learned, from those of models that came in: what `whole` had before it."""
+    return _added(params, exports, sharing.difference)
+
+
+def _added(
+    params: Mapping[str, np.ndarray],
+    exports: Sequence[Export],
+    of: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> dict[str, np.ndarray]:
+    found = dict(params)
+    for export in exports:
+        for path in params if export.added else ():
+            if sharing.is_table(path, export.embeddings):
+                table = params[f"{export.added}/{path.rpartition('/')[2]}"]
+                found[path] = of(params[path], table)
+    return found

@@ -4,6 +4,7 @@
 parameters of `Electra`, and decide nothing about weights or about what is learned.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from electra_jax.learn.learner import Batch, Context, Sums
-from electra_jax.model import flops, initial
+from electra_jax.learn.parts import Part
+from electra_jax.model import flops, initial, sharing
 from electra_jax.model.electra import Dimensions, Electra, Params
 from electra_jax.model.tokens import Tokens
 from electra_jax.objective import corrupt, losses
@@ -23,11 +25,30 @@ from electra_jax.spec import UserError
 
 # Folded into the dropout key: the two networks drop independently.
 GENERATOR, DISCRIMINATOR = 0, 1
+GENERATORS = "^generator"  # of the paths of what the discriminator has no part in
 
 
 def init(dims: Dimensions, key: jax.Array) -> Params:
     """Fresh parameters of both networks, float32."""
-    return initial.fresh(Electra(dims), key)
+    params = initial.fresh(Electra(dims), key)
+    return sharing.started(params) if is_disentangled(dims) else params
+
+
+def is_disentangled(dims: Dimensions) -> bool:
+    """Whether no parameter is reached by the gradients of both losses through an embedding that both networks use."""
+    return dims.spec.tying == "gdes"
+
+
+def parts(whole: Part, discriminator: Part | None = None) -> tuple[Part, Part]:
+    """The generator, its embeddings included, and the discriminator: each descended and clipped by itself.
+
+    `discriminator`: how that is descended, where it is not as the generator is.
+    """
+    second = discriminator or whole
+    return (
+        dataclasses.replace(whole, name="generator", pattern=GENERATORS),
+        dataclasses.replace(second, name="discriminator", pattern=""),
+    )
 
 
 def check_tying(dims: Dimensions, objective: str, allowed: Sequence[str]) -> None:
@@ -96,6 +117,8 @@ def detect(
     dims: Dimensions, params: Params, batch: Batch, ids_BxL: jax.Array, noise: Noise | None = None
 ) -> jax.Array:
     """The discriminator's logits for these ids in place of the batch's, float32 [B, L]; above 0: looks replaced."""
+    if is_disentangled(dims):
+        params = sharing.summed(params)
     return Electra(dims).apply(
         {"params": params},
         Tokens.of(batch)._replace(ids=ids_BxL),

@@ -176,7 +176,8 @@ class OneStepLate:
         step = {name.removeprefix("step/"): sums[name] for name in sums if name.startswith("step/")}
         return (
             self._compiled.objective.metrics(sums)
-            | {"grad_norm": float(step["grad_norm"]), "learning_rate": float(step["learning_rate"])}
+            | {name: float(x) for name, x in step.items() if name.startswith("grad_norm")}
+            | {"learning_rate": float(step["learning_rate"])}
             | {"skipped": int(step["total"])}
             | self._speed.since_last(done)
         )

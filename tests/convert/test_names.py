@@ -20,7 +20,7 @@ from electra_jax.text.special import SpecialIds
 SPECIAL = SpecialIds(0, 1, 2, 3, 4)
 
 pytestmark = pytest.mark.torch
-MODES = ("embeddings", "none", "all")
+MODES = ("embeddings", "none", "all", "gdes")
 SIZES = ("tiny", "small", "base", "large")
 MakeDims = Callable[..., Dimensions]
 

@@ -18,6 +18,7 @@ the CPU, in every tying mode (the unit roundoff of float32 is 6e-8):
 Each of MISTAKES, made on their side, lands more than a hundred times beyond a limit.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from torch.func import functional_call
 from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
 from electra_jax.convert import config as configs
@@ -45,9 +47,9 @@ from electra_jax.model.tokens import Tokens
 from electra_jax.ops import noise as noise_ops
 from electra_jax.ops.vocabulary import vocabulary_head
 from electra_jax.pretrain import program
-from electra_jax.pretrain.options import run_spec
+from electra_jax.pretrain.options import run_spec, with_own_options
 from electra_jax.pretrain.program import Program
-from electra_jax.spec import from_config, load_config
+from electra_jax.spec import from_config, load_config, overridden
 from electra_jax.text.special import SpecialIds
 
 SPECIAL = SpecialIds(0, 1, 2, 3, 4)
@@ -67,7 +69,13 @@ SETTINGS = (
     f"train.steps={TOTAL_STEPS}",
 )
 OPTIM = from_config(OptimSpec, load_config("tiny", SETTINGS).optim, "optim")
-MODES = ("embeddings", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("none", "all")))
+MODES = (
+    "embeddings",
+    "gdes",
+    *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("none", "all")),
+)
+# Of the discriminator, where it is descended by itself: its rate, as a ratio of the run's, and its clip norm.
+RATIO, CLIP = 0.5, 0.7
 Flat = dict[str, np.ndarray]
 Batch = dict[str, np.ndarray]
 
@@ -145,7 +153,8 @@ def rows(prepared: Prepared) -> Batch:
 
 def compiled(prepared: Prepared, tying: str, *more: str) -> Program:
     """The program of a run on one CPU."""
-    run = run_spec(load_config("tiny", [*SETTINGS, f"model.tying={tying}", *more]).to_dict())
+    config = with_own_options(load_config("tiny"))
+    run = run_spec(overridden(config, [*SETTINGS, f"model.tying={tying}", *more]).to_dict())
     (phase,) = run.phases(prepared)
     return program.build(run, phase, meshes.build(run.mesh, jax.devices()[:1]))
 
@@ -217,10 +226,12 @@ def corrupter(built: Program, rows: Batch) -> Callable[[Any, Any], dict[str, jax
 
 
 def first_moment(state: State) -> Flat:
-    """The first moments of a state's only optimizer, by path."""
+    """The first moments of a state's optimizers, by path."""
     is_adam = lambda node: isinstance(node, AdamMoments)  # noqa: E731
-    (found,) = filter(is_adam, jax.tree.leaves(state["opt_state"], is_leaf=is_adam))
-    return arrays.flatten(jax.device_get(found.mu))
+    found: Flat = {}
+    for one in filter(is_adam, jax.tree.leaves(state["opt_state"], is_leaf=is_adam)):
+        found |= arrays.flatten(jax.device_get(one.mu))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -281,6 +292,7 @@ class Theirs:
             generator.electra = discriminator.electra
         elif dims.spec.tying == "embeddings":
             generator.electra.embeddings = discriminator.electra.embeddings
+        self.disentangled = dims.spec.tying == "gdes"
         word = generator.electra.embeddings.word_embeddings.weight
         generator.generator_lm_head.weight = (
             word if truth.tied_head else torch.nn.Parameter(word.detach().clone())
@@ -310,12 +322,21 @@ class Theirs:
             fake[row, b["chosen"][row, slot]] = b["sampled"][row, slot]
             selected[row, b["chosen"][row, slot]] = True
         label = selected if self.truth.labels_by_selection else fake != b["ids"]
-        logits = discriminator(fake, **inputs).logits
+        logits = functional_call(discriminator, self.sums(), (fake,), inputs).logits
         bce = torch.nn.functional.binary_cross_entropy_with_logits(
             logits, label.to(logits.dtype), reduction="none"
         )
         weight = torch.ones_like(bce) if self.truth.pads_in_loss else valid.to(bce.dtype)
         return total + self.truth.weight * (bce * weight).sum() / (weight.sum() + 1e-6)
+
+    def sums(self) -> dict[str, torch.Tensor]:
+        """What stands in place of the discriminator's own tables, which are deltas to the generator's."""
+        discriminator, generator = (dict(model.named_parameters()) for model in self.models)
+        return {
+            name: generator[name].detach() + delta
+            for name, delta in discriminator.items()
+            if self.disentangled and re.fullmatch(r".*\.embeddings\.\w+_embeddings\.weight", name)
+        }
 
     def in_our_names(self, value: Callable[[torch.nn.Parameter], torch.Tensor]) -> Flat:
         """`value` of every parameter under our paths, float64."""
@@ -393,16 +414,25 @@ def test_a_mistake_is_found(cases: Callable[[str], Case], mistake: str) -> None:
 def torch_step(
     theirs: Theirs, moments: dict[str, list[torch.Tensor]], batch: Batch, step: int
 ) -> float:
-    """One step of the original's optimizer; returns the norm of the gradient before clipping."""
+    """One step of the original's optimizer, or of two; returns the norm of the gradient before clipping."""
     parameters = theirs.parameters()
     for parameter in parameters.values():
         parameter.grad = None
     theirs.loss(batch).backward()
-    norm = sum(float((p.grad**2).sum()) for p in parameters.values()) ** 0.5
-    rate = OPTIM.peak_lr * (1 - step / TOTAL_STEPS) * min(1.0, step / OPTIM.warmup)
+
+    def norm_of(start: str) -> float:
+        found = (p.grad for name, p in parameters.items() if name.startswith(start))
+        return sum(float((g**2).sum()) for g in found) ** 0.5
+
+    whole = OPTIM.peak_lr * (1 - step / TOTAL_STEPS) * min(1.0, step / OPTIM.warmup)
     with torch.no_grad():
         for name, p in parameters.items():
-            g = p.grad * min(1.0, OPTIM.clip_norm / norm)
+            clip, rate, norm = OPTIM.clip_norm, whole, norm_of("")
+            if theirs.disentangled:
+                norm = norm_of(name.partition(".")[0])
+                if name.startswith(ElectraForPreTraining.__name__):
+                    clip, rate = CLIP, RATIO * whole
+            g = p.grad * min(1.0, clip / norm)
             m, v = moments.setdefault(name, [torch.zeros_like(p), torch.zeros_like(p)])
             m.mul_(0.9).add_(0.1 * g)
             v.mul_(0.999).add_(0.001 * g * g)
@@ -410,18 +440,19 @@ def torch_step(
             if "LayerNorm" not in name and not name.endswith("bias"):
                 change += 0.01 * p
             p -= rate * change
-    return norm
+    return norm_of("")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tying", ("embeddings", "none", "all"))
+@pytest.mark.parametrize("tying", ("embeddings", "none", "all", "gdes"))
 def test_ten_steps(
     cases: Callable[[str], Case], prepared: Prepared, rows: Batch, tying: str
 ) -> None:
     """Bias correction, a decayed bias, decay before clipping, the warmup of BERT, a step off by one."""
     case = cases(tying)
     theirs = Theirs(case.objective.dims, case.params, Truth())
-    built = compiled(prepared, tying)
+    own = [f"objective.discriminator_rate={RATIO}", f"objective.discriminator_clip={CLIP}"]
+    built = compiled(prepared, tying, *(own if tying == "gdes" else ()))
     corrupt, given = corrupter(built, rows), placed(built, rows)
     state = started(built, case.params)
     moments: dict[str, list[torch.Tensor]] = {}
