@@ -46,8 +46,7 @@ class ModelSpec(EncoderOptions):
 
     generator_size: float  # ratio of the generator's width to the discriminator's
     generator_layers: float  # ratio of the generator's layers to the discriminator's
-    # what the networks share: embeddings | none | all (one network serves both) | gdes (tables, but for a delta)
-    tying: str
+    tying: str  # what the networks share: embeddings | none | all (one network serves both) | gdes (but for a delta)
     vocab_rows: int = 0  # rows of the word table where it has more than tokens; 0: as many
 
     def __post_init__(self) -> None:

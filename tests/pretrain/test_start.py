@@ -132,9 +132,11 @@ def test_a_record_from_before_an_option(begun):
     path = begun / RECORD
     record = json.loads(path.read_text())
     del record["config"]["train"]["stop_at"], record["config"]["mesh"]["deterministic"]
+    del record["config"]["objective"]["discriminator_rate"]
     path.write_text(json.dumps(record))
     start = starts.open_run(None, begun, ["train.stop_at=3"])
     assert start.run.train.ends_at == 3
+    assert start.run.objective["discriminator_rate"] == 1.0
 
 
 def test_a_mistyped_override_of_a_resume(begun):
