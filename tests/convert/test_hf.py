@@ -22,7 +22,7 @@ from transformers import (
     ElectraForPreTraining,
 )
 
-from electra_jax.convert import hf, names
+from electra_jax.convert import electra_names, hf
 from electra_jax.learn import arrays
 from electra_jax.model import sharing
 from electra_jax.model.electra import Dimensions, Electra, MaskedLM
@@ -249,7 +249,7 @@ def test_any_pair_on_embeddings_of_one_width_becomes_a_disentangled_one(
     """A delta of the wrong sign, one left out where tables differ, or one of LayerNorms, which are not shared."""
     file = exported / "discriminator" / "model.safetensors"
     tensors = load_file(file)
-    for name in (names.WORD_TABLE, "electra.embeddings.LayerNorm.weight"):
+    for name in (electra_names.WORD_TABLE, "electra.embeddings.LayerNorm.weight"):
         tensors[name] = tensors[name] * 1.25
     save_file(tensors, file, {"format": "pt"})
     folders = exported / "discriminator", exported / "generator"

@@ -21,6 +21,16 @@ from electra_jax.spec import UserError, overridden
 GDES = ("model.tying=gdes", "model.generator_size=1.0", "model.dropout=0.0")
 
 
+MODERN_MODEL = (
+    "model.family=modern",
+    "model.types=1",
+    "model.embedding=16",
+    "model.attention_dropout=0.0",
+    "model.layers=2",
+    "model.generator_layers=0.5",
+)
+
+
 @pytest.fixture(scope="module")
 def run(config) -> Callable[..., RunSpec]:
     """The options of a tiny run with overrides."""
@@ -73,9 +83,17 @@ def test_it_begins_with_the_generators_tables(built):
     ("silent", "still"),
     [("generator_weight=0.0", "generator"), ("discriminator_weight=0.0", "discriminator")],
 )
-def test_no_loss_reaches_the_others_part(built, prepared, silent: str, still: str):
-    """Catches a table without stop_gradient, a delta in the generator's part, and a norm of both parts together."""
-    compiled = built(f"objective.{silent}", "optim.weight_decay=0.0")
+@pytest.mark.parametrize(
+    "more", [(), (*MODERN_MODEL, "optim.name=muon")], ids=["electra", "modern"]
+)
+def test_no_loss_reaches_the_others_part(
+    built, prepared, silent: str, still: str, more: tuple[str, ...]
+):
+    """Catches a table without stop_gradient, a delta in the generator's part, and a norm of both parts together.
+
+    Of either family, by Adam and by Muon, whose split of the matrices is within each part.
+    """
+    compiled = built(f"objective.{silent}", "optim.weight_decay=0.0", *more)
     before, after, sums = moved(compiled, prepared)
     parts = {n: "generator" if n.startswith("generator") else "discriminator" for n in before}
     changed = {n: not np.array_equal(before[n], after[n]) for n in before}
