@@ -34,7 +34,7 @@ from torch.func import functional_call
 from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
 from electra_jax.convert import config as configs
-from electra_jax.convert import electra_names, folder, names, pair
+from electra_jax.convert import electra_names, entries, names, pair
 from electra_jax.data.prepare import build
 from electra_jax.data.source import Prepared, open_prepared
 from electra_jax.learn import arrays
@@ -275,7 +275,7 @@ class Theirs:
         encoders = dims.discriminator, dims.generator
         classes = ElectraForPreTraining, ElectraForMaskedLM
         for values, encoder, architecture in zip(tensors, encoders, classes, strict=True):
-            shape, options = pair.shape_of(dims, encoder), folder.Options(0.0, 0.0)
+            shape, options = pair.shape_of(dims, encoder), entries.Options(0.0, 0.0)
             config = configs.of(shape, options, architecture.__name__, SPECIAL)
             config |= {"hidden_act": truth.activation, "layer_norm_eps": truth.eps}
             model = architecture(ElectraConfig(**config, attn_implementation="eager")).double()
@@ -345,9 +345,9 @@ class Theirs:
             by_name = dict(model.named_parameters(remove_duplicate=False))
             for entry in table:
                 array = value(by_name[entry.theirs]).detach().numpy()
-                if entry.transform == names.TRANSPOSED:
+                if entry.transform == entries.TRANSPOSED:
                     array = array.T
-                elif entry.transform == names.VOCABULARY:
+                elif entry.transform == entries.VOCABULARY:
                     rows = [(0, self.padded - len(array))] + [(0, 0)] * (array.ndim - 1)
                     array = np.pad(array, rows)
                 flat[entry.ours] = np.array(array)
