@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from electra_jax import userfile
 from electra_jax.model.electra import Dimensions, ModelSpec
-from electra_jax.objective import checked
+from electra_jax.objective import checked, sentence
 from electra_jax.objective.export import Export
 from electra_jax.objective.protocol import Objective
 from electra_jax.quantities import Range
@@ -102,9 +102,15 @@ def completed(section: Mapping[str, Any]) -> dict[str, Any]:
     name = str(section.get("name"))
     if not userfile.is_file(name) and name not in KNOWN:
         return dict(section)  # refused elsewhere
+    section = of_all() | dict(section)
     found = {f.name: f.default for f in dataclasses.fields(options_of(name))}
     plain = {key: list(x) if isinstance(x, tuple) else x for key, x in found.items()}
     return {key: x for key, x in plain.items() if x is not dataclasses.MISSING} | dict(section)
+
+
+def of_all() -> dict[str, Any]:
+    """The defaults of the options that go with every objective."""
+    return {f.name: f.default for f in dataclasses.fields(sentence.Options)}
 
 
 def make(
@@ -121,7 +127,17 @@ def make(
     own = _fields(name)
     foreign = set[str]().union(*map(_fields, KNOWN)) - own
     options = {key: value for key, value in options.items() if key not in foreign}
-    dims, made = Dimensions(model, vocab_size), module(name)
+    shared = {key: options.pop(key) for key in of_all() if key in options and key not in own}
+    beside: Any = from_config(sentence.Options, shared, "objective")
+    dims = Dimensions(model, vocab_size)
+    return sentence.beside(_alone(name, options, dims, special, seq_len), beside, dims, special)
+
+
+def _alone(
+    name: str, options: Mapping[str, Any], dims: Dimensions, special: SpecialIds, seq_len: int
+) -> Objective:
+    """The objective without one beside it."""
+    made = module(name)
     if not userfile.is_file(name):
         spec: Any = from_config(options_of(name), options, "objective")
         return made.make(spec, dims, special, seq_len)
@@ -166,7 +182,7 @@ def clashes(section: Mapping[str, Any]) -> list[tuple[Sequence[str], str]]:
 def ranges(name: str | None = None) -> dict[str, Range]:
     """The range of every number of a config's section `objective`, by "objective.key"."""
     names = [*KNOWN, *([name] if name and userfile.is_file(name) else [])]
-    found: dict[str, Range] = {}
+    found = {f"objective.{key}": x for key, x in sentence.RANGES.items()}
     for each in names:
         found |= {f"objective.{key}": x for key, x in getattr(module(each), "RANGES", {}).items()}
     return found

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from electra_jax import userfile
-from electra_jax.objective import registry
+from electra_jax.objective import registry, sentence
 from electra_jax.pretrain.options import SECTIONS, SPECS, PhaseSpec, complete
 from electra_jax.spec import type_name
 
@@ -60,7 +60,8 @@ def _section(name: str, objective: str) -> tuple[dict[str, str], dict[str, str]]
     if name != "objective":
         return _of([SPECS[name]])
     own = [objective] if userfile.is_file(objective) else []
-    types, sentences = _of([registry.options_of(each) for each in [*registry.KNOWN, *own]])
+    classes = [sentence.Options, *map(registry.options_of, [*registry.KNOWN, *own])]
+    types, sentences = _of(classes)
     for each in (*reversed(registry.KNOWN), objective):
         sentences |= comments(registry.options_of(each))
     known = " | ".join(registry.KNOWN)

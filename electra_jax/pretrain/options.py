@@ -14,7 +14,7 @@ from electra_jax.data.source import Prepared, Source, open_prepared
 from electra_jax.learn.mesh import MeshSpec
 from electra_jax.learn.optim import OptimSpec
 from electra_jax.model.electra import Dimensions, ModelSpec
-from electra_jax.objective import registry
+from electra_jax.objective import registry, sentence
 from electra_jax.objective.protocol import Objective
 from electra_jax.quantities import seconds_of
 from electra_jax.spec import UserError, from_config, unknown_name
@@ -265,8 +265,9 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
             plain = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
             full[name] = {**plain, **config[name]}
     section = config.get("objective")
-    if isinstance(section, Mapping) and not userfile.is_file(section.get("name")):
-        full["objective"] = registry.completed(section)  # a user's file may be gone
+    if isinstance(section, Mapping):
+        own = userfile.is_file(section.get("name"))  # which may be gone
+        full["objective"] = {**registry.of_all(), **section} if own else registry.completed(section)
     return full
 
 
@@ -323,6 +324,7 @@ def check(run: RunSpec, phase: Phase, devices: int) -> None:
 def check_length(run: RunSpec, phase: Phase) -> None:
     """Raises UserError for rows longer than the model's positions, and for pairs of segments without types for them."""
     data = phase.data
+    sentence.check_data(run.objective, run.model, data)
     untyped = run.model.has_types and run.model.types < 2
     if untyped and data.info.get("options", {}).get("segments") == "pair":
         raise UserError(

@@ -6,7 +6,7 @@ import typing
 
 import pytest
 
-from electra_jax.objective import registry
+from electra_jax.objective import registry, sentence
 from electra_jax.pretrain import loop, options, sensible
 from electra_jax.pretrain import start as starts
 from electra_jax.spec import UserError
@@ -59,6 +59,7 @@ def test_every_number_has_a_range():
     """Catches a new option that nobody gave a range: add it to RANGES."""
     specs = [*options.SPECS.items(), ("train.phases", options.PhaseSpec)]
     specs += [("objective", registry.options_of(name)) for name in registry.KNOWN]
+    specs += [("objective", sentence.Options)]
     numbers = {
         f"{section}.{field.name}"
         for section, spec in specs
