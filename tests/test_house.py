@@ -251,7 +251,7 @@ def test_an_objective_is_known_in_its_room_alone():
         "convert/formats/tf1_names.py",
         "model/options.py",
     }  # model types of transformers, and the families of `model.family`
-    common = {"sampler", "temperature"}  # words of others, too
+    common = {"sampler", "temperature", "frozen"}  # words of others, too
     found = [
         f"{path}:{node.lineno}: {node.value}"
         for path, text in sources().items()

@@ -66,12 +66,17 @@ def generator_flops(dims: Dimensions, length: int, slots: int) -> float:
 
 
 def generate(
-    dims: Dimensions, context: Context, noise: Noise | None, **sampling: Any
+    dims: Dimensions,
+    context: Context,
+    noise: Noise | None,
+    cooling: jax.Array | None = None,
+    **sampling: Any,
 ) -> HeadOutput:
     """The generator's sums over the chosen positions of the masked text, and a sample at each.
 
     The batch has `chosen`, `weights` [B, K] and `masked` [B, L]. `noise` is that of dropout. `sampling` are
-    `temperature`, `disallow_correct` and `sampler` of the vocabulary head.
+    `temperature`, `disallow_correct` and `sampler` of the vocabulary head, which are fixed when a step is compiled;
+    `cooling` is 1 / a temperature that may change from step to step, under which the sums are taken, too.
     """
     params, batch = context.params, context.batch
     hidden_BxKxE, table_VxE, bias_V = Electra(dims).apply(
@@ -81,6 +86,10 @@ def generate(
         noise,
         method=Electra.generate,
     )
+    if cooling is not None:
+        # Logits are hidden @ table + bias: the head need not know of it.
+        hidden_BxKxE = (hidden_BxKxE * cooling).astype(hidden_BxKxE.dtype)
+        bias_V = bias_V * cooling
     return vocabulary_head(
         hidden_BxKxE,
         table_VxE,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +90,23 @@ class Objective(Learner, Protocol):
 
     def scores(self, params: Params, batch: Batch) -> jax.Array | None:
         """A score [B, L] for every token of a text as it is; None where the objective has none."""
+        ...
+
+
+@runtime_checkable
+class Begun(Protocol):
+    """What an objective has besides where its parameters begin with the masked LM of another workdir."""
+
+    origin_option: ClassVar[str]  # that names the workdir, such as "objective.generator_run"
+
+    @property
+    def origin(self) -> str:
+        """The workdir: a run's, or an import."""
+        ...
+
+    @property
+    def takes(self) -> Sequence[Export]:
+        """The places that the masked LM is copied to; without a head, what comes before it."""
         ...
 
 

@@ -31,6 +31,8 @@ KNOWN = {
         "replace_mlm",
         "all_tokens_mlm",
         "electric",
+        "frozen",
+        "two_stage",
     )
 }
 OWN = "objective file"

@@ -30,6 +30,7 @@ from electra_jax.pretrain import (
     options,
     program,
 )
+from electra_jax.pretrain import origin as origins
 from electra_jax.pretrain import start as starts
 from electra_jax.pretrain.datacheck import DataCheck
 from electra_jax.pretrain.options import Phase
@@ -196,10 +197,13 @@ def initial_state(start: Start, compiled: Program, checkpoints: Checkpoints) -> 
         step, state, _ = restored
         return step, state
     state = compiled.init()
-    found = imported.read(start.folder)
+    found, expected = imported.read(start.folder), compiled.abstract_state["params"]
     if found is None:
+        begun = origins.begin(compiled.objective, expected)
+        if begun:
+            state["params"] = {**state["params"], **begun}
+            state["carried"] = compiled.carried(state["params"])
         return 0, state
-    expected = compiled.abstract_state["params"]
     state["params"] = compiled.place_params(imported.as_tree(found, expected))
     state["carried"] = compiled.carried(state["params"])
     if found.moments is None:

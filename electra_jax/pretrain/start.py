@@ -11,7 +11,7 @@ from electra_jax import files
 from electra_jax.data.source import Prepared
 from electra_jax.learn import checkpoint, optim
 from electra_jax.objective import registry
-from electra_jax.pretrain import sensible
+from electra_jax.pretrain import origin, sensible
 from electra_jax.pretrain.options import RunSpec, complete, run_spec, with_own_options
 from electra_jax.spec import UserError, overridden
 from electra_jax.workdir import changes, imported, usercode
@@ -85,6 +85,8 @@ def open_run(
             folder, data.path, record["data"], data_record(data, run), allow_change
         )
     _fits_import(folder, run, data)
+    if record is None or not checkpoint.Checkpoints(folder).steps():
+        origin.check(run.make_objective(data), data, run.dimensions(data.vocab_size))
     note = "; ".join(filter(None, notes)) or None
     return Start(folder, asked, run, data, record is not None, found, note, code)
 

@@ -41,7 +41,8 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 def test_none_is_forgotten():
     """Catches an objective that no run has been seen of."""
-    assert {"electra", "mlm", *LEFT} == registry.KNOWN.keys()
+    begun = {"frozen", "two_stage"}  # with another run's model: test_origin.py
+    assert {"electra", "mlm", *LEFT, *begun} == registry.KNOWN.keys()
 
 
 @pytest.mark.parametrize("name", LEFT)
