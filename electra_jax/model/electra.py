@@ -259,12 +259,24 @@ class Electra(nn.Module):
         self, tokens: Tokens, chosen_BxK: jax.Array, noise: Noise | None = None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The generator's (hidden [B, K, E], word table [V, E], bias [V]) at the chosen positions."""
-        own = self.dims.two_embeddings
-        embeddings = self.generator_embeddings if own else self.embeddings
+        return self.generator_words(self.generator_hidden(tokens, chosen_BxK, noise))
+
+    def generator_hidden(
+        self, tokens: Tokens, chosen_BxK: jax.Array, noise: Noise | None = None
+    ) -> jax.Array:
+        """The generator's hidden states [B, K, D] at the chosen positions."""
         encoder = self.discriminator if self.dims.spec.tying == "all" else self.generator
-        hidden_BxLxD = Backbone(embeddings, encoder)(tokens, noise)
-        hidden_BxKxE, bias_V = self.generator_head(gather_positions(hidden_BxLxD, chosen_BxK))
-        return hidden_BxKxE, embeddings.word, bias_V
+        hidden_BxLxD = Backbone(self._generator_embeddings(), encoder)(tokens, noise)
+        return gather_positions(hidden_BxLxD, chosen_BxK)
+
+    def generator_words(self, hidden_BxKxD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """What `generate` returns, of these hidden states."""
+        hidden_BxKxE, bias_V = self.generator_head(hidden_BxKxD)
+        return hidden_BxKxE, self._generator_embeddings().word, bias_V
+
+    def _generator_embeddings(self) -> Any:
+        own = self.dims.two_embeddings
+        return self.generator_embeddings if own else self.embeddings
 
     def discriminate(self, tokens: Tokens, noise: Noise | None = None) -> jax.Array:
         """Logits [B, L] float32, positive where a token looks replaced."""

@@ -31,6 +31,7 @@ KNOWN = {
         "replace_mlm",
         "all_tokens_mlm",
         "electric",
+        "adversarial",
         "frozen",
         "two_stage",
     )

@@ -28,6 +28,7 @@ LEFT = {
     "replace_mlm": ["model", "generator"],
     "all_tokens_mlm": ["model", "generator"],
     "electric": ["discriminator"],
+    "adversarial": ["discriminator", "generator"],
 }
 
 
