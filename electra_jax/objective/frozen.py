@@ -20,7 +20,7 @@ from electra_jax.model import flops
 from electra_jax.model.electra import Dimensions
 from electra_jax.objective import corrupt, electra, losses, pair
 from electra_jax.objective.export import Export
-from electra_jax.objective.protocol import PerToken
+from electra_jax.objective.protocol import Origin, PerToken
 from electra_jax.ops.vocabulary import SAMPLERS, HeadOutput
 from electra_jax.quantities import Range
 from electra_jax.spec import UserError, check_choice
@@ -75,21 +75,15 @@ class FrozenObjective(electra.ElectraObjective):
     options: Any
 
     name: ClassVar[str] = "frozen"
-    origin_option: ClassVar[str] = "objective.generator_run"
     settings: ClassVar[Sequence[str]] = ("mask_prob", "temperature_first", "temperature")
 
     def __post_init__(self) -> None:
         pair.check_tying(self.dims, self.name, TYINGS)
 
-    @property
-    def origin(self) -> str:
-        """The workdir of the generator."""
-        return str(self.options.generator_run)
-
-    @property
-    def takes(self) -> Sequence[Export]:
-        """Where the masked LM of that workdir goes."""
-        return (exports(self.dims)[1],)
+    def origin(self) -> Origin:
+        """The masked LM that the options name, which becomes the generator."""
+        takes = (exports(self.dims)[1],)
+        return Origin("objective.generator_run", self.options.generator_run, takes)
 
     def parts(self, whole: Part) -> Sequence[Part]:
         """The generator, without gradient and moments, and all else."""

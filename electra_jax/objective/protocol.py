@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,14 @@ class Metric(NamedTuple):
     name: str
     form: str  # in the progress line, such as "mlm {:.3f}"
     higher: bool | None = None
+
+
+class Origin(NamedTuple):
+    """The masked LM of another workdir that an objective's parameters begin with."""
+
+    option: str  # that names the workdir, such as "objective.generator_run"
+    folder: str  # of a run, or of an import
+    takes: Sequence[Export]  # the places that it is copied to; without a head, what comes before it
 
 
 # What each member is, for who writes one: the words of the errors.
@@ -92,21 +100,8 @@ class Objective(Learner, Protocol):
         """A score [B, L] for every token of a text as it is; None where the objective has none."""
         ...
 
-
-@runtime_checkable
-class Begun(Protocol):
-    """What an objective has besides where its parameters begin with the masked LM of another workdir."""
-
-    origin_option: ClassVar[str]  # that names the workdir, such as "objective.generator_run"
-
-    @property
-    def origin(self) -> str:
-        """The workdir: a run's, or an import."""
-        ...
-
-    @property
-    def takes(self) -> Sequence[Export]:
-        """The places that the masked LM is copied to; without a head, what comes before it."""
+    def origin(self) -> Origin | None:
+        """What its parameters begin with where some are another run's."""
         ...
 
 
@@ -161,6 +156,10 @@ class Defaults(learner.Defaults):
         """None."""
         return None
 
+    def origin(self) -> Origin | None:
+        """Nowhere: its parameters begin fresh."""
+        return None
+
 
 def dropout(context: Context, site: int | None = None) -> noise_ops.Noise | None:
     """The noise of dropout in these rows, None in evaluation; networks of other sites drop independently."""
@@ -176,3 +175,9 @@ def without_dropout(context: Context) -> Context:
     """The context without a key of dropout: that of an evaluation."""
     keys = {name: key for name, key in context.keys.items() if name != "dropout"}
     return context._replace(keys=keys)
+
+
+def origin_of(objective: Any) -> Origin | None:
+    """What the parameters of an objective begin with; a user's may not say."""
+    asked = getattr(objective, "origin", None)
+    return asked() if asked else None

@@ -25,7 +25,7 @@ from electra_jax.model.backbone import Encoder
 from electra_jax.model.electra import Dimensions, ModelSpec
 from electra_jax.objective import losses
 from electra_jax.objective.export import Export
-from electra_jax.objective.protocol import Metric, Objective, PerToken
+from electra_jax.objective.protocol import Metric, Objective, Origin, PerToken, origin_of
 from electra_jax.ops import noise as noise_ops
 from electra_jax.quantities import Range
 from electra_jax.spec import UserError, check_choice
@@ -253,6 +253,10 @@ class WithSentence:
     def scores(self, params: Params, batch: Batch) -> jax.Array | None:
         """Those of the objective."""
         return self.objective.scores(_without(params), batch)
+
+    def origin(self) -> Origin | None:
+        """That of the objective; a user's may have none."""
+        return origin_of(self.objective)
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[list[jax.Array]]:

@@ -4,13 +4,12 @@ The first stage is a run of objective `mlm`; this is the second, in which the ge
 generator's weights to begin with, the paper says, the discriminator may fail to learn at all.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from typing import ClassVar
 
 from electra_jax.objective import frozen
-from electra_jax.objective.export import Export
+from electra_jax.objective.protocol import Origin
 from electra_jax.spec import UserError
 
 RANGES = frozen.RANGES
@@ -50,11 +49,10 @@ class TwoStageObjective(frozen.FrozenObjective):
                 "model.tying=gdes where the embeddings have another width than the model"
             )
 
-    @property
-    def takes(self) -> Sequence[Export]:
-        """The generator, and embeddings and encoder of the discriminator; the head of that is fresh."""
+    def origin(self) -> Origin:
+        """The same, which becomes embeddings and encoder of the discriminator, too; the head of that is fresh."""
         discriminator, generator = exports(self.dims)
-        return generator, changed(discriminator, head="")
+        return super().origin()._replace(takes=(generator, changed(discriminator, head="")))
 
 
 exports, numbers, clashes = frozen.exports, frozen.numbers, frozen.clashes

@@ -13,7 +13,7 @@ from electra_jax.model.backbone import EncoderSpec
 from electra_jax.model.electra import Dimensions
 from electra_jax.objective import registry
 from electra_jax.objective.export import MASKED_LM, Export, deltas, whole
-from electra_jax.objective.protocol import Begun
+from electra_jax.objective.protocol import origin_of
 from electra_jax.pretrain.options import complete, run_spec
 from electra_jax.spec import UserError
 from electra_jax.text import tokenizer as tokenizers
@@ -34,17 +34,18 @@ def check(objective: Any, data: Prepared, dims: Dimensions) -> None:
 
     Reads no parameters.
     """
-    if not isinstance(objective, Begun):
+    origin = origin_of(objective)
+    if origin is None:
         return
-    what = f"{objective.origin_option}={objective.origin}"
-    found = _described(objective.origin, what)
+    what = f"{origin.option}={origin.folder}"
+    found = _described(origin.folder, what)
     model = _masked_lm(found, what)
-    if tokenizers.load(Path(objective.origin) / "tokenizer").hash != data.tokenizer_hash:
+    if tokenizers.load(Path(origin.folder) / "tokenizer").hash != data.tokenizer_hash:
         raise UserError(
             f"{what}: that model has another vocabulary than {data.path}; prepare the data with --tokenizer "
-            f"{Path(objective.origin) / 'tokenizer'}, or name a model of the data's tokenizer"
+            f"{Path(origin.folder) / 'tokenizer'}, or name a model of the data's tokenizer"
         )
-    for place in objective.takes:
+    for place in origin.takes:
         wrong = _differences(_numbers(dims, place.spec), _numbers(found.dims, model.spec))
         if wrong:
             raise UserError(
@@ -58,14 +59,15 @@ def begin(objective: Any, abstract: Mapping[str, Any]) -> dict[str, Any]:
 
     `abstract`: shapes and placement of all parameters.
     """
-    if not isinstance(objective, Begun):
+    origin = origin_of(objective)
+    if origin is None:
         return {}
-    what = f"{objective.origin_option}={objective.origin}"
-    found = _described(objective.origin, what)
-    model, folder = _masked_lm(found, what), Path(objective.origin)
+    what = f"{origin.option}={origin.folder}"
+    found = _described(origin.folder, what)
+    model, folder = _masked_lm(found, what), Path(origin.folder)
     source = _params(folder, found)
     taken: dict[str, np.ndarray] = {}
-    for place in objective.takes:
+    for place in origin.takes:
         for mine, theirs in (
             (place.embeddings, model.embeddings),
             (place.encoder, model.encoder),
@@ -77,7 +79,7 @@ def begin(objective: Any, abstract: Mapping[str, Any]) -> dict[str, Any]:
                     for path, x in source.items()
                     if path.startswith(f"{theirs}/")
                 }
-    tree = arrays.nest(deltas(taken, objective.takes))
+    tree = arrays.nest(deltas(taken, origin.takes))
     expected = {name: abstract[name] for name in tree}
     wrong = arrays.mismatches(
         arrays.describe(expected), arrays.describe(arrays.flatten(tree)), what

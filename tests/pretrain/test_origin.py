@@ -81,6 +81,15 @@ def test_the_second_stage(generator: Path, config: Callable[..., Any], tmp_path:
     assert not start.resumed
 
 
+def test_beside_a_sentence_objective(generator: Path, config: Callable[..., Any], tmp_path: Path):
+    """Catches an objective around this one that hides where it begins: the generator would be noise."""
+    more = ("objective.sentence=order", "train.stop_at=1")
+    loop.pretrain(written(config, *of("frozen", generator, *more)), tmp_path / "run")
+    mine, theirs = params(tmp_path / "run"), params(generator)
+    assert np.array_equal(mine["generator/layer_0/up/kernel"], theirs["encoder/layer_0/up/kernel"])
+    assert "sentence_head/out/kernel" in mine
+
+
 def test_what_is_no_generator(
     generator: Path, config: Callable[..., Any], prepared: Any, tmp_path: Path
 ):
