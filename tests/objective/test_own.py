@@ -37,7 +37,8 @@ def test_the_example_is_an_objective(mine):
     assert make(share=0.3).options.share == 0.3
     assert [export.name for export in make().exports()] == ["encoder"]
     assert "objective.share" in registry.ranges("mine.py")
-    assert registry.completed({"name": "mine.py"}) == {"share": 0.15, "name": "mine.py"}
+    shared = {"sentence": "", "sentence_weight": 1.0}  # options of every objective
+    assert registry.completed({"name": "mine.py"}) == shared | {"share": 0.15, "name": "mine.py"}
     with pytest.raises(UserError, match="Did you mean 'objective.share'"):
         make(shrae=0.3)
 
