@@ -132,6 +132,8 @@ def _import(
 ) -> None:
     files.refuse_existing(workdir)
     first = folder.read(discriminator, DETECTION) if discriminator is not None else None
+    if first is not None:
+        _refuse_energies(first)
     second = folder.read(generator, MASKED_LM) if generator is not None else None
     variables = None
     if discriminator is None or generator is None:
@@ -180,6 +182,15 @@ def _import(
         tokenizer.save(temporary / "tokenizer")
         dims = pair.with_tokens(dims, tokenizer.size)
         imported.write(temporary, dims, objective, params, record, moments, step)
+
+
+def _refuse_energies(model: Model) -> None:
+    if (model.options.notes or {}).get("energy"):
+        raise UserError(
+            f"the discriminator in {model.path} is Electric's: its logits are energies, and the towers that it learned "
+            "against stayed behind; go on with the workdir that it was exported from, or fine-tune it by finetune "
+            f"--init {model.path}"
+        )
 
 
 def _has_pair(variables: Tensors) -> bool:

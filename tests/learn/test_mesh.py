@@ -45,7 +45,11 @@ def make(on: Mesh, *overrides: str) -> Program:
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 @pytest.mark.parametrize(
     ("objective", "tying"),
-    [("electra", "embeddings"), ("electra", "none"), ("electra", "all"), ("mlm", "embeddings")],
+    [
+        *(("electra", tying) for tying in ("embeddings", "none", "all")),
+        *((name, "embeddings") for name in ("mlm", "all_tokens_mlm", "adversarial")),
+        ("electric", "none"),
+    ],
 )
 def test_every_array_has_exactly_one_rule(objective: str, tying: str, optimizer: str):
     """Catches a pattern so wide that it takes another's arrays, and a new array that falls to a rule

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from electra_jax.cli.commands import main
-from electra_jax.convert import exportable
+from electra_jax.convert import exportable, hf
 from electra_jax.learn import arrays
 from electra_jax.learn import mesh as meshes
 from electra_jax.model.towers import Towers
@@ -123,6 +123,9 @@ def test_electric_gives_minus_its_energies(make_model: Callable[..., Path]) -> N
     same(scores(made / "run"), scores(made / "hf" / "discriminator"))
     with pytest.raises(UserError, match="has no detection head; it has energy"):
         model.read(str(made / "run"), "detection")
+    # Energies taken for logits of detection, to go on with beside a fresh generator.
+    with pytest.raises(UserError, match="is Electric's: its logits are energies"):
+        hf.import_(made / "hf" / "discriminator", workdir=made / "again")
 
 
 @pytest.mark.parametrize("head", ["detection", "masked-lm"])
