@@ -12,7 +12,7 @@ from electra_jax.learn.learner import Context
 from electra_jax.learn.step import step_keys
 from electra_jax.model.backbone import Encoder
 from electra_jax.model.tokens import Tokens
-from electra_jax.objective import sentence
+from electra_jax.objective import registry, sentence
 from electra_jax.ops import noise as noise_ops
 from electra_jax.spec import UserError
 
@@ -26,7 +26,8 @@ def batch() -> dict[str, np.ndarray]:
     draw = np.random.default_rng(0)
     out = {name: np.zeros((ROWS, LENGTH), np.int32) for name in CHANGED}
     for r in range(ROWS):
-        a, b = draw.integers(1, 9), draw.integers(1, 6)
+        a = draw.integers(1, 9)
+        b = draw.integers(1, LENGTH - 2 - a) if r < 10 else LENGTH - 3 - a
         if r in (3, 4, 9):
             b = 0
         if r == ROWS - 1:
@@ -212,6 +213,34 @@ def test_impossible_options_are_refused(make_objective, changes: dict, message: 
     """Catches a name or a weight that silently means nothing."""
     with pytest.raises(UserError, match=message):
         make_objective(**changes)
+
+
+@pytest.mark.parametrize("name", sorted(registry.KNOWN))
+def test_it_goes_beside_every_objective(make_objective, batch, name: str):
+    """Catches an objective whose encoder the head does not find, or whose sums or state it loses; on shapes alone."""
+    own: dict[str, Any] = {}
+    if hasattr(registry.options_of(name), "generator_run"):
+        same = {"tying": "none", "generator_size": 1.0, "embedding": 16, "heads": 1, "ffn": 64}
+        own = {"generator_run": "mlm-run", "model": same}
+        own |= {"temperature_first": 2.0, "temperature_steps": 4}
+    objective = make_objective(name, sentence="next", **own)
+    key = jax.random.key(0)
+
+    def run() -> Any:
+        params = objective.init(key)
+        step = jnp.zeros((), jnp.int32)
+        keys, carried = step_keys(0, step), objective.carried(params)
+        prepared = objective.prepare(batch | {"step": jnp.zeros(ROWS, jnp.int32)}, keys)
+        context = Context(params, prepared, objective.totals(prepared), keys, step, carried)
+        value, sums = objective.loss(context)
+        return value, sums, objective.evaluate(context), objective.carry(context, params, sums)
+
+    value, sums, evaluated, carried = jax.eval_shape(run)
+    assert (
+        value.shape == ()
+        and {"sentence_loss", "sentence_count"} <= sums.keys() & evaluated[0].keys()
+    )
+    assert carried == jax.eval_shape(lambda: objective.carried(objective.init(key)))
 
 
 def test_what_it_says_of_itself(make_objective):
