@@ -129,13 +129,9 @@ class FrozenObjective(electra.ElectraObjective):
         return self.options.temperature_at(context.step)
 
     def _generate(self, context: Context) -> HeadOutput:
-        still = {
-            name: jax.lax.stop_gradient(x) if name.startswith("generator") else x
-            for name, x in context.params.items()
-        }
         return pair.generate(
             self.dims,
-            context._replace(params=still),
+            context,
             None,
             cooling=1 / self._temperature(context),
             sampler=self.options.sampler,
