@@ -5,31 +5,38 @@
     electra-jax pretrain --config quickstart --workdir run/ --config.data.path=data/
 
 Hardware: two CPU cores, one minute.
-Result: on the documentation of Python 3.11, held-out MLM loss 7.01 before, 4.17 after (word frequencies: 4.98),
-discriminator AUC 0.51 before, 0.62 after (word frequencies: 0.59).
+Result: on the documentation of Python 3.11, held-out MLM loss 6.95 before, 3.62 after (word frequencies: 4.98, bigrams
+3.66), discriminator AUC 0.51 before, 0.775 after (word frequencies: 0.61).
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """One narrow layer, and settings under which it gets beyond word frequencies in 3,000 steps."""
+    """`mini`, half as wide, and settings under which it gets beyond bigrams in 1,500 steps."""
     return ConfigDict(
         {
             "model": {
-                "layers": 1,
+                "family": "modern",
+                "layers": 2,
                 "width": 64,
-                "heads": 4,
-                "ffn": 256,
+                "heads": 2,
+                "ffn": 128,  # with a gate
                 "embedding": 64,
                 "positions": 64,
-                "types": 2,
+                "types": 1,
                 "generator_size": 1.0,
                 "generator_layers": 1.0,
-                "tying": "embeddings",
+                "tying": "all",
                 "dropout": 0.0,
                 "attention_dropout": 0.0,
-                "init_std": 0.05,  # 0.02 suits widths of hundreds
+                "embedding_dropout": 0.0,
+                "mlp_dropout": 0.0,
+                "local_attention": 64,
+                "global_attn_every_n_layers": 1,  # both layers see the whole row
+                "global_rope_theta": 10_000.0,
+                "local_rope_theta": 10_000.0,
+                "init_std": 0.02,
                 "dtype": "float32",
                 "residual_dtype": "float32",
                 "remat": "none",
@@ -45,31 +52,35 @@ def get_config() -> ConfigDict:
                 "disallow_correct": False,
                 "uniform_generator": False,
                 "generator_weight": 1.0,
-                "discriminator_weight": 10.0,  # at 50 the shared embeddings learn little from the generator
+                "discriminator_weight": 30.0,
             },
             "optim": {
-                "name": "adamw",
-                "peak_lr": 4e-3,
+                "name": "muon",
+                "peak_lr": 0.02,  # of the matrices
                 "warmup": 200,
                 "lr_power": 1.0,
+                "momentum": 0.95,
+                "consistent_rms": 0.0,
+                "adam_ratio": 0.1,  # embeddings, norms and last layers; at 1 nothing leaves the plateau
+                "matrices": "hidden",
                 "beta1": 0.9,
-                "beta2": 0.98,  # 0.999 averages over a third of so short a run
+                "beta2": 0.98,  # 0.999 averages over too much of so short a run
                 "eps": 1e-6,
-                "weight_decay": 0.01,
+                "weight_decay": 0.0,
                 "clip_norm": 1.0,
             },
             "train": {
-                "steps": 3_000,
+                "steps": 1_500,
                 "stop_at": 0,  # end this start here, to go on later; 0: at the last step
                 "budget": "",  # time for training, such as 24h: the learning rate ends with it
                 "phases": (),  # stretches on other data or batches: see docs/data.md
-                "batch": 32,
+                "batch": 64,
                 "accumulation": 1,
                 "seed": 0,
                 "log_every": 100,
-                "eval_every": 1_500,
-                "eval_batches": 50,
-                "checkpoint_every": 1_500,
+                "eval_every": 500,
+                "eval_batches": 25,
+                "checkpoint_every": 750,
                 "keep_last": 2,
                 "keep_every": 0,
                 "max_skipped": 10,

@@ -144,9 +144,9 @@ def _next(home: Path) -> str:
     return f"""\
 the same with your own text:
     electra-jax quickstart --workdir mine --input 'my/*.txt'
-a model that learns more (an hour on two cores), continued whenever you like by repeating the command:
+a model that learns more (a quarter of an hour on two cores), continued whenever you like by repeating the command:
     electra-jax pretrain --config mini --workdir mini --config.data.path={shlex.quote(str(home / "data"))}
 the curves, if you have TensorBoard:
     tensorboard --logdir {shlex.quote(str(home / "run" / "tensorboard"))}
-the model, in Python with transformers:
-    AutoModelForPreTraining.from_pretrained({str(home / "hf" / "discriminator")!r})"""
+every word, original or replaced, in Python with transformers:
+    pipeline("token-classification", {str(home / "hf" / "discriminator")!r})("some text")"""

@@ -317,7 +317,7 @@ def test_a_line_is_named_however_the_path_is_given(tmp_path: Path, monkeypatch: 
 def test_an_unknown_config_is_refused(name: str, expected: str):
     """Catches a name that quietly loads another recipe."""
     with pytest.raises(
-        UserError, match=r"base, finetune, large, mini, nvidia, quickstart, small, tiny|get_config"
+        UserError, match=r"base, electra-mini, finetune, .*, quickstart, small, tiny|get_config"
     ) as error:
         load_config(name)
     assert expected in str(error.value)
@@ -327,9 +327,13 @@ def test_configs_ship_with_the_package():
     """Catches a wheel or an editable install that cannot find `--config small`."""
     assert sorted(shipped_configs()) == [
         "base",
+        "electra-mini",
         "finetune",
         "large",
         "mini",
+        "modern-base",
+        "modern-large",
+        "modern-small",
         "nvidia",
         "quickstart",
         "small",

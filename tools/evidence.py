@@ -4,7 +4,7 @@
     python tools/evidence.py --data ../shared/data --workdir evidence/
     python tools/evidence.py --data ../shared/data --workdir evidence/ --electra run/ --mlm run2/
 
-The first command trains a vocabulary and prepares the English text under --data, pretrains the `mini` recipe as
+The first command trains a vocabulary and prepares the English text under --data, pretrains the `electra-mini` recipe as
 ELECTRA, on rows of 32 tokens and then of 128 in one run, and, with as many training FLOPs in each phase by the house
 formula (the objective's `flops`), as a masked LM; the second takes workdirs that are there. Then every task with
 every encoder and three seeds. A finished row is in docs/results/finetuning.json and .md at once; the same command goes
@@ -111,7 +111,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workdir", required=True, help="everything that is made goes here")
     parser.add_argument("--electra", help="pretraining workdir, in place of pretraining")
     parser.add_argument("--mlm", help="pretraining workdir of the masked LM")
-    parser.add_argument("--recipe", default="mini", help="recipe of the encoders (default: mini)")
+    parser.add_argument(
+        "--recipe", default="electra-mini", help="recipe of the encoders (default: electra-mini)"
+    )
     parser.add_argument(
         "--steps",
         default="8000,8000",

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Does the fast step learn what another one learns? Trains `mini` with both, on several seeds, and compares.
+"""Does the fast step learn what another one learns? Trains `electra-mini` with both, on several seeds, and compares.
 
     python tools/learning.py --data data32/ --workdir learning/
     python tools/learning.py --data data32/ --workdir residual/ --against bfloat16-residuals \
@@ -32,7 +32,7 @@ def main() -> None:
     )
     parser.add_argument("--data", required=True, help="prepared rows for the recipe")
     parser.add_argument("--workdir", required=True, type=Path)
-    parser.add_argument("--config", default="mini")
+    parser.add_argument("--config", default="electra-mini")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")

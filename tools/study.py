@@ -58,7 +58,7 @@ class Language:
     pairs: str = ""  # minimal pairs under --data
 
 
-# One shape for all: 4 layers of width 128, a generator of half the depth, everything else as in `mini`.
+# One shape for all: 4 layers of width 128, a generator of half the depth, everything else as in `electra-mini`.
 SHAPE = "model.layers=4 model.generator_layers=0.5 train.batch=16 objective.mask_prob=0.2"
 POST = f"{SHAPE} model.tying=embeddings"
 ARMS: tuple[Arm, ...] = (
@@ -157,8 +157,8 @@ def settings(run: Run, home: Path) -> list[str]:
 
 
 def steps_of(changed: Sequence[str], total_flops: float) -> int:
-    """How many steps of the changed `mini:long` cost so many useful training FLOPs."""
-    run = run_spec(load_config("mini:long", changed))
+    """How many steps of the changed `electra-mini:long` cost so many useful training FLOPs."""
+    run = run_spec(load_config("electra-mini:long", changed))
     (phase,) = run.phases(open_prepared(run.data.path))
     return max(1, round(total_flops / speed.useful_flops(run, phase)))
 
@@ -173,7 +173,7 @@ def pretrain(run: Run, options: argparse.Namespace, home: Path) -> None:
     steps = steps_of(changed, options.flops)
     changed += [f"train.steps={steps}", f"train.eval_every={-(-steps // 10)}"]
     flags = [f"--config.{setting}" for setting in changed]
-    evidence.command("pretrain", "--config", "mini:long", "--workdir", folder, *flags)
+    evidence.command("pretrain", "--config", "electra-mini:long", "--workdir", folder, *flags)
 
 
 def measured(

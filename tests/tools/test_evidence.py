@@ -37,7 +37,7 @@ def test_the_masked_lm_gets_the_same_flops(evidence, tmp_path):
             valid_fraction=0.1,
             workers=1,
         )
-    config = load_config("mini").to_dict()
+    config = load_config("electra-mini").to_dict()
     config["data"]["path"] = str(tmp_path / "16")
     config["train"]["steps"] = 1_500
     config["train"]["phases"] = (
