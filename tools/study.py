@@ -26,8 +26,8 @@ import evidence
 from electra_jax import files
 from electra_jax.data.source import open_prepared
 from electra_jax.pretrain import speed
-from electra_jax.pretrain.options import run_spec
-from electra_jax.spec import load_config
+from electra_jax.pretrain.options import SPECS, RunSpec, complete, run_spec, with_own_options
+from electra_jax.spec import load_config, overridden
 from electra_jax.workdir.record import RECORD
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +41,7 @@ class Arm:
     """A recipe with settings; `control` is the arm that lacks only what this one's name says."""
 
     name: str
-    settings: str  # flags of `pretrain`, without --config.
+    settings: str  # flags of `pretrain`, without --config.; of one key the last counts
     control: str = ""
     headline: bool = False  # three seeds and every language; else two seeds of English
 
@@ -59,12 +59,45 @@ class Language:
 
 
 # One shape for all: 4 layers of width 128, a generator of half the depth, everything else as in `electra-mini`.
-SHAPE = "model.layers=4 model.generator_layers=0.5 train.batch=16 objective.mask_prob=0.2"
+SHAPE = "model.layers=4 model.generator_layers=0.5 train.batch=32 objective.mask_prob=0.2"
 POST = f"{SHAPE} model.tying=embeddings"
+# The encoder of `mini`. With a gate, 384 channels of three matrices are as many parameters as 512 of two.
+ENCODER = (
+    "model.family=modern model.types=1 model.heads=2 model.ffn=384 model.init_std=0.02 "
+    "model.global_attn_every_n_layers=1 model.global_rope_theta=10000"
+)
+MUON = "optim.name=muon optim.peak_lr=0.02 optim.adam_ratio=0.1 optim.weight_decay=0.0"
+MODERN = f"{SHAPE} model.tying=embeddings {ENCODER} {MUON}"
+ADAMW = f"{SHAPE} model.tying=embeddings {ENCODER}"
 ARMS: tuple[Arm, ...] = (
     Arm(name="electra", settings=POST, headline=True),
     Arm(
         name="electra-mlm", settings=f"{POST} objective.name=mlm", control="electra", headline=True
+    ),
+    Arm(name="modern", settings=MODERN, control="electra", headline=True),
+    Arm(
+        name="modern-mlm", settings=f"{MODERN} objective.name=mlm", control="modern", headline=True
+    ),
+    Arm(name="modern-gdes", settings=f"{MODERN} model.tying=gdes", control="modern", headline=True),
+    # What the encoder and the optimizer are worth by themselves.
+    Arm(name="electra-muon", settings=f"{POST} {MUON}", control="electra"),
+    Arm(name="modern-adamw", settings=ADAMW, control="modern"),
+    Arm(name="electra-gdes", settings=f"{POST} model.tying=gdes", control="electra"),
+    Arm(name="modern-all", settings=f"{MODERN} model.tying=all", control="modern"),
+    # Objectives.
+    *(
+        Arm(name=f"modern-{name}", settings=f"{MODERN} objective.name={name}", control="modern")
+        for name in ("electra_15", "replace_mlm", "all_tokens_mlm", "adversarial", "electric")
+    ),
+    # Options.
+    Arm(name="modern-whole-word", settings=f"{MODERN} objective.whole_word=True", control="modern"),
+    Arm(name="modern-spans", settings=f"{MODERN} objective.masking=spans", control="modern"),
+    Arm(name="modern-ngrams", settings=f"{MODERN} objective.masking=ngrams", control="modern"),
+    Arm(name="modern-grouped", settings=f"{MODERN} objective.sampler=grouped", control="modern"),
+    Arm(
+        name="modern-stable-adamw",
+        settings=f"{ADAMW} optim.name=stable_adamw",
+        control="modern-adamw",
     ),
 )
 LANGUAGES = (
@@ -158,9 +191,15 @@ def settings(run: Run, home: Path) -> list[str]:
 
 def steps_of(changed: Sequence[str], total_flops: float) -> int:
     """How many steps of the changed `electra-mini:long` cost so many useful training FLOPs."""
-    run = run_spec(load_config("electra-mini:long", changed))
+    run = options_of(changed)
     (phase,) = run.phases(open_prepared(run.data.path))
     return max(1, round(total_flops / speed.useful_flops(run, phase)))
+
+
+def options_of(changed: Sequence[str]) -> RunSpec:
+    """The options of the changed `electra-mini:long`; UserError for settings that cannot be meant."""
+    recipe = complete(with_own_options(load_config("electra-mini:long"), changed))
+    return run_spec(overridden(recipe, changed, SPECS).to_dict())
 
 
 def pretrain(run: Run, options: argparse.Namespace, home: Path) -> None:
@@ -201,10 +240,11 @@ def minimal_pairs(folder: Path, pairs: Path) -> float:
     """The share of pairs, in percent, whose good sentence the model scores higher; kept beside the run."""
     kept = folder / "minimal-pairs.json"
     if not kept.exists():
-        line = [sys.executable, str(ROOT / "tools" / "minimal_pairs.py")]
-        line += ["--model", str(folder), "--pairs", str(pairs), "--output", str(kept)]
-        subprocess.run(line, check=True)
-    return 100 * json.loads(kept.read_text())["accuracy"]
+        line = [sys.executable, "-m", "electra_jax", "score-text", "--json"]
+        line += ["--model", str(folder), "--pairs", str(pairs)]
+        found = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout
+        files.write_text(kept, found)
+    return 100 * json.loads(kept.read_text())["total"]["accuracy"]
 
 
 def record(options: argparse.Namespace, run: Run, figure: str, value: float) -> None:
