@@ -212,12 +212,12 @@ def finetune(
     """The main dev scores of all seeds, and seconds a seed."""
     run = home / "finetuned" / f"{entry.task}-{name}"
     if not (run / "finetune.json").exists():
-        model = home_of(options, home, entry.chinese)
         flags: list[Any] = ["--train", data / entry.train, "--dev", data / entry.dev]
         flags += [f"--config.train.epochs={entry.epochs}"]
         if entry.examples:
             flags += ["--train-examples", entry.examples]
         if init is None:
+            model = home_of(options, home, entry.chinese)
             section = read_record(model)["config"]["model"]
             flags += ["--init", "random", "--tokenizer", model / "tokenizer"]
             flags += [f"--config.model.{key}={section[key]}" for key in DIMENSIONS]
