@@ -161,6 +161,12 @@ def _clashes(asked: Mapping[str, Any]) -> list[_Complaint]:
                 "a shorter warmup"
             )
             found.append((["train.phases"], said))
+    if asked.get("objective.sentence") == "next" and asked["train.batch"] == 1:
+        said = (
+            "objective.sentence=next takes the second segment of another row of the batch, and train.batch=1 has none; "
+            "choose at least 2"
+        )
+        found.append((["objective.sentence", "train.batch"], said))
     objective = {
         key.removeprefix("objective."): x
         for key, x in asked.items()

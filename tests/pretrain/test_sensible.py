@@ -43,6 +43,12 @@ def test_what_cannot_be_meant_is_refused(config, tmp_path, override, said):
     assert said in str(error.value)
 
 
+def test_a_next_sentence_needs_another_row(config, tmp_path):
+    """Catches a sentence objective that asks nothing from the first step to the last."""
+    with pytest.raises(UserError, match="train.batch=1 has none"):
+        starts.open_run(config("train.batch=1"), tmp_path / "run", ["objective.sentence=next"])
+
+
 def test_all_mistakes_are_named_at_once(config, tmp_path):
     """Catches a user who has to start once for each mistake."""
     with pytest.raises(UserError, match=r"generator_weight.*beta1.*keep_every"):
