@@ -19,7 +19,7 @@ from electra_jax.data.prepare import build
 from electra_jax.host import preempt
 from electra_jax.learn import checkpoint
 from electra_jax.learn.arrays import flatten
-from electra_jax.objective import electra
+from electra_jax.objective import registry
 from electra_jax.pretrain import evaluate, fit, loop, sensible
 from electra_jax.pretrain import start as starts
 from electra_jax.pretrain.options import Phase
@@ -310,7 +310,8 @@ def test_phases_of_two_lengths_killed_in_the_second(config, prepared_folder, tmp
 
 def test_nan_in_the_very_first_step(config, tmp_path, monkeypatch):
     """Catches a run that goes on to `max_skipped` although it began with nothing that could be learned from."""
-    monkeypatch.delitem(electra.RANGES, "discriminator_weight")
+    for objective in map(registry.module, registry.KNOWN):
+        monkeypatch.delitem(getattr(objective, "RANGES", {}), "discriminator_weight", raising=False)
     with pytest.raises(UserError, match=r"not finite in the very first step.*Likely.*init_std=1"):
         loop.pretrain(
             config("train.steps=20", "model.init_std=1.0", "objective.discriminator_weight=1e38"),
