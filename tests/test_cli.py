@@ -114,7 +114,7 @@ def trained(made: Path) -> Path:
         (["pretain"], "Did you mean 'pretrain'"),
         (
             ["xyz"],
-            "Known: vocab, prepare, pretrain, plan, evaluate, export, import, bench, score, score-text, "
+            "Known: vocab, prepare, pretrain, plan, evaluate, doctor, export, import, bench, score, score-text, "
             "finetune, predict, quickstart",
         ),
         (["vocab", "--kind", "bpe", "--size", "9", "--output", "o"], "--input"),

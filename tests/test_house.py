@@ -36,7 +36,8 @@ EDGES: dict[str, str] = {
     "learn": "answers data files host ops records remote spec",
     "objective": "data learn model ops quantities spec text userfile",
     "workdir": "answers files learn model records remote spec userfile",
-    "pretrain": "answers data files host learn model objective ops "
+    "doctor": "records remote spec workdir",
+    "pretrain": "answers data doctor files host learn model objective ops "
     "quantities spec text userfile workdir",
     "bench": "data learn pretrain spec text",
     "convert": "data files learn model objective pretrain records remote spec text workdir",
@@ -46,7 +47,7 @@ EDGES: dict[str, str] = {
     "remote spec tasks text userfile workdir",
     "scoring": "convert data finetune learn model objective ops records remote spec text workdir",
     "quickstart": "files spec text verdict",
-    "cli": "bench convert data files finetune host plan pretrain quickstart "
+    "cli": "bench convert data doctor files finetune host plan pretrain quickstart "
     "remote schemes scoring spec text userfile",
     "__main__": "cli",
 }

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from electra_jax.cli import flags, leaving
+from electra_jax.cli import finetune_flags, flags, leaving
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -15,7 +15,7 @@ COMPUTING = {"pretrain", "evaluate", "bench", "finetune", "predict", "quickstart
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 2 (a mistake of the user's), 75 (SIGTERM, saved), 130, 141, 143."""
+    """Runs one command; returns the exit status: 0, 1 (doctor), 2 (a mistake), 75 (SIGTERM, saved), 130, 141, 143."""
     try:
         try:
             options = flags.parse(sys.argv[1:] if argv is None else argv)
@@ -236,6 +236,18 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(json.dumps(values, indent=2))
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    from electra_jax.doctor import command
+
+    text, status = command.doctor(options.workdir, options.json)
+    if not (sys.stdout.encoding or "").lower().startswith("utf"):
+        text = text.encode(
+            "ascii", "replace"
+        ).decode()  # a terminal that has no bars for the curves
+    print(text)
+    return status
+
+
 def _export(options: argparse.Namespace) -> None:
     from electra_jax.convert.card import About
     from electra_jax.finetune import record
@@ -294,7 +306,7 @@ def _bench(options: argparse.Namespace) -> None:
 def _finetune(options: argparse.Namespace) -> int:
     from electra_jax.finetune import options as asked
 
-    flagged = _finetune_overrides(options)
+    flagged = finetune_flags.overrides(options)
     config = None if options.config is None else asked.recipe(options.config, flagged)
 
     def train() -> bool:
@@ -310,23 +322,6 @@ def _finetune(options: argparse.Namespace) -> int:
         return ended is not None
 
     return _trained(options, train)
-
-
-def _finetune_overrides(options: argparse.Namespace) -> list[str]:
-    """The flags of finetune as overrides of its config; what is overridden by name comes last."""
-    named = {
-        "init": options.init,
-        "data.dir": options.data_dir,
-        "data.tokenizer": options.tokenizer,
-        "train.seeds": options.seeds,
-        "train.examples": options.train_examples,
-    }
-    names = ("train", "dev", "test", "text", "pair", "label")
-    named |= {f"data.{name}": getattr(options, name) for name in names}
-    found = [f"{key}={value}" for key, value in named.items() if value is not None]
-    if options.sweep is not None:
-        found.append(f"train.sweep=({options.sweep},)")
-    return [*found, *options.overrides]
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -386,6 +381,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "pretrain": _pretrain,
     "plan": _plan,
     "evaluate": _evaluate,
+    "doctor": _doctor,
     "export": _export,
     "import": _import,
     "bench": _bench,

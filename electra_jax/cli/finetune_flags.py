@@ -1,5 +1,7 @@
 """The flags of the commands that use a model: finetune, predict, score, score-text."""
 
+import argparse
+
 from electra_jax.cli.grammar import Command, at_least
 from electra_jax.cli.run_flags import several_processes
 
@@ -145,3 +147,20 @@ def score_text(command: Command) -> None:
     c.add_argument(
         "--average", action="store_true", help="the average of a workdir's weights in their place"
     )
+
+
+def overrides(options: argparse.Namespace) -> list[str]:
+    """The flags of finetune as overrides of its config; what is overridden by name comes last."""
+    named = {
+        "init": options.init,
+        "data.dir": options.data_dir,
+        "data.tokenizer": options.tokenizer,
+        "train.seeds": options.seeds,
+        "train.examples": options.train_examples,
+    }
+    names = ("train", "dev", "test", "text", "pair", "label")
+    named |= {f"data.{name}": getattr(options, name) for name in names}
+    found = [f"{key}={value}" for key, value in named.items() if value is not None]
+    if options.sweep is not None:
+        found.append(f"train.sweep=({options.sweep},)")
+    return [*found, *options.overrides]

@@ -60,6 +60,7 @@ _COMMANDS = (
     run_flags.pretrain,
     run_flags.plan,
     run_flags.evaluate,
+    run_flags.doctor,
     run_flags.export,
     run_flags.import_,
     run_flags.bench,

@@ -13,6 +13,7 @@ ON_BUCKETS = {
     "plan": _PREPARED,
     "bench": ("data", *_PREPARED),
     "evaluate": ("workdir", "data"),
+    "doctor": ("workdir",),
     "export": ("workdir", "output"),
     "import": ("workdir", "discriminator", "generator"),
     "finetune": ("workdir", "init", "data_dir", "train", "dev", "test", "tokenizer", *_TASK),

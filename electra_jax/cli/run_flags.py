@@ -1,4 +1,4 @@
-"""The flags of the commands around a pretraining run: pretrain, plan, bench, evaluate, export, import, quickstart."""
+"""The flags of the commands around a pretraining run: pretrain, plan, bench, evaluate, doctor, export, import, ..."""
 
 import argparse
 
@@ -183,6 +183,19 @@ def evaluate(command: Command) -> None:
     c.add_argument("--step", type=at_least(0), help="checkpoint (default: the newest)")
     c.add_argument("--average", action="store_true", help=_AVERAGE)
     c.add_argument("--data", help="prepared data (default: that of the run)")
+
+
+def doctor(command: Command) -> None:
+    """Adds `doctor`."""
+    c = command(
+        "doctor",
+        "say whether a run is learning, from its log: signs, figures, the setting to change",
+        "electra-jax doctor run/\n"
+        "  electra-jax doctor run/ --json\n\n"
+        "exit status: 0 learning, or too early to say; 1 not learning; 2 no run that can be read",
+    )
+    c.add_argument("workdir", metavar="WORKDIR", help="folder of the run, trained or training")
+    c.add_argument("--json", action="store_true", help="print JSON")
 
 
 def export(command: Command) -> None:

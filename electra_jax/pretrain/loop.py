@@ -12,6 +12,7 @@ import jax
 
 from electra_jax.data.loader import Loader
 from electra_jax.data.verify import Verification
+from electra_jax.doctor.watch import Watch
 from electra_jax.host import preempt, processes
 from electra_jax.host.clock import Clock
 from electra_jax.learn import mesh, optim
@@ -122,7 +123,10 @@ def _pretrain(
             announced.begin(report, start, devices, done, state)
             record = starts.data_record(start.data, run)
             ahead = forecast.Forecast(run, phases, report.say)
-            session = Session(start, record, home, checkpoints, report, clock, data_check, ahead)
+            watch = Watch(home.folder, name)
+            session = Session(
+                start, record, home, checkpoints, report, clock, data_check, ahead, watch
+            )
             return _train_phases(session, list(zip(phases, built, strict=True)), done, state, name)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from electra_jax.answers import BucketError
 from electra_jax.data import baselines as counting
+from electra_jax.doctor.watch import Watch
 from electra_jax.host import preempt, processes
 from electra_jax.host.clock import Clock
 from electra_jax.learn.checkpoint import Checkpoints
@@ -47,6 +48,7 @@ class Session:
     clock: Clock
     data_check: DataCheck
     forecast: forecast.Forecast
+    watch: Watch
     counted: dict[str, counting.Counted | None] = field(default_factory=dict)  # by fingerprint
 
     def save(self, done: int, state: State, last: bool = False) -> None:
@@ -120,6 +122,8 @@ class Session:
             shown = compiled.objective.shown
             self.report.say(f"step {done} held-out  {_summary(values, shown)}")
             if final and (told := baselines.worse(values, shown)):
+                self.report.say(told)
+            for told in self.watch.look():
                 self.report.say(told)
 
     def _counted(self, phase: Phase) -> counting.Counted | None:

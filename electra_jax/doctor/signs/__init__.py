@@ -1,0 +1,1 @@
+"""The signs: one class each, from a run to a finding."""
