@@ -82,10 +82,7 @@ class AdversarialObjective(Defaults):
 
     def totals(self, batch: Batch) -> Sums:
         """Chosen positions and tokens that are not padding: the two denominators of the loss."""
-        return {
-            "masked": jnp.sum(batch["weights"]),
-            "valid": jnp.sum(batch["docs"] > 0).astype(jnp.float32),
-        }
+        return losses.totals(batch)
 
     def loss(self, context: Context) -> tuple[jax.Array, Sums]:
         """A number whose gradient is the three networks'; of the generator it is no measure: see `reward`."""

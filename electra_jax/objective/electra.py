@@ -103,10 +103,7 @@ class ElectraObjective(Defaults):
 
     def totals(self, batch: Batch) -> Sums:
         """Chosen positions and tokens that are not padding: the two denominators of the loss."""
-        return {
-            "masked": jnp.sum(batch["weights"]),
-            "valid": jnp.sum(batch["docs"] > 0).astype(jnp.float32),
-        }
+        return losses.totals(batch)
 
     def loss(self, context: Context) -> tuple[jax.Array, Sums]:
         """The joint loss with dropout, from one forward pass of each network (the samples come from that pass too)."""

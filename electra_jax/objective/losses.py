@@ -17,6 +17,14 @@ AUC_THRESHOLDS = np.sinh(np.linspace(-1, 1, 255) * np.arcsinh(30 / 0.02)).astype
 ) * np.float32(0.02)
 
 
+def totals(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Chosen positions and tokens that are not padding, float32: the denominators of the two networks' losses."""
+    return {
+        "masked": jnp.sum(batch["weights"]),
+        "valid": jnp.sum(batch["docs"] > 0).astype(jnp.float32),
+    }
+
+
 def binary_cross_entropy(logit: jax.Array, label: jax.Array) -> jax.Array:
     """Sigmoid cross-entropy per element for labels 0 and 1, float32, stable for large logits."""
     # Not max(x, 0) - x y + log1p(exp(-|x|)): its pieces add to a wrong slope at exactly 0.
